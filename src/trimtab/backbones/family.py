@@ -1,0 +1,52 @@
+"""What differs between model families. The defaults fit encoders with a masked-LM head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from trimtab.types import Batch
+
+
+class Family(ABC):
+    """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
+
+    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    default_readout: ClassVar[str] = "cloze"
+    padding_side: ClassVar[Literal["left", "right"]] = "right"
+    head_prefix: ClassVar[str]
+    """Parameter names of the vocabulary head start so; used to refuse checkpoints that lack it."""
+
+    def embed(self, model: nn.Module, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+        """Word embeddings as `inputs_embeds` wants them: before positions, segments and LayerNorm."""
+        return model.get_input_embeddings()(ids)  # type: ignore[operator]
+
+    def hidden(
+        self, model: nn.Module, batch: Batch, embeds: Float[Tensor, "B T E"] | None
+    ) -> Float[Tensor, "B T H"]:
+        """Last hidden states, from `embeds` or, for the bare model, from the ids."""
+        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+        out = model.base_model(  # type: ignore[operator]
+            **inputs, attention_mask=batch.attention_mask, position_ids=batch.position_ids
+        )
+        return out.last_hidden_state
+
+    def max_positions(self, config: Any) -> int:
+        """How many positions a sequence may have."""
+        return int(config.max_position_embeddings)
+
+    @abstractmethod
+    def vocabulary_features(self, model: nn.Module, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:
+        """What the vocabulary matrix is applied to: the head's transform of the hidden states."""
+
+    def vocabulary_rows(
+        self, model: nn.Module, ids: Int[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
+        """Rows of the vocabulary matrix and bias for a few token ids, in float32."""
+        output = model.get_output_embeddings()  # type: ignore[operator]
+        bias = output.bias[ids] if output.bias is not None else torch.zeros_like(output.weight[ids, 0])
+        return output.weight[ids].float(), bias.float()

@@ -1,0 +1,279 @@
+"""Loading a frozen backbone, and telling one from another by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from trimtab.backbones.family import Family
+from trimtab.errors import BackboneError, suggest
+from trimtab.registry import families
+from trimtab.templates import TextEncoder
+
+ASSETS = Path(__file__).parent.parent / "assets"
+_WHOLE_FILE_BYTES = 1 << 30
+_SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen language model with its tokenizer.
+
+    Attributes:
+        name: the model as the user named it: `nano-masked`, a folder or a Hugging Face id.
+        model: the transformers model: evaluation mode, no parameter requires a gradient.
+        family: what is particular to its `model_type`.
+        encoder: the tokenizer, as templates use it.
+        fingerprint: SHA-256 over the weight files (files over 1 GiB: size and 64 samples of 1 MiB).
+        tokenizer_fingerprint: SHA-256 over the tokenizer's definition.
+        revision: commit of a Hugging Face id, where known.
+    """
+
+    name: str
+    model: Any
+    family: Family
+    encoder: TextEncoder
+    fingerprint: str
+    tokenizer_fingerprint: str
+    revision: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding_weight.dtype
+
+    @property
+    def embedding_weight(self) -> Float[Tensor, "V E"]:
+        """The input embedding matrix."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def embedding_size(self) -> int:
+        """E, the width of `inputs_embeds` (on ALBERT smaller than the hidden size)."""
+        return int(self.embedding_weight.shape[1])
+
+    @cached_property
+    def embedding_rms(self) -> float:
+        """Root mean square of an embedding element: the natural unit for prompts and noise."""
+        return float(self.embedding_weight.detach().float().square().mean().sqrt())
+
+    @cached_property
+    def max_positions(self) -> int:
+        return self.family.max_positions(self.model.config)
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.encoder.tokenizer.pad_token_id
+        return int(pad) if pad is not None else 0
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` takes CUDA where there is one.
+
+    Raises:
+        BackboneError: `cuda` asked for and absent.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackboneError("CUDA is not available here.", where="device", fix="Use --device cpu or auto.")
+    return torch.device(device)
+
+
+def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 where the hardware computes in it (recent GPUs, AVX512-BF16 processors), else float32."""
+    if dtype != "auto":
+        return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def locate(name: str) -> str:
+    """A folder for embedded models, else the name itself (a folder or a Hugging Face id)."""
+    embedded = ASSETS / name
+    return str(embedded) if name.startswith("nano-") and embedded.is_dir() else name
+
+
+def embedded_models() -> list[str]:
+    """Models that come with the package."""
+    return sorted(p.name for p in ASSETS.glob("nano-*"))
+
+
+def load_backbone(
+    name: str,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: Literal["auto", "eager", "sdpa"] = "auto",
+    quantization: dict[str, Any] | None = None,
+) -> Backbone:
+    """Load and freeze a model. Safetensors only.
+
+    Args:
+        name: `nano-masked`, a local folder, or a Hugging Face id.
+        dtype: of the backbone's weights and arithmetic; the prompt is float32 always.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        revision: commit, tag or branch of a Hugging Face id.
+        trust_remote_code: run model code that comes with the checkpoint.
+        attention: `auto` is eager for bfloat16 on a CPU (measured faster for short sequences), else SDPA.
+        quantization: options of a transformers quantization config, `quant_method` among them.
+
+    Raises:
+        BackboneError: unknown or unreachable model, no safetensors, an unsupported family, a checkpoint without the
+            vocabulary head, or a slow tokenizer.
+    """
+    import transformers
+
+    where = "backbone.model"
+    place = locate(name)
+    source: dict[str, Any] = {"revision": revision} if revision else {}
+    with _explained(name, where), _quiet():
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
+        if config.model_type not in families.kinds():
+            raise BackboneError(
+                f"{name!r} is of the family {config.model_type!r}, which is not supported.",
+                where=where,
+                fix=suggest(config.model_type, families.kinds()),
+            )
+        family: Family = families.build({"kind": config.model_type})
+        on = resolve_device(device)
+        kind = resolve_dtype(dtype, on)
+        eager = attention == "eager" or (attention == "auto" and on.type == "cpu" and kind == torch.bfloat16)
+        options = dict(source, trust_remote_code=trust_remote_code, dtype=kind, use_safetensors=True)
+        options["attn_implementation"] = "eager" if eager else "sdpa"
+        if quantization:
+            options["quantization_config"] = transformers.quantizers.AutoQuantizationConfig.from_dict(quantization)
+        loader = getattr(transformers, family.auto_class)
+        model, info = loader.from_pretrained(place, output_loading_info=True, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
+    _check_loaded(name, model, tokenizer, info, family)
+    if not quantization:
+        model = model.to(on)
+    model.requires_grad_(False).eval()
+    return Backbone(
+        name=name,
+        model=model,
+        family=family,
+        encoder=TextEncoder(tokenizer),
+        fingerprint=_fingerprint(weight_files(place, revision)),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+        revision=getattr(config, "_commit_hash", None),
+    )
+
+
+def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family: Family) -> None:
+    """The head must come from the checkpoint, and the tokenizer must be a fast one that fits the embeddings."""
+    where = "backbone.model"
+    missing = sorted(k for k in info["missing_keys"] if k.startswith(family.head_prefix))
+    if missing:
+        raise BackboneError(
+            f"the checkpoint of {name!r} has no vocabulary head ({missing[0]} and others are missing), so a cloze "
+            "answer would be read by random weights.",
+            where=where,
+            fix="Use a checkpoint that was saved with its masked-LM head.",
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise BackboneError(f"{name!r} has no fast tokenizer (tokenizer.json).", where=where)
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if len(tokenizer) > rows:
+        raise BackboneError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the model {rows}.", where=where)
+
+
+@contextmanager
+def _explained(name: str, where: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into one sentence."""
+    try:
+        yield
+    except BackboneError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        known = ", ".join(embedded_models())
+        is_folder = Path(name).exists()
+        raise BackboneError(
+            f"the model {name!r} {'in this folder cannot be loaded' if is_folder else 'is unknown or unreachable'}: "
+            f"{reason}.",
+            where=where,
+            fix=f"Give an embedded model ({known}), a folder with config.json, tokenizer and *.safetensors, or a "
+            "Hugging Face id.",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and reports; what matters is checked and raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def weight_files(place: str, revision: str | None = None) -> list[Path]:
+    """The safetensors files of a model folder or cached Hugging Face id, sorted."""
+    folder = Path(place)
+    if not folder.is_dir():
+        from transformers.utils import cached_file
+
+        options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+        single = cached_file(place, "model.safetensors", **options)
+        index = single or cached_file(place, "model.safetensors.index.json", **options)
+        folder = Path(index).parent  # type: ignore[arg-type]
+    index_file = folder / "model.safetensors.index.json"
+    if index_file.exists():
+        return sorted({folder / name for name in json.loads(index_file.read_text())["weight_map"].values()})
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _fingerprint(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= _WHOLE_FILE_BYTES:
+                while block := file.read(_SAMPLE_BYTES):
+                    digest.update(block)
+            else:
+                for i in range(64):
+                    file.seek(i * (size - _SAMPLE_BYTES) // 63)
+                    digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over vocabulary, merges, normalization and special tokens, free of padding and truncation state."""
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    definition.pop("padding", None)
+    definition.pop("truncation", None)
+    special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
+    text = json.dumps([definition, special], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

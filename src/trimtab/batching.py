@@ -1,0 +1,86 @@
+"""From encoded rows to padded batches: collation, micro-batches under a token budget, epochs in a seeded order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from trimtab.types import Batch, Row
+
+
+def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "right"] = "right") -> Batch:
+    """Pad rows to a batch.
+
+    Lengths are final already, so pads go outside the whole sequence and every position is shifted by at most one
+    constant per row. Position ids count real tokens from 0 on either padding side.
+    """
+    length = max(len(r.encoded) for r in rows)
+    n_slots = max(len(r.encoded.slots) for r in rows)
+    n_answers = max(len(r.encoded.answer_at) for r in rows)
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    eligible = torch.zeros((len(rows), length), dtype=torch.bool)
+    slots = torch.full((len(rows), n_slots), -1, dtype=torch.long)
+    answer_at = torch.zeros((len(rows), n_answers), dtype=torch.long)
+    for b, row in enumerate(rows):
+        e = row.encoded
+        shift = length - len(e) if padding_side == "left" else 0
+        ids[b, shift : shift + len(e)] = torch.tensor(e.ids)
+        mask[b, shift : shift + len(e)] = 1
+        slots[b, : len(e.slots)] = torch.tensor(e.slots, dtype=torch.long) + shift
+        answer_at[b, : len(e.answer_at)] = torch.tensor(e.answer_at, dtype=torch.long) + shift
+        if e.eligible:
+            eligible[b, torch.tensor(e.eligible) + shift] = True
+    return Batch(
+        ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        slots=slots,
+        answer_at=answer_at,
+        eligible=eligible,
+        prompt_of=torch.tensor([r.prompt for r in rows]),
+        readout_of=torch.tensor([r.readout for r in rows]),
+        labels=torch.tensor([r.label for r in rows]),
+        keys=torch.tensor([r.key for r in rows]),
+    )
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices grouped so that rows x longest row <= `max_tokens`, similar lengths together, longest group first.
+
+    A row longer than the budget forms a group of its own.
+
+    >>> micro_batches([5, 9, 4, 10], 20)
+    [[3, 1], [0, 2]]
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def epoch_batches(
+    lengths: Sequence[int], batch_size: int, order: np.random.Generator, buckets: int = 1
+) -> Iterator[list[int]]:
+    """The batches of one epoch: every row once, batch sizes equal to within one.
+
+    With `buckets` > 1 and more than that many batches, rows are shuffled, sorted by length within pools of `buckets`
+    batches, cut, and the batches shuffled again: less padding, still random. Depends on (generator, lengths) only.
+    """
+    permutation = order.permutation(len(lengths))
+    n_batches = -(-len(lengths) // batch_size)
+    if buckets <= 1 or n_batches <= buckets:
+        yield from (part.tolist() for part in np.array_split(permutation, n_batches))
+        return
+    n_pools = -(-n_batches // buckets)
+    batches: list[list[int]] = []
+    for pool in np.array_split(permutation, n_pools):
+        by_length = sorted(pool.tolist(), key=lambda i: lengths[i])
+        batches += [p.tolist() for p in np.array_split(np.array(by_length), -(-len(pool) // batch_size))]
+    yield from (batches[i] for i in order.permutation(len(batches)))

@@ -1,0 +1,152 @@
+"""First values of a prompt. Each initializer returns [P,E] float32 and draws from the run's `init` stream only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.errors import ConfigError
+from trimtab.registry import initializers
+from trimtab.storage import read_prompt
+
+
+@dataclass(frozen=True)
+class PromptContext:
+    """What prompt encoders and initializers may know of the backbone and the task.
+
+    Attributes:
+        embeddings: the backbone's input embeddings, [V,E] float32.
+        embedding_rms: root mean square of an element of them.
+        words: token ids of ordinary (not special) vocabulary entries.
+        label_ids: token ids of the label words, class by class.
+        encode: text -> token ids.
+        generator: the `init` stream.
+    """
+
+    embeddings: Float[Tensor, "V E"]
+    embedding_rms: float
+    words: Sequence[int]
+    label_ids: Sequence[int]
+    encode: Callable[[str], list[int]]
+    generator: torch.Generator
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.embeddings.shape[1])
+
+    def rows(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
+        """A copy of the embeddings of `ids`."""
+        return self.embeddings[torch.tensor(list(ids), dtype=torch.long)].clone()
+
+
+class Initializer(Protocol):
+    """`initializer(context, length)` -> first values [P,E]."""
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]: ...
+
+
+@final
+@initializers.register("sampled_vocab")
+@dataclass(frozen=True, kw_only=True)
+class SampledVocab:
+    """Embeddings of randomly drawn vocabulary entries (Lester et al. 2021, section 3.1).
+
+    Args:
+        first: draw from this many of the lowest token ids only (0: all); frequency-sorted vocabularies put common
+            words first, and the paper draws from the 5,000 most common.
+    """
+
+    first: int = 0
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        pool = context.words[: self.first] if self.first else context.words
+        if len(pool) < length:
+            raise ConfigError(
+                f"{length} entries cannot be drawn from {len(pool)} without repetition.", where="prompt.initializer"
+            )
+        picks = torch.randperm(len(pool), generator=context.generator)[:length]
+        return context.rows([pool[i] for i in picks])
+
+
+@final
+@initializers.register("uniform")
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Uniform values in [-range, range] (Lester et al. 2021: 0.5).
+
+    Args:
+        range: half width; 0 matches the root mean square of the embedding table instead, sqrt(3) times it.
+    """
+
+    range: float = 0.0
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        half = self.range or 3**0.5 * context.embedding_rms
+        values = torch.rand(length, context.embedding_size, generator=context.generator)
+        return (2 * values - 1) * half
+
+
+@final
+@initializers.register("class_labels")
+@dataclass(frozen=True, kw_only=True)
+class ClassLabels:
+    """Embeddings of the task's label words in turn; further rows are sampled from the vocabulary (Lester et al. 2021)."""
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        values = SampledVocab()(context, length)
+        known = context.rows(list(context.label_ids)[:length])
+        values[: len(known)] = known
+        return values
+
+
+@final
+@initializers.register("text")
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Embeddings of a given text; a shorter text is repeated, a longer one is an error.
+
+    Args:
+        text: an instruction, such as "Decide what the customer writes about".
+    """
+
+    text: str
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        ids = context.encode(self.text)
+        if not 0 < len(ids) <= length:
+            raise ConfigError(
+                f"the text must give 1 to {length} tokens (prompt.length), got {len(ids)}.",
+                where="prompt.initializer.text",
+                fix=f"Set prompt.length={len(ids)} or change the text." if ids else "Write some text.",
+            )
+        return context.rows([ids[i % len(ids)] for i in range(length)])
+
+
+@final
+@initializers.register("from_run")
+@dataclass(frozen=True, kw_only=True)
+class FromRun:
+    """The trained prompt of another run or bundle on the same backbone (prompt transfer, Vu et al. 2022, SPoT).
+
+    Args:
+        run: a run folder or bundle.
+    """
+
+    run: str
+
+    def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        values = torch.from_numpy(read_prompt(Path(self.run)))
+        wanted = (length, context.embedding_size)
+        if tuple(values.shape) != wanted:
+            raise ConfigError(
+                f"the prompt of {self.run} has shape {tuple(values.shape)}, this run needs {wanted}.",
+                where="prompt.initializer.run",
+                fix=f"Set prompt.length={values.shape[0]}." if values.shape[1] == wanted[1] else None,
+            )
+        return values

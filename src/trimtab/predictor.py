@@ -1,0 +1,177 @@
+"""A prompt in use: text in, labels and scores out. The same code scores a run after training and a reloaded bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from trimtab.backbones import Backbone, load_backbone
+from trimtab.errors import BundleError, DataError
+from trimtab.metrics import classification
+from trimtab.model import PromptedModel
+from trimtab.registry import readouts
+from trimtab.storage import Bundle, read_bundle
+from trimtab.templates import Template
+from trimtab.types import Evaluation, Example, Prediction, PromptTable, Row
+from trimtab.verbalizers import Verbalizer
+
+MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a task's examples become rows for a backbone: template, verbalizer, and the positions available."""
+
+    template: Template
+    verbalizer: Verbalizer
+    max_length: int
+
+    def row(self, example: Example, backbone: Backbone, prompt: int = 0) -> Row:
+        """Render one example.
+
+        Raises:
+            TemplateError: it is empty, or does not fit.
+        """
+        name = example.source or example.id
+        encoded = self.template.render(example.fields, backbone.encoder, self.max_length, name)
+        classes = self.verbalizer.classes
+        return Row(encoded, classes.index(example.label) if example.label in classes else -1, prompt)
+
+    def label_ids(self, backbone: Backbone) -> list[list[int]]:
+        """Token ids of the label words, class by class."""
+        return self.verbalizer.encode(backbone.encoder, spaced=self.template.answer_is_spaced)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One prompt (or none) on one backbone for one task.
+
+    Build with `trimtab.load(path)`.
+    """
+
+    model: PromptedModel
+    rendering: Rendering
+    table: PromptTable | None
+    metadata: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of scores."""
+        return self.rendering.verbalizer.classes
+
+    def score(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Raw class scores [N,C], float32, in the order of the examples."""
+        prompt = -1 if self.table is None else 0
+        rows = [self.rendering.row(e, self.model.backbone, prompt) for e in examples]
+        return self.model.score_rows(rows, self.table, MAX_TOKENS)
+
+    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction]:
+        """Label and class probabilities of each input.
+
+        Args:
+            inputs: examples, mappings field -> text, or plain texts where the template has a single field.
+
+        Raises:
+            DataError: an input lacks a field of the template.
+            TemplateError: an input is empty.
+        """
+        examples = [self._example(given, i) for i, given in enumerate(inputs)]
+        scores = self.score(examples)
+        probabilities = scores.softmax(1) if len(examples) else scores
+        predictions = []
+        for example, row in zip(examples, probabilities.tolist(), strict=True):
+            named = dict(zip(self.classes, row, strict=True))
+            best = max(named, key=named.__getitem__)
+            predictions.append(Prediction(example.id, best, named, example.label))
+        return predictions
+
+    def evaluate(self, examples: Sequence[Example]) -> Evaluation:
+        """Metrics and predictions on labelled examples."""
+        predictions = self.predict(examples)
+        index = self.classes.index
+        gold = [index(str(e.label)) for e in examples]
+        found = classification(gold, [index(p.label) for p in predictions], self.classes)
+        return Evaluation(found, tuple(predictions))
+
+    def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
+        if isinstance(given, Example):
+            example = given
+        else:
+            wanted = self.rendering.template.fields
+            if isinstance(given, str):
+                if len(wanted) > 1:
+                    raise DataError(
+                        f"plain text cannot fill several fields ({', '.join(wanted)}).", where=f"input {position + 1}"
+                    )
+                given = {wanted[0]: given}
+            name = str(given.get("id", position + 1))
+            example = Example(name, {k: "" if v is None else str(v) for k, v in given.items()}, None)
+        for name in self.rendering.template.fields:
+            if name not in example.fields:
+                raise DataError(
+                    f"the field {name!r} is missing; the template needs {', '.join(self.rendering.template.fields)}.",
+                    where=example.source or f"input {position + 1}",
+                )
+        return example
+
+
+def load(
+    path: str | Path,
+    *,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None,
+) -> Predictor:
+    """Load a run folder or bundle, ready to predict.
+
+    Args:
+        path: the folder.
+        backbone: a loaded backbone, or where the model lies now; by default the one the bundle names.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: of the backbone; by default that of training.
+
+    Raises:
+        BundleError: unreadable, or trained on another backbone or tokenizer.
+        BackboneError: the backbone cannot be loaded.
+    """
+    folder = Path(path)
+    bundle = read_bundle(folder)
+    stated = bundle.metadata["backbone"]
+    if not isinstance(backbone, Backbone):
+        options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
+        loaded = load_backbone(
+            backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
+        )
+    else:
+        loaded = backbone
+    return from_bundle(bundle, loaded, str(folder))
+
+
+def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Predictor:
+    """A predictor from a bundle and the backbone it was trained on.
+
+    Raises:
+        BundleError: fingerprints differ.
+    """
+    meta = bundle.metadata
+    for what, got, stated in (
+        ("backbone", backbone.fingerprint, meta["backbone"]["fingerprint"]),
+        ("tokenizer", backbone.tokenizer_fingerprint, meta["tokenizer"]["fingerprint"]),
+    ):
+        if got != stated:
+            raise BundleError(
+                f"the prompt was trained on another {what} than {backbone.name!r} "
+                f"(fingerprint {stated[:12]}, got {got[:12]}).",
+                where=where,
+                fix=f"Use the {what} of {meta['backbone']['model']!r} that it was trained with.",
+            )
+    task = meta["task"]
+    template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
+    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]))
+    readout = readouts.build(meta["readout"], backbone, [rendering.label_ids(backbone)])
+    table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
+    return Predictor(PromptedModel(backbone, readout), rendering, table, meta)

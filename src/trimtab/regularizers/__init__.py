@@ -1,0 +1,20 @@
+"""How training is steadied: penalties added to the loss, one file per perturbation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.types import TrainStep
+
+
+class Regularizer(Protocol):
+    """`penalty(step)` -> one value per row [B]; the loop averages per run, multiplies by `weight` and backpropagates."""
+
+    weight: float
+
+    def penalty(self, step: TrainStep) -> Float[Tensor, "B"]:
+        """The penalty of each row, differentiable in the prompt table."""
+        ...

@@ -1,0 +1,241 @@
+"""Run folders and bundles as plain data: schema, atomic writes, fingerprints. No torch here.
+
+A **bundle** is a folder with `bundle.json` (what the prompt needs to know of its backbone, template and label words)
+and `prompt.safetensors` (the materialized vectors, `inputs` [P,E] float32). A **run folder** is a bundle with its
+history:
+
+    config.yaml  run.json  metrics.jsonl  predictions.<split>.jsonl  bundle.json  prompt.safetensors
+
+`run.json` is written first with status `running` and last with its final status, so a reader knows what it looks at.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from trimtab.documents import dump_yaml
+from trimtab.errors import BundleError, TrimtabError, suggest
+
+SCHEMA_VERSION = 1
+_ROOM_BYTES = 16 << 20
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that a reader finds the old content or the new one, never half of it.
+
+    Raises:
+        TrimtabError: no space, no permission, or another failure of the file system; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise TrimtabError(
+            f"the file cannot be written: {'no space left on the disk' if full else error.strerror}.",
+            where=str(path),
+            fix="Free some space or choose another folder." if full else None,
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a safetensors file atomically."""
+    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file.
+
+    Raises:
+        BundleError: missing, truncated or corrupted.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise BundleError("there is no such file.", where=str(path)) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(
+            f"the file is truncated or corrupted ({str(error).strip()}).",
+            where=str(path),
+            fix="Copy it again or rerun the training.",
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        BundleError: missing, malformed, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError("there is no such file.", where=str(path)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BundleError(f"this is not readable JSON ({error}).", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise BundleError(f"a JSON object is expected, got {type(value).__name__}.", where=str(path))
+    return value
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained prompt [P,E] and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance."""
+
+    metadata: Mapping[str, Any]
+    prompt: np.ndarray
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write `prompt.safetensors`, then `bundle.json`."""
+    write_tensors(folder / "prompt.safetensors", {"inputs": bundle.prompt})
+    write_json(folder / "bundle.json", {"schema": SCHEMA_VERSION, **bundle.metadata})
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle or run folder.
+
+    Raises:
+        BundleError: not a bundle, a newer schema, an unfinished run, or a prompt that is missing, corrupted, of another
+            shape than stated, or not finite.
+    """
+    if not folder.is_dir():
+        raise BundleError("there is no such folder.", where=str(folder), fix="`trimtab ls runs` lists finished runs.")
+    if not (folder / "bundle.json").exists():
+        status = read_json(folder / "run.json").get("status") if (folder / "run.json").exists() else None
+        what = f"the run has the status {status!r} and no bundle" if status else "there is no bundle.json"
+        raise BundleError(f"{what}.", where=str(folder), fix="Run `trimtab run` on its recipe again.")
+    metadata = read_json(folder / "bundle.json")
+    if metadata.get("schema") != SCHEMA_VERSION:
+        raise BundleError(
+            f"the bundle has schema {metadata.get('schema')!r}, this version of trimtab reads {SCHEMA_VERSION}.",
+            where=str(folder / "bundle.json"),
+        )
+    try:
+        stated = tuple(metadata["prompt"]["shape"])
+        for key in ("backbone", "tokenizer", "task", "readout"):
+            metadata[key]
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"the key {error} is missing.", where=str(folder / "bundle.json")) from None
+    prompt = read_tensors(folder / "prompt.safetensors").get("inputs")
+    if prompt is None or prompt.shape != stated:
+        got = "no tensor `inputs`" if prompt is None else f"shape {prompt.shape}"
+        raise BundleError(f"the prompt must have shape {stated}, got {got}.", where=str(folder / "prompt.safetensors"))
+    if not np.isfinite(prompt).all():
+        raise BundleError("the prompt holds values that are not finite.", where=str(folder / "prompt.safetensors"))
+    return Bundle(metadata, prompt)
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return read_json(self.path / "run.json")
+
+    @property
+    def status(self) -> str | None:
+        """`running`, `done`, `diverged`; None where there is no run."""
+        return str(self.record.get("status")) if (self.path / "run.json").exists() else None
+
+    def begin(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Create the folder and say that the run has started.
+
+        Raises:
+            TrimtabError: the folder cannot be made, or the disk is nearly full.
+        """
+        write_text(self.path / "config.yaml", dump_yaml(dict(config)))
+        free = shutil.disk_usage(self.path).free
+        if free < _ROOM_BYTES:
+            shutil.rmtree(self.path)
+            raise TrimtabError(
+                f"there are {free >> 20} MiB left on the disk, a run needs {_ROOM_BYTES >> 20}.", where=str(self.path)
+            )
+        write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **record, "status": "running"})
+
+    def write_history(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl: one line per evaluation on the dev split."""
+        write_jsonl(self.path / "metrics.jsonl", events)
+
+    def write_predictions(self, split: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write predictions.<split>.jsonl."""
+        write_jsonl(self.path / f"predictions.{split}.jsonl", records)
+
+    def finish(self, record: Mapping[str, Any], status: str) -> dict[str, Any]:
+        """Write the final run.json and return its content."""
+        final = {"schema": SCHEMA_VERSION, **record, "status": status}
+        write_json(self.path / "run.json", final)
+        return final
+
+
+def list_runs(runs_dir: Path) -> list[RunFolder]:
+    """Run folders under a directory, by name."""
+    return [RunFolder(p.parent) for p in sorted(runs_dir.glob("*/run.json"))]
+
+
+def find_run(name: str, runs_dir: Path) -> Path:
+    """A run folder or bundle by path, or a run under `runs_dir` by its id or the unique beginning or end of it.
+
+    Raises:
+        BundleError: nothing, or more than one, is so called.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    ids = [r.path.name for r in list_runs(runs_dir)]
+    matches = [i for i in ids if i.startswith(name) or i.endswith(name)]
+    if len(matches) == 1:
+        return runs_dir / matches[0]
+    if matches:
+        raise BundleError(f"{name!r} fits {len(matches)} runs: {', '.join(matches[:5])}.", where=str(runs_dir))
+    raise BundleError(f"there is no run or bundle {name!r}.", where=str(runs_dir), fix=suggest(name, ids) or None)
+
+
+def read_prompt(folder: Path) -> np.ndarray:
+    """The trained prompt [P,E] of a run or bundle."""
+    return read_bundle(folder).prompt

@@ -1,0 +1,48 @@
+"""On what: tasks. One YAML per dataset (a preset of options), a Python file where structure needs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from trimtab.types import Example
+from trimtab.verbalizers import Verbalizer
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples by split, and how they are turned into text and answers.
+
+    `train` is learned from, `dev` selects the checkpoint, `test` is reported and used for nothing else.
+
+    Attributes:
+        template: template text; parsed when the prompt length is known.
+        truncate: fields that may be cut, first to last; empty: the longest first.
+        max_length: positions a row may take; None for what the backbone has.
+    """
+
+    name: str
+    splits: Mapping[str, tuple[Example, ...]]
+    template: str
+    truncate: tuple[str, ...]
+    verbalizer: Verbalizer
+    max_length: int | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the fields that examples have."""
+        return list(next(iter(self.splits["train"])).fields)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the examples of all splits."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            for e in self.splits[split]:
+                digest.update(json.dumps([split, e.id, dict(e.fields), e.label], ensure_ascii=False).encode())
+        return digest.hexdigest()

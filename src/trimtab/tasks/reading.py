@@ -1,0 +1,199 @@
+"""Reading users' tables: CSV, TSV, JSONL, Parquet. Malformed input is an error that names file and line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import DataError, suggest
+
+ASSETS = Path(__file__).parent.parent / "assets"
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_FIELD_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as read: values by column, and `file:line` of each row."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where relative names of data files start: `data` for `data:...`, `root` for ordinary relative paths."""
+
+    data: Path | None = None
+    root: Path = Path()
+
+
+def resolve_path(path: str, places: Places) -> Path:
+    """`asset:...` is bundled data, `data:...` lies in the data directory, anything else is an ordinary path.
+
+    Raises:
+        DataError: `data:` without a data directory.
+    """
+    if path.startswith("asset:"):
+        return ASSETS / path.removeprefix("asset:")
+    if path.startswith("data:"):
+        if places.data is None:
+            raise DataError(
+                f"{path!r} lies in the data directory, which is not set.",
+                where="task",
+                fix="Give --data-dir or set TRIMTAB_DATA.",
+            )
+        return places.data / path.removeprefix("data:")
+    return places.root / path
+
+
+def read_table(path: Path, name: str | None = None) -> Table:
+    """Read a table by its file name's ending.
+
+    Args:
+        path: the file.
+        name: how errors call it; the path by default.
+
+    Raises:
+        DataError: missing, unreadable, binary, malformed, empty, or of an unknown format.
+    """
+    shown = name or str(path)
+    if path.suffix not in FORMATS:
+        raise DataError(
+            f"the format {path.suffix or '(none)'!r} is not supported.", where=shown, fix=f"Use {', '.join(FORMATS)}."
+        )
+    if not path.is_file():
+        what = "this is a folder, not a file." if path.is_dir() else f"there is no such file (looked in {Path.cwd()})."
+        near = [p.name for p in path.parent.glob("*") if p.suffix in FORMATS] if path.parent.is_dir() else []
+        close = suggest(path.name, near)
+        raise DataError(what, where=shown, fix=close if close.startswith("Did") else None)
+    if path.suffix == ".parquet":
+        table = _read_parquet(path, shown)
+    else:
+        lines = _decoded_lines(path, shown)
+        table = _read_jsonl(lines, shown) if path.suffix == ".jsonl" else _read_csv(lines, shown, path.suffix)
+    if not table.rows:
+        raise DataError("the table has no rows.", where=shown)
+    return table
+
+
+def read_jsonl(lines: Iterable[str], name: str) -> Table:
+    """JSON objects, one a line; see `read_table`."""
+    return _read_jsonl(enumerate(lines, 1), name)
+
+
+def _decoded_lines(path: Path, shown: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text file; line ends are kept."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if b"\0" in line:
+                    raise DataError("this is a binary file, not a table of text.", where=f"{shown}:{number}")
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"byte {error.start + 1} of the line is not UTF-8.",
+                        where=f"{shown}:{number}",
+                        fix="Save the file as UTF-8.",
+                    ) from None
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}.", where=shown) from None
+
+
+def _read_csv(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Table:
+    first = next(lines, None)
+    if first is None:
+        raise DataError("the file is empty.", where=shown)
+    delimiter = "\t" if suffix == ".tsv" else _sniff(first[1])
+    csv.field_size_limit(min(sys.maxsize, _FIELD_LIMIT))
+    text = (line for chunk in ([first], lines) for _, line in chunk)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    rows, sources = [], []
+    try:
+        header = tuple(c.strip() for c in next(reader))
+        _check_header(header, shown)
+        start = reader.line_num + 1
+        for values in reader:
+            at, start = f"{shown}:{start}", reader.line_num + 1
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"the header has {len(header)} columns, this row has {len(values)}.",
+                    where=at,
+                    fix='Quote values that contain the delimiter: "like, this".',
+                )
+            rows.append(dict(zip(header, values, strict=True)))
+            sources.append(at)
+    except csv.Error as error:
+        raise DataError(f"this is not valid CSV: {error}.", where=f"{shown}:{reader.line_num}") from None
+    return Table(header, tuple(rows), tuple(sources))
+
+
+def _sniff(header: str) -> str:
+    """The delimiter that splits the header most; a comma where nothing does."""
+    return max(",;\t", key=lambda d: (header.count(d), d == ","))
+
+
+def _check_header(header: tuple[str, ...], shown: str) -> None:
+    if any(not c for c in header):
+        raise DataError(f"column {header.index('') + 1} of the header has no name.", where=f"{shown}:1")
+    for column in header:
+        if header.count(column) > 1:
+            raise DataError(f"the column {column!r} stands twice in the header.", where=f"{shown}:1")
+
+
+def _read_jsonl(lines: Iterable[tuple[int, str]], shown: str) -> Table:
+    rows, sources = [], []
+    columns: dict[str, None] = {}
+    for number, line in lines:
+        if not line.strip():
+            continue
+        at = f"{shown}:{number}"
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            raise DataError(f"this is not valid JSON: {reason}.", where=at) from None
+        if not isinstance(row, dict):
+            raise DataError(f"each line must be a JSON object, got {type(row).__name__}.", where=at)
+        columns.update(dict.fromkeys(row))
+        rows.append(row)
+        sources.append(at)
+    return Table(tuple(columns), tuple(rows), tuple(sources))
+
+
+def _read_parquet(path: Path, shown: str) -> Table:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table as read
+    except ImportError:
+        raise DataError("reading Parquet needs pyarrow.", where=shown, fix="pip install 'trimtab[parquet]'") from None
+    try:
+        table = read(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"this is not a readable Parquet file: {error}.", where=shown) from None
+    rows = tuple(table.to_pylist())
+    return Table(tuple(table.column_names), rows, tuple(f"{shown}:row {i}" for i in range(1, len(rows) + 1)))
+
+
+def as_text(value: Any, column: str, source: str) -> str:
+    """A cell as text: numbers and booleans as written, nothing as the empty string.
+
+    Raises:
+        DataError: a list or mapping.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple | dict):
+        raise DataError(f"the column {column!r} must hold text, got {type(value).__name__}.", where=source)
+    return str(value)

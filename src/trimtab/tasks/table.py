@@ -1,0 +1,227 @@
+"""A user's own table: CSV, TSV, JSONL or Parquet, one column of labels, one or more columns of text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, final
+
+from pydantic import Field
+
+from trimtab.errors import ConfigError, DataError, suggest
+from trimtab.registry import tasks
+from trimtab.seeding import stream
+from trimtab.tasks import SPLITS, Task
+from trimtab.tasks.reading import Table as RawTable
+from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
+from trimtab.types import Example
+from trimtab.verbalizers import Verbalizer
+
+_MIN_DEV = 50
+
+
+@final
+@tasks.register("table")
+class Table:
+    """A table with a label column: give `path`, or `train` and where they exist `dev` and `test`.
+
+    Splits that have no file are drawn from the training rows, class by class and with `split_seed`, so they stay the
+    same under every training seed: `test_fraction` for test, `dev_fraction` (but at least 50 rows where a third of the
+    rows allows it) for dev.
+
+    Args:
+        label_words: class -> label word or words; the classes of the task, in their order.
+        template: see `trimtab.templates`; `auto` puts the prompt before the only text column and the answer behind it.
+        name: how the task is called in tables and run ids.
+        path: one file for all splits.
+        train: the training rows.
+        dev: the rows that select the checkpoint.
+        test: the rows that are reported.
+        label: the label column.
+        split_column: a column of `path` that says train, dev or test.
+        id_column: a column of unique ids; `id` is used where it exists, else file position.
+        truncate: fields that may be cut, first to last; empty: the longest first.
+        max_length: positions a row may take, slots included; 0 for what the backbone has.
+        shots: training rows per class, drawn with the `subset` seed; 0 for all.
+        dev_shots: dev rows per class, drawn likewise; -1 for as many as `shots`, 0 for all.
+        dev_fraction: share of the training rows, where there is no dev file.
+        test_fraction: share of all rows, where there is no test file.
+        split_seed: of drawn splits.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_words: dict[str, list[str] | str],
+        template: str = "auto",
+        name: str = "table",
+        path: str | None = None,
+        train: str | None = None,
+        dev: str | None = None,
+        test: str | None = None,
+        label: str = "label",
+        split_column: str | None = None,
+        id_column: str | None = None,
+        truncate: list[str] = [],  # noqa: B006  (a schema default, never mutated)
+        max_length: Annotated[int, Field(ge=0)] = 0,
+        shots: Annotated[int, Field(ge=0)] = 0,
+        dev_shots: Annotated[int, Field(ge=-1)] = -1,
+        dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        split_seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        if (path is None) == (train is None):
+            raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
+        if path is not None and (dev or test):
+            raise ConfigError("path holds all splits; dev and test go with train.", where="task")
+        self.files: dict[str, str] = {"train": path or train or ""}
+        self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
+        self.verbalizer = Verbalizer.of(label_words)
+        self.template, self.name, self.label = template, name, label
+        self.split_column, self.id_column = split_column, id_column
+        self.truncate, self.max_length = tuple(truncate), max_length or None
+        self.shots, self.dev_shots = shots, shots if dev_shots < 0 else dev_shots
+        self.dev_fraction, self.test_fraction, self.split_seed = dev_fraction, test_fraction, split_seed
+
+    def load(self, subset_seed: int, places: Places) -> Task:
+        """Read the files, draw missing splits and shots.
+
+        Raises:
+            DataError: see `trimtab.tasks.reading`; also a missing label column, a label that has no label words, a
+                multi-label row, an empty split, a class missing from train, or fewer rows in a class than `shots`.
+        """
+        splits = self._read(places)
+        if "test" not in splits:
+            splits["train"], splits["test"] = self._draw(splits["train"], self.test_fraction, 0, "test")
+        if "dev" not in splits:
+            splits["train"], splits["dev"] = self._draw(splits["train"], self.dev_fraction, _MIN_DEV, "dev")
+        if self.shots:
+            splits["train"] = self._few(splits["train"], self.shots, subset_seed, "train")
+        if self.dev_shots:
+            splits["dev"] = self._few(splits["dev"], self.dev_shots, subset_seed, "dev")
+        self._check(splits)
+        template = self._auto_template(splits["train"][0]) if self.template == "auto" else self.template
+        ordered = {s: tuple(splits[s]) for s in SPLITS}
+        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length)
+
+    def _read(self, places: Places) -> dict[str, list[Example]]:
+        splits: dict[str, list[Example]] = {}
+        seen: dict[str, str] = {}
+        for split, given in self.files.items():
+            table = read_table(resolve_path(given, places), given if ":" in given else None)
+            for column in filter(None, (self.label, self.split_column, self.id_column)):
+                if column not in table.columns:
+                    raise DataError(
+                        f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns)
+                    )
+            for i, row in enumerate(table.rows):
+                example = self._example(row, table, i, split)
+                if example.id in seen:
+                    raise DataError(f"the id {example.id!r} stands at {seen[example.id]} too.", where=example.source)
+                seen[example.id] = example.source
+                splits.setdefault(self._split_of(row, split, example.source), []).append(example)
+        return splits
+
+    def _example(self, row: Mapping[str, Any], table: RawTable, index: int, split: str) -> Example:
+        source = table.sources[index]
+        raw = row.get(self.label)
+        if isinstance(raw, list | tuple):
+            raise DataError(
+                "the label is a list; tasks with several labels per row are not supported.",
+                where=source,
+                fix="Give one label per row, or one table per label with yes/no answers.",
+            )
+        label = as_text(raw, self.label, source).strip()
+        if label not in self.verbalizer.classes:
+            parts = [p.strip() for d in "|;," for p in label.split(d)] if label else []
+            several = len(parts) > 3 and sum(p in self.verbalizer.classes for p in parts) > 1
+            raise DataError(
+                f"the row has no label in the column {self.label!r}."
+                if not label
+                else f"the label {label!r} names several classes; tasks with several labels per row are not supported."
+                if several
+                else f"the label {label!r} has no label words.",
+                where=source,
+                fix=None if several or not label else f"Add it to task.label_words. {suggest(label, self.verbalizer.classes)}",
+            )
+        column = self.id_column or ("id" if "id" in table.columns else None)
+        name = as_text(row.get(column), column, source) if column else ""
+        skip = {self.label, self.split_column}
+        fields = {c: row.get(c) for c in table.columns if c not in skip}
+        texts = {c: v if isinstance(v, str) else _text_or_json(v, c, source) for c, v in fields.items()}
+        return Example(name or f"{split}-{index + 1}", texts, label, source)
+
+    def _split_of(self, row: Mapping[str, Any], split: str, source: str) -> str:
+        if self.split_column is None:
+            return split
+        value = as_text(row.get(self.split_column), self.split_column, source).strip().lower()
+        value = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}.get(value, value)
+        if value not in SPLITS:
+            raise DataError(f"the split must be train, dev or test, got {value!r}.", where=source)
+        return value
+
+    def _draw(
+        self, rows: Sequence[Example], fraction: float, at_least: int, split: str
+    ) -> tuple[list[Example], list[Example]]:
+        """Split off a share of every class, never the whole class."""
+        share = max(fraction, min(at_least, len(rows) // 3) / max(1, len(rows)))
+        rng = stream(self.split_seed, f"split:{split}")
+        kept: list[Example] = []
+        drawn: list[Example] = []
+        for members in _by_class(rows).values():
+            order = rng.permutation(len(members))
+            n = min(max(1, round(share * len(members))), len(members) - 1)
+            drawn += [members[i] for i in sorted(order[:n])]
+            kept += [members[i] for i in sorted(order[n:])]
+        return kept, drawn
+
+    def _few(self, rows: Sequence[Example], shots: int, seed: int, split: str) -> list[Example]:
+        rng = stream(seed, f"subset:{split}")
+        groups = _by_class(rows)
+        picked: list[Example] = []
+        for label in self.verbalizer.classes:
+            members = groups.get(label, [])
+            if len(members) < shots:
+                raise DataError(
+                    f"{shots} rows of class {label!r} are asked for in {split}, there are {len(members)}.",
+                    where="task.shots" if split == "train" else "task.dev_shots",
+                )
+            picked += [members[i] for i in sorted(rng.choice(len(members), shots, replace=False))]
+        return picked
+
+    def _check(self, splits: Mapping[str, Sequence[Example]]) -> None:
+        for split in SPLITS:
+            if not splits.get(split):
+                raise DataError(f"the {split} split is empty.", where="task", fix="Give more rows, or files per split.")
+        present = {e.label for e in splits["train"]}
+        for label in self.verbalizer.classes:
+            if label not in present:
+                raise DataError(
+                    f"the class {label!r} has label words but no row in train.",
+                    where=f"task.label_words.{label}",
+                    fix="Remove the class or add rows for it.",
+                )
+
+    def _auto_template(self, example: Example) -> str:
+        texts = [c for c in example.fields if c not in ("id", self.id_column)]
+        if "text" in texts:
+            texts = ["text"]
+        if len(texts) != 1:
+            raise ConfigError(
+                f"a template is needed, as there are several columns ({', '.join(texts)}).",
+                where="task.template",
+                fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} {answer}.",
+            )
+        return f"{{prompt}} {{field:{texts[0]}}} {{answer}}"
+
+
+def _text_or_json(value: Any, column: str, source: str) -> str:
+    """Columns that hold lists or objects are kept out of the way; a template that uses one gets its text form."""
+    return str(value) if isinstance(value, list | tuple | dict) else as_text(value, column, source)
+
+
+def _by_class(rows: Sequence[Example]) -> dict[str, list[Example]]:
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for row in rows:
+        groups[str(row.label)].append(row)
+    return groups

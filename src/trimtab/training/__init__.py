@@ -1,0 +1,1 @@
+"""One loop that trains a pack of runs, and what it needs."""

@@ -1,0 +1,279 @@
+"""The training loop. It trains a pack of R >= 1 runs on one frozen backbone and knows no method, task or family by name.
+
+One optimizer step: every encoder computes its prompt; the table is cut off into a leaf; each micro-batch mixes rows of
+all runs and adds the gradient of its clean loss and penalties to the leaf; the leaf's gradient goes back through the
+encoders once; each run is clipped and updated on its own. Losses are divided by the rows of the run's logical batch, so
+the result does not depend on micro-batches, and no run influences another.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.batching import epoch_batches, micro_batches
+from trimtab.config import Seeds, TrainingConfig
+from trimtab.metrics import classification
+from trimtab.model import PromptedModel
+from trimtab.regularizers import Regularizer
+from trimtab.seeding import stream, torch_seed
+from trimtab.training.optimization import StackedAdamW, schedule_factor
+from trimtab.training.packing import EncoderPack
+from trimtab.types import Batch, PromptTable, Row, TrainStep
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Member:
+    """One run of a pack: its data, its settings, and how far it has come."""
+
+    seeds: Seeds
+    training: TrainingConfig
+    train: Sequence[Row]
+    dev: Sequence[Row]
+    regularizers: Sequence[Regularizer] = ()
+    status: str = "running"
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_dev: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
+    step: int = 0
+    stale: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps this run takes, early stopping aside."""
+        t = self.training
+        wanted = max(t.epochs * -(-len(self.train) // t.batch_size), t.min_steps)
+        return wanted if t.max_steps is None else min(wanted, t.max_steps)
+
+    @property
+    def evaluation_steps(self) -> set[int]:
+        """After which steps the dev split is scored."""
+        n = min(self.training.evaluations, self.steps)
+        return {round(self.steps * (i + 1) / n) for i in range(n)}
+
+    def batches(self) -> Iterator[list[int]]:
+        """Logical batches without end: indices of training rows. Depends on (seed, lengths) only."""
+        lengths, t, epoch = [len(r.encoded) for r in self.train], self.training, 0
+        while True:
+            order = stream(self.seeds.data_order, "data_order", epoch)
+            yield from epoch_batches(lengths, t.batch_size, order, t.buckets)
+            epoch += 1
+
+
+class Loop:
+    """Trains the members of one pack.
+
+    Args:
+        model: backbone and readout.
+        pack: the members' prompt encoders.
+        members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
+        report: receives events: `{"event": "step" | "evaluation" | "end", "run": r, ...}`.
+        backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        pack: EncoderPack,
+        members: Sequence[Member],
+        report: Report | None = None,
+        backbone_dropout: bool = False,
+    ) -> None:
+        if backbone_dropout and len(members) > 1:
+            raise ValueError("backbone dropout needs a pack of one run: its masks would depend on batch mates")
+        self.model, self.pack, self.members = model, pack, list(members)
+        self.report = report or (lambda event: None)
+        self.backbone_dropout = backbone_dropout
+        t = members[0].training
+        self.optimizer = StackedAdamW(
+            pack.stacked,
+            {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names},
+            [m.training.weight_decay for m in members],
+            (t.beta1, t.beta2),
+            t.epsilon,
+        )
+        self.seconds_in_steps, self.steps_done = 0.0, 0
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean wall time of an optimizer step of the whole pack, evaluations excluded."""
+        return self.seconds_in_steps / max(1, self.steps_done)
+
+    def run(self) -> None:
+        """Train until every member is done; afterwards the pack holds each member's best checkpoint."""
+        streams = [m.batches() for m in self.members]
+        self._evaluate(self._running())
+        while running := self._running():
+            begun = time.perf_counter()
+            self._step({r: next(streams[r]) for r in running})
+            self.seconds_in_steps += time.perf_counter() - begun
+            self.steps_done += 1
+            due = [r for r in self._running() if self.members[r].step in self.members[r].evaluation_steps]
+            if due:
+                self._evaluate(due)
+            for r in self._running():
+                if self.members[r].step >= self.members[r].steps:
+                    self._end(r, "done")
+        for r, member in enumerate(self.members):
+            self.pack.restore(r, member.best)
+
+    def _running(self) -> list[int]:
+        return [r for r, m in enumerate(self.members) if m.status == "running"]
+
+    def _end(self, r: int, status: str) -> None:
+        self.members[r].status = status
+        self.report({"event": "end", "run": r, "status": status, "step": self.members[r].step})
+
+    def _step(self, batches: Mapping[int, Sequence[int]]) -> None:
+        """One optimizer step of all running members."""
+        table = self.pack.table(training=True, step=self.steps_done)
+        leaf = table.detached()
+        rows = [replace(self.members[r].train[i], prompt=r, key=i) for r, batch in batches.items() for i in batch]
+        losses = torch.zeros(len(self.members), dtype=torch.float64)
+        budget = self.members[0].training.max_tokens
+        with self._dropout():
+            for group in micro_batches([len(r.encoded) for r in rows], budget):
+                batch = self.model.collate([rows[i] for i in group])
+                share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
+                losses += self._backward(batch, leaf, share)
+        assert leaf.inputs.grad is not None
+        table.inputs.backward(leaf.inputs.grad)
+        norms = self.optimizer.clip(self.members[0].training.clip)
+        self._update(batches, losses, norms)
+
+    def _backward(self, batch: Batch, leaf: PromptTable, share: Float[Tensor, "B"]) -> Float[Tensor, "R"]:
+        """Add the gradient of one micro-batch to the leaf; returns its part of each run's clean loss."""
+        scores = self.model.scores(batch, leaf)
+        per_row = self.model.readout.loss(scores, batch.labels) * share
+        per_row.sum().backward()
+        for k in range(len(self.members[0].regularizers)):
+            weights = torch.tensor([m.regularizers[k].weight for m in self.members], device=share.device)
+            if bool((weights != 0).any()):
+                step = self._train_step(batch, leaf, scores)
+                penalty = self.members[0].regularizers[k].penalty(step)
+                (penalty * share * weights[batch.prompt_of]).sum().backward()
+        total = torch.zeros(len(self.members), dtype=torch.float64)
+        return total.index_add(0, batch.prompt_of.cpu(), per_row.detach().double().cpu())
+
+    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "B C"]) -> TrainStep:
+        """What regularizers may see of this micro-batch."""
+        embeds = self.model.embed(batch)
+
+        def noise(name: str) -> Float[Tensor, "B T E"]:
+            """Normal noise per row from (noise seed, step, row): the same alone and in a pack, whatever the padding."""
+            out = torch.zeros(embeds.shape, dtype=torch.float32)
+            for b, (r, key) in enumerate(zip(batch.prompt_of.tolist(), batch.keys.tolist(), strict=True)):
+                member = self.members[r]
+                real = batch.attention_mask[b].bool().cpu()
+                draw = stream(member.seeds.noise, "noise", crc32(name.encode()), member.step, key)
+                values = draw.standard_normal((int(real.sum()), embeds.shape[-1]), dtype=np.float32)
+                out[b, real] = torch.from_numpy(values)
+            return out.to(embeds.device)
+
+        return TrainStep(
+            batch=batch,
+            embeds=embeds,
+            scores=scores.detach(),
+            embedding_rms=self.model.backbone.embedding_rms,
+            rescore=lambda delta: self.model.scores(batch, leaf, delta),
+            loss=self.model.readout.loss,
+            noise=noise,
+        )
+
+    def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
+        """Stop members whose loss or gradient is not finite, update the others."""
+        for r in batches:
+            if not (math.isfinite(losses[r]) and math.isfinite(norms[r])):
+                self._end(r, "diverged")
+        active = torch.tensor([r in batches and m.status == "running" for r, m in enumerate(self.members)])
+        factors = [
+            schedule_factor(m.training.schedule, m.training.warmup, m.step, m.steps) for m in self.members
+        ]
+        self.optimizer.step(factors, active)
+        for r in batches:
+            member = self.members[r]
+            if member.status == "running":
+                member.step += 1
+                member.recent.append(float(losses[r]))
+                self.report({"event": "step", "run": r, "step": member.step, "of": member.steps, "loss": float(losses[r])})
+
+    @torch.no_grad()
+    def _evaluate(self, due: Sequence[int]) -> None:
+        """Score the dev split of some members and keep the best checkpoints."""
+        table = self.pack.table(training=False)
+        rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
+        scores = self.model.score_rows(rows, table, self.members[0].training.max_tokens)
+        at = 0
+        for r in due:
+            member = self.members[r]
+            mine = scores[at : at + len(member.dev)]
+            at += len(member.dev)
+            self._judge(r, dev_metrics(self.model, mine, [row.label for row in member.dev]))
+
+    def _judge(self, r: int, dev: dict[str, float]) -> None:
+        """Keep a better checkpoint; stop a member that has not improved for long."""
+        member = self.members[r]
+        if not math.isfinite(dev["loss"]):
+            if not member.best:
+                member.best, member.best_dev = self.pack.state(r), dev
+            self._end(r, "diverged")
+            return
+        select = member.training.select
+        better = not member.best or (dev[select], -dev["loss"]) > (member.best_dev[select], -member.best_dev["loss"])
+        if better:
+            member.best, member.best_dev, member.best_step, member.stale = self.pack.state(r), dev, member.step, 0
+        else:
+            member.stale += 1
+        loss = float(np.mean(member.recent)) if member.recent else None
+        member.recent = []
+        member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
+        self.report({"event": "evaluation", "run": r, "step": member.step, "of": member.steps, "dev": dev, "best": better})
+        if member.training.patience and member.stale >= member.training.patience:
+            self._end(r, "done")
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """The backbone's own dropout, if asked for, with masks from the `noise` stream."""
+        if not self.backbone_dropout:
+            yield
+            return
+        network = self.model.backbone.model
+        member = self.members[0]
+        with torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
+            torch.manual_seed(torch_seed(member.seeds.noise, "noise:backbone", member.step))
+            network.train()
+            try:
+                yield
+            finally:
+                network.eval()
+
+
+def dev_metrics(model: PromptedModel, scores: Float[Tensor, "N C"], labels: Sequence[int]) -> dict[str, float]:
+    """Mean loss, accuracy and macro-F1 of scored rows."""
+    loss = float(model.readout.loss(scores, torch.tensor(labels)).mean())
+    if not math.isfinite(loss):
+        return {"loss": loss, "accuracy": 0.0, "macro_f1": 0.0}
+    names = [str(c) for c in range(scores.shape[1])]
+    found = classification(labels, scores.argmax(1).tolist(), names)
+    return {"loss": loss, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]}
+
+
+def _rate(training: TrainingConfig, group: str) -> float:
+    rates: Mapping[str, float] = training.learning_rates  # type: ignore[assignment]
+    rate = rates.get(group, training.learning_rate)
+    assert rate is not None, "config resolution fills in the learning rate"
+    return rate

@@ -1,0 +1,311 @@
+"""From configs to run folders: prepare, train a pack, score, write."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trimtab.backbones import Backbone, load_backbone
+from trimtab.config import RunConfig
+from trimtab.errors import ConfigError
+from trimtab.initializers import PromptContext
+from trimtab.metrics import majority_baseline
+from trimtab.model import PromptedModel
+from trimtab.predictor import Predictor, Rendering
+from trimtab.prompts import PromptEncoder
+from trimtab.registry import prompts, readouts, regularizers, tasks
+from trimtab.seeding import torch_seed, torch_stream
+from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_tensors
+from trimtab.tasks import Task
+from trimtab.tasks.reading import Places
+from trimtab.templates import Template
+from trimtab.training.loop import Loop, Member, Report
+from trimtab.training.packing import EncoderPack
+from trimtab.types import PromptTable, Row
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train: everything that can be wrong with its input has been checked.
+
+    Attributes:
+        config: resolved further: concrete readout and dtype.
+        rows: rendered examples by split.
+    """
+
+    config: RunConfig
+    backbone: Backbone
+    task: Task
+    rendering: Rendering
+    rows: dict[str, list[Row]]
+
+    @cached_property
+    def id(self) -> str:
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer and schema version."""
+        b = self.backbone
+        parts = (self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION))
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
+        return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
+
+
+def open_backbone(config: RunConfig, device: str = "auto") -> Backbone:
+    """Load the backbone of a config."""
+    options = config.backbone.model_dump(exclude={"model", "dropout"})
+    return load_backbone(config.backbone.model, device=device, **options)
+
+
+def prepare(config: RunConfig, backbone: Backbone, places: Places = Places()) -> Prepared:
+    """Load and render the task for a backbone.
+
+    Raises:
+        DataError, TemplateError, ConfigError: see the stages; nothing has been written.
+    """
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    resolved_backbone = config.backbone.model_copy(update={"dtype": dtype})
+    update: dict[str, Any] = {"backbone": resolved_backbone}
+    if config.readout["kind"] == "auto":
+        update["readout"] = readouts.resolve(backbone.family.default_readout, "readout")
+    config = config.model_copy(update=update)
+    task: Task = tasks.build(config.task).load(config.seeds.subset, places)
+    rendering = render_task(task, config.prompt["length"], backbone)
+    rows = {s: [rendering.row(e, backbone) for e in task.splits[s]] for s in task.splits}
+    for spec in config.regularizers:
+        regularizers.build(spec)
+    return Prepared(config, backbone, task, rendering, rows)
+
+
+def render_task(task: Task, length: int, backbone: Backbone) -> Rendering:
+    """Parse a task's template for a prompt length and check fields and label words."""
+    template = Template.parse(task.template, length, task.truncate)
+    template.check_fields(task.columns)
+    limit = backbone.max_positions
+    if task.max_length is not None and task.max_length > limit:
+        raise ConfigError(f"the backbone has {limit} positions, got {task.max_length}.", where="task.max_length")
+    rendering = Rendering(template, task.verbalizer, task.max_length or limit)
+    rendering.label_ids(backbone)
+    return rendering
+
+
+def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> PromptContext:
+    """What the encoders of a run may know."""
+    encoder = backbone.encoder
+    special = set(encoder.tokenizer.all_special_ids)
+    words = [
+        i for i, token in enumerate(encoder.tokens(range(len(encoder.tokenizer))))
+        if i not in special and token is not None and not token.startswith("[unused")
+    ]
+    return PromptContext(
+        embeddings=backbone.embedding_weight.detach().float().cpu(),
+        embedding_rms=backbone.embedding_rms,
+        words=words,
+        label_ids=[i for ids in rendering.label_ids(backbone) for i in ids],
+        encode=lambda text: encoder.encode(text).ids,
+        generator=torch_stream(seed, "init"),
+    )
+
+
+def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -> PromptEncoder:
+    """The prompt encoder of a run, its random values from the `init` stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(config.seeds.init, "init:encoder"))
+        context = prompt_context(rendering, backbone, config.seeds.init)
+        encoder: PromptEncoder = prompts.build(config.prompt, context)
+    return encoder.to(backbone.device)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of one member of a pack."""
+
+    prepared: Prepared
+    member: Member
+    prompt: np.ndarray
+    parameters: int
+    seconds: float
+    seconds_per_step: float
+
+
+def train_pack(pack: Sequence[Prepared], report: Report | None = None) -> list[Trained]:
+    """Train runs together that differ only in seeds, rates, weight decay, initializer or regularizer weights.
+
+    Raises:
+        ConfigError: they differ in something else, or backbone dropout is on in a pack of several.
+    """
+    _check_pack(pack)
+    first = pack[0]
+    backbone = first.backbone
+    readout = readouts.build(first.config.readout, backbone, [first.rendering.label_ids(backbone)])
+    encoders = [build_encoder(p.config, p.rendering, backbone) for p in pack]
+    members = [
+        Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
+               [regularizers.build(spec) for spec in p.config.regularizers])
+        for p in pack
+    ]  # fmt: skip
+    stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack]).to(backbone.device)
+    model = PromptedModel(backbone, readout)
+    begun = time.perf_counter()
+    loop = Loop(model, stacked, members, report, first.config.backbone.dropout)
+    loop.run()
+    seconds = time.perf_counter() - begun
+    count = sum(p.numel() for p in encoders[0].parameters())
+    return [
+        Trained(p, m, stacked.materialize(r).numpy(), count, seconds / len(pack), loop.seconds_per_step / len(pack))
+        for r, (p, m) in enumerate(zip(pack, members, strict=True))
+    ]
+
+
+def _check_pack(pack: Sequence[Prepared]) -> None:
+    def shared(p: Prepared) -> Any:
+        raw = p.config.as_dict()
+        raw.pop("seeds")
+        raw["prompt"].pop("initializer")
+        for key in ("learning_rate", "learning_rates", "weight_decay"):
+            raw["training"].pop(key)
+        for spec in raw["regularizers"]:
+            spec.pop("weight", None)
+        return raw
+
+    if any(shared(p) != shared(pack[0]) or p.backbone is not pack[0].backbone for p in pack):
+        raise ConfigError(
+            "runs of one pack may differ only in seeds, learning rates, weight decay, initializer and regularizer "
+            "weights.",
+            where="pack",
+        )
+    if len(pack) > 1 and pack[0].config.backbone.dropout:
+        raise ConfigError("backbone dropout needs a pack of one run.", where="backbone.dropout")
+
+
+def run_pack(
+    pack: Sequence[Prepared], runs_dir: Path, *, again: bool = False, report: Report | None = None
+) -> list[dict[str, Any]]:
+    """Train what is not finished yet, write run folders, return the records (run.json) in the order given."""
+    folders = [RunFolder(runs_dir / p.id) for p in pack]
+    todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
+    for i in todo:
+        folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
+    if todo:
+        for i, trained in zip(todo, train_pack([pack[i] for i in todo], report), strict=True):
+            _write(folders[i], trained)
+    return [{"run": str(f.path), **f.record} for f in folders]
+
+
+def _opening(p: Prepared) -> dict[str, Any]:
+    b = p.backbone
+    return {
+        "id": p.id,
+        "task": p.task.name,
+        "prompt": p.config.prompt["kind"],
+        "backbone": b.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "working_directory": str(Path.cwd()),
+        "fingerprints": {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint},
+        "environment": environment(b),
+        "rows": {s: len(r) for s, r in p.rows.items()},
+        "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},
+    }
+
+
+def environment(backbone: Backbone) -> dict[str, Any]:
+    """Versions and hardware, as recorded with every run."""
+    on_gpu = backbone.device.type == "cuda"
+    return {
+        "trimtab": version("trimtab"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+    }
+
+
+def _write(folder: RunFolder, trained: Trained) -> None:
+    """Bundle first, then history and predictions, run.json last."""
+    p, member = trained.prepared, trained.member
+    bundle = make_bundle(trained)
+    write_bundle(folder.path, bundle)
+    if p.config.training.keep_encoder:
+        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in member.best.items()})
+    metrics: dict[str, Any] = {}
+    predictor = _predictor(p, PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device)))
+    for split in ("dev", "test"):
+        evaluation = predictor.evaluate(p.task.splits[split])
+        metrics[split] = dict(evaluation.metrics)
+        folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
+    metrics["dev"]["loss"] = member.best_dev["loss"]
+    folder.write_history(member.history)
+    write_bundle(folder.path, Bundle({**bundle.metadata, "metrics": metrics}, bundle.prompt))
+    record = {
+        **_opening(p),
+        "parameters": {"trained": trained.parameters, "kept": int(bundle.prompt.size)},
+        "metrics": metrics,
+        "baselines": _baselines(p),
+        "best_step": member.best_step,
+        "steps": member.step,
+        "seconds": round(trained.seconds, 3),
+        "seconds_per_step": round(trained.seconds_per_step, 6),
+    }
+    folder.finish(record, member.status)
+
+
+def make_bundle(trained: Trained) -> Bundle:
+    """The prompt of a trained run with all that is needed to use it elsewhere."""
+    p = trained.prepared
+    b = p.backbone
+    words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
+    metadata = {
+        "prompt": {"kind": p.config.prompt["kind"], "shape": list(trained.prompt.shape), "tensor": "inputs"},
+        "backbone": {
+            "model": b.name,
+            "revision": b.revision,
+            "model_type": b.model.config.model_type,
+            "fingerprint": b.fingerprint,
+            "embedding_size": b.embedding_size,
+            "embedding_rms": b.embedding_rms,
+            "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
+            "options": p.config.backbone.model_dump(exclude={"model"}),
+        },
+        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": True},
+        "task": {
+            "name": p.task.name,
+            "template": p.task.template,
+            "truncate": list(p.task.truncate),
+            "max_length": p.rendering.max_length,
+            "label_words": words,
+        },
+        "readout": p.config.readout,
+        "provenance": {
+            "run": p.id,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": p.config.seeds.model_dump(),
+            "data_fingerprint": p.task.fingerprint,
+            "environment": environment(b),
+        },
+    }
+    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32))
+
+
+def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
+    rendering = p.rendering
+    if table is None:
+        rendering = Rendering(rendering.template.without_prompt(), rendering.verbalizer, rendering.max_length)
+    readout = readouts.build(p.config.readout, p.backbone, [rendering.label_ids(p.backbone)])
+    return Predictor(PromptedModel(p.backbone, readout), rendering, table, {})
+
+
+def _baselines(p: Prepared) -> dict[str, float]:
+    """Test accuracy of the majority class, and of the bare model with the same template and label words."""
+    index = p.task.verbalizer.classes.index
+    train, gold = ([index(str(e.label)) for e in p.task.splits[s]] for s in ("train", "test"))
+    bare = _predictor(p, None).evaluate(p.task.splits["test"])
+    return {"majority": majority_baseline(train, gold), "no_prompt": float(bare.metrics["accuracy"])}

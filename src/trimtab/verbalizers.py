@@ -1,0 +1,81 @@
+"""Verbalizers: class -> label words -> token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab.errors import ConfigError, TemplateError
+from trimtab.templates import TextEncoder
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """The classes of a task in their order, and the words that stand for each.
+
+    >>> Verbalizer.of({"positive": ["great", "good"], "negative": "bad"}).classes
+    ('positive', 'negative')
+    """
+
+    classes: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, label_words: Mapping[str, list[str] | str], where: str = "task.label_words") -> Verbalizer:
+        """From a mapping class -> word or words.
+
+        Raises:
+            ConfigError: fewer than two classes, a class without words, or a word that stands for two classes.
+        """
+        words = {str(c): (w,) if isinstance(w, str) else tuple(w) for c, w in label_words.items()}
+        if len(words) < 2:
+            raise ConfigError(f"at least two classes are needed, got {list(words)}.", where=where)
+        owner: dict[str, str] = {}
+        for label, its in words.items():
+            if not its or not all(w.strip() for w in its):
+                raise ConfigError("a class needs at least one label word.", where=f"{where}.{label}")
+            for word in its:
+                if owner.setdefault(word, label) != label:
+                    raise ConfigError(
+                        f"the word {word!r} stands for both {owner[word]!r} and {label!r}.", where=f"{where}.{label}"
+                    )
+        return cls(tuple(words), tuple(words.values()))
+
+    def encode(self, encoder: TextEncoder, *, spaced: bool, where: str = "task.label_words") -> list[list[int]]:
+        """Token ids, one per label word: `ids[c][w]`.
+
+        Args:
+            encoder: the backbone's text encoder.
+            spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
+
+        Raises:
+            TemplateError: the tokenizer does not know a word, splits it into several pieces, or maps words of two
+                classes to one piece (an uncased tokenizer does so with "US" and "us").
+        """
+        owner: dict[int, str] = {}
+        result: list[list[int]] = []
+        for label, its in zip(self.classes, self.words, strict=True):
+            ids = []
+            for word in its:
+                pieces = encoder.encode(f" {word}" if spaced else word).ids
+                at = f"{where}.{label}"
+                if len(pieces) != 1:
+                    shown = " ".join(encoder.tokens(pieces))
+                    raise TemplateError(
+                        f"the label word {word!r} must be one piece of this tokenizer, got {len(pieces)} ({shown}).",
+                        where=at,
+                        fix="Choose a more common word for this class.",
+                    )
+                if pieces[0] == encoder.unk_id:
+                    raise TemplateError(
+                        f"the tokenizer cannot produce the label word {word!r}; it becomes the unknown token.",
+                        where=at,
+                        fix="Choose another word.",
+                    )
+                if owner.setdefault(pieces[0], label) != label:
+                    raise TemplateError(
+                        f"the label word {word!r} is the same token as a word of class {owner[pieces[0]]!r}.", where=at
+                    )
+                ids.append(pieces[0])
+            result.append(ids)
+        return result
