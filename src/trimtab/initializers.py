@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class PromptContext:
         return self.embeddings[torch.tensor(list(ids), dtype=torch.long)].clone()
 
 
+@runtime_checkable
 class Initializer(Protocol):
     """`initializer(context, length)` -> first values [P,E]."""
 

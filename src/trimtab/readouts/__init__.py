@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class Readout(Protocol):
     """Reads rows of one readout table. `readout_of[b]` names the row's entry; scores of absent classes are -inf."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from trimtab.types import TrainStep
 
 
+@runtime_checkable
 class Regularizer(Protocol):
     """`penalty(step)` -> one value per row [B]; the loop averages per run, multiplies by `weight` and backpropagates."""
 
