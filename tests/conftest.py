@@ -43,7 +43,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def backbone(tiny_folder: Path):  # noqa: ANN201
+def backbone(tiny_folder: Path):
     """The tiny BERT, loaded and frozen, float32 on the CPU."""
     return tiny_backbone(tiny_folder)
 

@@ -78,9 +78,10 @@ def epoch_batches(
     if buckets <= 1 or n_batches <= buckets:
         yield from (part.tolist() for part in np.array_split(permutation, n_batches))
         return
-    n_pools = -(-n_batches // buckets)
+    parts = np.array_split(permutation, n_batches)
     batches: list[list[int]] = []
-    for pool in np.array_split(permutation, n_pools):
-        by_length = sorted(pool.tolist(), key=lambda i: lengths[i])
-        batches += [p.tolist() for p in np.array_split(np.array(by_length), -(-len(pool) // batch_size))]
+    for first in range(0, n_batches, buckets):
+        pool = parts[first : first + buckets]
+        by_length = sorted(np.concatenate(pool).tolist(), key=lambda i: lengths[i])
+        batches += [p.tolist() for p in np.array_split(np.array(by_length), len(pool))]
     yield from (batches[i] for i in order.permutation(len(batches)))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -73,7 +73,7 @@ class TrainingConfig(_Section):
 
     optimizer: Literal["adamw"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)
-    learning_rates: dict[Literal["prompt", "encoder"], float] = {}
+    learning_rates: dict[Literal["prompt", "encoder"], Annotated[float, Field(ge=0)]] = {}
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -159,12 +159,19 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         if spec is None:
             raise ConfigError("a recipe needs a task.", where="task", fix=f"Known: {', '.join(tasks.kinds())}.")
         auto = spec == "auto" or (isinstance(spec, Mapping) and spec.get("kind") == "auto")
-        raw[section] = {"kind": "auto"} if section == "readout" and auto else registry.resolve(_mapped(spec, section), section)
+        if section == "readout" and auto and spec not in ("auto", {"kind": "auto"}):
+            raise ConfigError("the kind auto takes no options.", where="readout", fix="Name the kind: cloze.")
+        raw[section] = (
+            {"kind": "auto"} if section == "readout" and auto else registry.resolve(_mapped(spec, section), section)
+        )
     raw["regularizers"] = [
         regularizers.resolve(_mapped(spec, f"regularizers.{i}"), f"regularizers.{i}")
         for i, spec in enumerate(_listed(raw.get("regularizers")))
     ]
-    training = dict(_mapped(raw.get("training") or {}, "training"))
+    training = raw.get("training") or {}
+    if not isinstance(training, Mapping):
+        raise ConfigError(f"this must be a mapping, got {training!r}.", where="training")
+    training = dict(training)
     if training.get("learning_rate") is None:
         training["learning_rate"] = prompts.get(raw["prompt"]["kind"]).default_learning_rate  # type: ignore[attr-defined]
     raw["training"] = training
@@ -228,15 +235,15 @@ def _apply(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dic
 
 def _child(node: Any, step: str, where: str) -> Any:
     """Descend one step; a section that is only a kind becomes a mapping, a missing one is made."""
-    if isinstance(node, list):
-        return node[_index(node, step, where)]
-    if isinstance(node.get(step), str):
-        node[step] = {"model" if where == "backbone" else "kind": node[step]}
-    child = node.setdefault(step, {})
-    if child is None:
-        node[step] = child = {}
+    key: Any = _index(node, step, where) if isinstance(node, list) else step
+    child = node[key] if isinstance(node, list) else node.get(key)
+    if isinstance(child, str):
+        child = {"model" if where == "backbone" else "kind": child}
+    elif child is None:
+        child = {}
     if not isinstance(child, dict | list):
         raise ConfigError(f"this is a value ({child!r}), so it has no keys below it.", where=where)
+    node[key] = child
     return child
 
 
@@ -258,7 +265,7 @@ def _change_kind(raw: dict[str, Any], section: str, kind: Any) -> list[str]:
         old = node[last]  # type: ignore[call-overload]
     else:
         old = node.get(last)
-    old = {"kind": old} if isinstance(old, str) else dict(old or {})
+    old = {"kind": old} if isinstance(old, str) else dict(old) if isinstance(old, dict) else {}
     kept = {k: v for k, v in old.items() if k != "kind"}
     dropped = []
     if registry is not None and old.get("kind") != kind and kind != "auto":

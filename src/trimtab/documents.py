@@ -21,6 +21,10 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the YAML 1.2 core schema for booleans and numbers."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  (PyYAML's own class attribute)
+    yaml_constructors = {  # noqa: RUF012  (likewise; only what JSON has too, so no dates, sets or bytes)
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "str", "seq", "map")))
+    }
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -41,7 +45,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(re.sub(r"\.(?=inf|nan)", "", node.value.lower())))
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float", lambda loader, node: float(re.sub(r"\.(?=inf|nan)", "", node.value.lower()))
+)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -51,12 +57,14 @@ def parse_yaml(text: str, where: str) -> Any:
         ConfigError: malformed YAML or a duplicate key, with `where` and the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}:{mark.line + 1}" if mark is not None else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"this is not valid YAML: {problem}.", where=line) from None
+    except (ValueError, RecursionError) as error:  # `!!int x`, thousands of digits, thousands of brackets
+        raise ConfigError(f"this is not valid YAML: {error}.", where=where) from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -82,7 +90,14 @@ def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    """PyYAML writes these line breaks raw, and reads them back as a space."""
+    style = '"' if any(c in value for c in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_text)
 for _tag, _pattern, _first in (("float", _FLOAT, "-+0123456789."), ("int", _INT, "-+0123456789")):
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
 

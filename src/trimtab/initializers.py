@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import Annotated, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from trimtab.errors import ConfigError
@@ -63,7 +64,7 @@ class SampledVocab:
             words first, and the paper draws from the 5,000 most common.
     """
 
-    first: int = 0
+    first: Annotated[int, Field(ge=0)] = 0
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
         pool = context.words[: self.first] if self.first else context.words

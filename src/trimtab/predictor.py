@@ -15,7 +15,7 @@ from trimtab.metrics import classification
 from trimtab.model import PromptedModel
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
-from trimtab.templates import Template
+from trimtab.templates import Template, TextEncoder
 from trimtab.types import Evaluation, Example, Prediction, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
 
@@ -30,20 +30,20 @@ class Rendering:
     verbalizer: Verbalizer
     max_length: int
 
-    def row(self, example: Example, backbone: Backbone, prompt: int = 0) -> Row:
+    def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
         """Render one example.
 
         Raises:
             TemplateError: it is empty, or does not fit.
         """
         name = example.source or example.id
-        encoded = self.template.render(example.fields, backbone.encoder, self.max_length, name)
+        encoded = self.template.render(example.fields, encoder, self.max_length, name)
         classes = self.verbalizer.classes
         return Row(encoded, classes.index(example.label) if example.label in classes else -1, prompt)
 
-    def label_ids(self, backbone: Backbone) -> list[list[int]]:
+    def label_ids(self, encoder: TextEncoder) -> list[list[int]]:
         """Token ids of the label words, class by class."""
-        return self.verbalizer.encode(backbone.encoder, spaced=self.template.answer_is_spaced)
+        return self.verbalizer.encode(encoder, spaced=self.template.answer_is_spaced)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Predictor:
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
         """Raw class scores [N,C], float32, in the order of the examples."""
         prompt = -1 if self.table is None else 0
-        rows = [self.rendering.row(e, self.model.backbone, prompt) for e in examples]
+        rows = [self.rendering.row(e, self.model.backbone.encoder, prompt) for e in examples]
         return self.model.score_rows(rows, self.table, MAX_TOKENS)
 
     def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction]:
@@ -172,6 +172,6 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     task = meta["task"]
     template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
     rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]))
-    readout = readouts.build(meta["readout"], backbone, [rendering.label_ids(backbone)])
+    readout = readouts.build(meta["readout"], backbone, [rendering.label_ids(backbone.encoder)])
     table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
     return Predictor(PromptedModel(backbone, readout), rendering, table, meta)

@@ -110,7 +110,9 @@ class Registry:
         Raises:
             ConfigError: no kind, an unknown kind, an unknown or missing option, a value of the wrong type.
         """
-        given = {"kind": spec} if isinstance(spec, str) else dict(spec)
+        if not isinstance(spec, Mapping | str):
+            raise ConfigError(f"this must be a kind or a mapping, got {spec!r}.", where=path)
+        given: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
         if not isinstance(given.get("kind"), str):
             raise ConfigError(
                 f"a {self.noun} needs a kind, got {given!r}.", where=path, fix=f"Known: {', '.join(self.kinds())}."
@@ -141,8 +143,8 @@ class Registry:
                 values[option] = nested.build(value) if nested is not None else value
         return self.get(resolved["kind"])(*context, **values)
 
-    def describe(self, component: Any) -> Spec:
-        """The spec of a dataclass component, such as a constructor's default; specs pass through."""
+    def describe(self, component: Any) -> Any:
+        """The spec of a dataclass component, such as a constructor's default; anything else passes through."""
         if isinstance(component, str | Mapping) or not is_dataclass(component):
             return component
         kind = next(k for k, cls in self._classes.items() if cls is type(component))
@@ -161,7 +163,7 @@ def _validate(
     for option, p in options.items():
         annotation = Any if _nested_registry(p.annotation) is not None else p.annotation
         definitions[option] = (annotation, ... if p.default is inspect.Parameter.empty else p.default)
-    config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+    config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     schema = pydantic.create_model(cls.__name__, __config__=config, **definitions)
     return validated(schema, given, path).model_dump()
 

@@ -91,7 +91,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except FileNotFoundError:
         raise BundleError("there is no such file.", where=str(path)) from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BundleError(
             f"the file is truncated or corrupted ({str(error).strip()}).",
             where=str(path),
@@ -190,14 +190,19 @@ class RunFolder:
         Raises:
             TrimtabError: the folder cannot be made, or the disk is nearly full.
         """
-        write_text(self.path / "config.yaml", dump_yaml(dict(config)))
-        free = shutil.disk_usage(self.path).free
+        is_new = not self.path.exists()
+        free = shutil.disk_usage(next(p for p in (self.path, *self.path.absolute().parents) if p.exists())).free
         if free < _ROOM_BYTES:
-            shutil.rmtree(self.path)
             raise TrimtabError(
                 f"there are {free >> 20} MiB left on the disk, a run needs {_ROOM_BYTES >> 20}.", where=str(self.path)
             )
-        write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **record, "status": "running"})
+        try:
+            write_text(self.path / "config.yaml", dump_yaml(dict(config)))
+            write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **record, "status": "running"})
+        except TrimtabError:
+            if is_new:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def write_history(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl: one line per evaluation on the dev split."""
@@ -228,7 +233,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     ids = [r.path.name for r in list_runs(runs_dir)]
-    matches = [i for i in ids if i.startswith(name) or i.endswith(name)]
+    matches = [name] if name in ids else [i for i in ids if i.startswith(name) or i.endswith(name)]
     if len(matches) == 1:
         return runs_dir / matches[0]
     if matches:

@@ -96,9 +96,7 @@ class Template:
     truncate: tuple[str, ...] = ()
 
     @classmethod
-    def parse(
-        cls, source: str, length: int, truncate: Sequence[str] = (), where: str = "task.template"
-    ) -> Template:
+    def parse(cls, source: str, length: int, truncate: Sequence[str] = (), where: str = "task.template") -> Template:
         """Parse a template for a prompt of `length` virtual tokens.
 
         Raises:
@@ -121,7 +119,7 @@ class Template:
             else:
                 pieces.append(_read_piece(match.group(1).strip(), source, where))
         _add_text(pieces, source[end:])
-        template = cls(source, tuple(_fill_prompt(pieces, length, where)), length, tuple(truncate))
+        template = cls(source, tuple(_fill_prompt(pieces, length, where)), length, tuple(dict.fromkeys(truncate)))
         template._check(where)
         return template
 
@@ -299,7 +297,7 @@ def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
 
 
 def _encode_run(run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder) -> list[_Token]:
-    """Tokenize a run of literals and fields as one string; a token belongs to the field where it starts."""
+    """Tokenize a run of literals and fields as one string; a token belongs to the field where it ends."""
     text, owners = "", []
     for piece in run:
         value = piece.value if piece.kind == "text" else fields.get(piece.value, "").strip()

@@ -25,9 +25,7 @@ class Family(ABC):
         """Word embeddings as `inputs_embeds` wants them: before positions, segments and LayerNorm."""
         return model.get_input_embeddings()(ids)  # type: ignore[operator]
 
-    def hidden(
-        self, model: nn.Module, batch: Batch, embeds: Float[Tensor, "B T E"] | None
-    ) -> Float[Tensor, "B T H"]:
+    def hidden(self, model: nn.Module, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B T H"]:
         """Last hidden states, from `embeds` or, for the bare model, from the ids."""
         inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         out = model.base_model(  # type: ignore[operator]

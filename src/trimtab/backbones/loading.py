@@ -151,13 +151,7 @@ def load_backbone(
     source: dict[str, Any] = {"revision": revision} if revision else {}
     with _explained(name, where), _quiet():
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
-        if config.model_type not in families.kinds():
-            raise BackboneError(
-                f"{name!r} is of the family {config.model_type!r}, which is not supported.",
-                where=where,
-                fix=suggest(config.model_type, families.kinds()),
-            )
-        family: Family = families.build({"kind": config.model_type})
+        family = _family(name, config)
         on = resolve_device(device)
         kind = resolve_dtype(dtype, on)
         eager = attention == "eager" or (attention == "auto" and on.type == "cpu" and kind == torch.bfloat16)
@@ -181,6 +175,35 @@ def load_backbone(
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         revision=getattr(config, "_commit_hash", None),
     )
+
+
+def load_encoder(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, **ignored: Any
+) -> tuple[TextEncoder, int]:
+    """The text encoder of a model and its number of positions, without its weights.
+
+    Raises:
+        BackboneError: as `load_backbone`.
+    """
+    import transformers
+
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+    with _explained(name, "backbone.model"), _quiet():
+        config = transformers.AutoConfig.from_pretrained(locate(name), **options)
+        family = _family(name, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(locate(name), **options)
+        return TextEncoder(tokenizer), family.max_positions(config)
+
+
+def _family(name: str, config: Any) -> Family:
+    if config.model_type not in families.kinds():
+        raise BackboneError(
+            f"{name!r} is of the family {config.model_type!r}, which is not supported.",
+            where="backbone.model",
+            fix=suggest(config.model_type, families.kinds()),
+        )
+    family: Family = families.build({"kind": config.model_type})
+    return family
 
 
 def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family: Family) -> None:

@@ -116,6 +116,7 @@ def _read_csv(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Tabl
     text = (line for chunk in ([first], lines) for _, line in chunk)
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     rows, sources = [], []
+    start = 1
     try:
         header = tuple(c.strip() for c in next(reader))
         _check_header(header, shown)
@@ -133,7 +134,7 @@ def _read_csv(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Tabl
             rows.append(dict(zip(header, values, strict=True)))
             sources.append(at)
     except csv.Error as error:
-        raise DataError(f"this is not valid CSV: {error}.", where=f"{shown}:{reader.line_num}") from None
+        raise DataError(f"this is not valid CSV: {error}.", where=f"{shown}:{start}") from None
     return Table(header, tuple(rows), tuple(sources))
 
 
@@ -143,6 +144,8 @@ def _sniff(header: str) -> str:
 
 
 def _check_header(header: tuple[str, ...], shown: str) -> None:
+    if not header:
+        raise DataError("the first line is empty; the names of the columns belong there.", where=f"{shown}:1")
     if any(not c for c in header):
         raise DataError(f"column {header.index('') + 1} of the header has no name.", where=f"{shown}:1")
     for column in header:
@@ -159,8 +162,14 @@ def _read_jsonl(lines: Iterable[tuple[int, str]], shown: str) -> Table:
         at = f"{shown}:{number}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            if "\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written or tokenized
+        except json.JSONDecodeError as error:
+            raise DataError(f"this is not valid JSON: {error.msg} at character {error.pos + 1}.", where=at) from None
+        except UnicodeEncodeError:
+            raise DataError("a text holds half of a surrogate pair, such as \\ud83d alone.", where=at) from None
+        except (ValueError, RecursionError) as error:
+            reason = "too deep" if isinstance(error, RecursionError) else "a number has too many digits"
             raise DataError(f"this is not valid JSON: {reason}.", where=at) from None
         if not isinstance(row, dict):
             raise DataError(f"each line must be a JSON object, got {type(row).__name__}.", where=at)
@@ -197,3 +206,10 @@ def as_text(value: Any, column: str, source: str) -> str:
     if isinstance(value, list | tuple | dict):
         raise DataError(f"the column {column!r} must hold text, got {type(value).__name__}.", where=source)
     return str(value)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, without their ends; errors as `read_table`."""
+    if not path.is_file():
+        raise DataError("there is no such file.", where=str(path))
+    return [line.rstrip("\r\n") for _, line in _decoded_lines(path, str(path))]

@@ -12,8 +12,8 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
-from trimtab.tasks.reading import Table as RawTable
 from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
+from trimtab.tasks.reading import Table as RawTable
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
@@ -91,6 +91,7 @@ class Table:
                 multi-label row, an empty split, a class missing from train, or fewer rows in a class than `shots`.
         """
         splits = self._read(places)
+        splits.setdefault("train", [])
         if "test" not in splits:
             splits["train"], splits["test"] = self._draw(splits["train"], self.test_fraction, 0, "test")
         if "dev" not in splits:
@@ -111,9 +112,7 @@ class Table:
             table = read_table(resolve_path(given, places), given if ":" in given else None)
             for column in filter(None, (self.label, self.split_column, self.id_column)):
                 if column not in table.columns:
-                    raise DataError(
-                        f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns)
-                    )
+                    raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns))
             for i, row in enumerate(table.rows):
                 example = self._example(row, table, i, split)
                 if example.id in seen:
@@ -142,7 +141,9 @@ class Table:
                 if several
                 else f"the label {label!r} has no label words.",
                 where=source,
-                fix=None if several or not label else f"Add it to task.label_words. {suggest(label, self.verbalizer.classes)}",
+                fix=None
+                if several or not label
+                else f"Add it to task.label_words. {suggest(label, self.verbalizer.classes)}",
             )
         column = self.id_column or ("id" if "id" in table.columns else None)
         name = as_text(row.get(column), column, source) if column else ""

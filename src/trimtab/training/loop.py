@@ -200,16 +200,15 @@ class Loop:
             if not (math.isfinite(losses[r]) and math.isfinite(norms[r])):
                 self._end(r, "diverged")
         active = torch.tensor([r in batches and m.status == "running" for r, m in enumerate(self.members)])
-        factors = [
-            schedule_factor(m.training.schedule, m.training.warmup, m.step, m.steps) for m in self.members
-        ]
+        factors = [schedule_factor(m.training.schedule, m.training.warmup, m.step, m.steps) for m in self.members]
         self.optimizer.step(factors, active)
         for r in batches:
             member = self.members[r]
             if member.status == "running":
                 member.step += 1
                 member.recent.append(float(losses[r]))
-                self.report({"event": "step", "run": r, "step": member.step, "of": member.steps, "loss": float(losses[r])})
+                event = {"event": "step", "run": r, "step": member.step, "of": member.steps}
+                self.report({**event, "loss": float(losses[r])})
 
     @torch.no_grad()
     def _evaluate(self, due: Sequence[int]) -> None:
@@ -241,7 +240,8 @@ class Loop:
         loss = float(np.mean(member.recent)) if member.recent else None
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
-        self.report({"event": "evaluation", "run": r, "step": member.step, "of": member.steps, "dev": dev, "best": better})
+        event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
+        self.report({**event, "dev": dev, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
 

@@ -11,9 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
-def schedule_factor(
-    schedule: Literal["constant", "linear", "cosine"], warmup: float, step: int, steps: int
-) -> float:
+def schedule_factor(schedule: Literal["constant", "linear", "cosine"], warmup: float, step: int, steps: int) -> float:
     """The share of the learning rate that optimizer step `step` (0-based) of `steps` uses.
 
     A linear rise over the first `warmup * steps` steps, then constant, linear to 0, or half a cosine to 0.

@@ -28,7 +28,7 @@ from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_tensors
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
-from trimtab.templates import Template
+from trimtab.templates import Template, TextEncoder
 from trimtab.training.loop import Loop, Member, Report
 from trimtab.training.packing import EncoderPack
 from trimtab.types import PromptTable, Row
@@ -64,7 +64,7 @@ def open_backbone(config: RunConfig, device: str = "auto") -> Backbone:
     return load_backbone(config.backbone.model, device=device, **options)
 
 
-def prepare(config: RunConfig, backbone: Backbone, places: Places = Places()) -> Prepared:
+def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None) -> Prepared:
     """Load and render the task for a backbone.
 
     Raises:
@@ -76,23 +76,27 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places = Places()) ->
     if config.readout["kind"] == "auto":
         update["readout"] = readouts.resolve(backbone.family.default_readout, "readout")
     config = config.model_copy(update=update)
-    task: Task = tasks.build(config.task).load(config.seeds.subset, places)
-    rendering = render_task(task, config.prompt["length"], backbone)
-    rows = {s: [rendering.row(e, backbone) for e in task.splits[s]] for s in task.splits}
-    for spec in config.regularizers:
-        regularizers.build(spec)
+    task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
+    rendering = render_task(task, config.prompt["length"], backbone.encoder, backbone.max_positions)
+    rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
+    check_components(config)
     return Prepared(config, backbone, task, rendering, rows)
 
 
-def render_task(task: Task, length: int, backbone: Backbone) -> Rendering:
+def check_components(config: RunConfig) -> None:
+    """Let constructors refuse combinations of options that a signature cannot express."""
+    for spec in config.regularizers:
+        regularizers.build(spec)
+
+
+def render_task(task: Task, length: int, encoder: TextEncoder, positions: int) -> Rendering:
     """Parse a task's template for a prompt length and check fields and label words."""
     template = Template.parse(task.template, length, task.truncate)
     template.check_fields(task.columns)
-    limit = backbone.max_positions
-    if task.max_length is not None and task.max_length > limit:
-        raise ConfigError(f"the backbone has {limit} positions, got {task.max_length}.", where="task.max_length")
-    rendering = Rendering(template, task.verbalizer, task.max_length or limit)
-    rendering.label_ids(backbone)
+    if task.max_length is not None and task.max_length > positions:
+        raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
+    rendering = Rendering(template, task.verbalizer, task.max_length or positions)
+    rendering.label_ids(encoder)
     return rendering
 
 
@@ -101,14 +105,15 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
     encoder = backbone.encoder
     special = set(encoder.tokenizer.all_special_ids)
     words = [
-        i for i, token in enumerate(encoder.tokens(range(len(encoder.tokenizer))))
+        i
+        for i, token in enumerate(encoder.tokens(range(len(encoder.tokenizer))))
         if i not in special and token is not None and not token.startswith("[unused")
     ]
     return PromptContext(
         embeddings=backbone.embedding_weight.detach().float().cpu(),
         embedding_rms=backbone.embedding_rms,
         words=words,
-        label_ids=[i for ids in rendering.label_ids(backbone) for i in ids],
+        label_ids=[i for ids in rendering.label_ids(backbone.encoder) for i in ids],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
     )
@@ -144,7 +149,7 @@ def train_pack(pack: Sequence[Prepared], report: Report | None = None) -> list[T
     _check_pack(pack)
     first = pack[0]
     backbone = first.backbone
-    readout = readouts.build(first.config.readout, backbone, [first.rendering.label_ids(backbone)])
+    readout = readouts.build(first.config.readout, backbone, [first.rendering.label_ids(backbone.encoder)])
     encoders = [build_encoder(p.config, p.rendering, backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
@@ -194,8 +199,9 @@ def run_pack(
     for i in todo:
         folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
     if todo:
+        bare = _bare_accuracy(pack[todo[0]])
         for i, trained in zip(todo, train_pack([pack[i] for i in todo], report), strict=True):
-            _write(folders[i], trained)
+            _write(folders[i], trained, bare)
     return [{"run": str(f.path), **f.record} for f in folders]
 
 
@@ -229,8 +235,8 @@ def environment(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _write(folder: RunFolder, trained: Trained) -> None:
-    """Bundle first, then history and predictions, run.json last."""
+def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
+    """Bundle first, then history and predictions, run.json last. `bare`: accuracy without a prompt."""
     p, member = trained.prepared, trained.member
     bundle = make_bundle(trained)
     write_bundle(folder.path, bundle)
@@ -249,7 +255,7 @@ def _write(folder: RunFolder, trained: Trained) -> None:
         **_opening(p),
         "parameters": {"trained": trained.parameters, "kept": int(bundle.prompt.size)},
         "metrics": metrics,
-        "baselines": _baselines(p),
+        "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},
         "best_step": member.best_step,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
@@ -299,13 +305,17 @@ def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
     rendering = p.rendering
     if table is None:
         rendering = Rendering(rendering.template.without_prompt(), rendering.verbalizer, rendering.max_length)
-    readout = readouts.build(p.config.readout, p.backbone, [rendering.label_ids(p.backbone)])
+    readout = readouts.build(p.config.readout, p.backbone, [rendering.label_ids(p.backbone.encoder)])
     return Predictor(PromptedModel(p.backbone, readout), rendering, table, {})
 
 
-def _baselines(p: Prepared) -> dict[str, float]:
-    """Test accuracy of the majority class, and of the bare model with the same template and label words."""
+def _majority_accuracy(p: Prepared) -> float:
+    """Test accuracy of always answering the most frequent training class."""
     index = p.task.verbalizer.classes.index
     train, gold = ([index(str(e.label)) for e in p.task.splits[s]] for s in ("train", "test"))
-    bare = _predictor(p, None).evaluate(p.task.splits["test"])
-    return {"majority": majority_baseline(train, gold), "no_prompt": float(bare.metrics["accuracy"])}
+    return majority_baseline(train, gold)
+
+
+def _bare_accuracy(p: Prepared) -> float:
+    """Test accuracy of the bare model with the same template and label words; the same for all runs of a pack."""
+    return float(_predictor(p, None).evaluate(p.task.splits["test"]).metrics["accuracy"])

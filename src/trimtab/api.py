@@ -1,0 +1,287 @@
+"""The verbs, as Python functions. The command line prints what these return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.backbones.loading import embedded_models, load_encoder
+from trimtab.config import Resolution, RunConfig, read_recipe, resolve
+from trimtab.documents import read_yaml
+from trimtab.errors import ConfigError, DataError, suggest
+from trimtab.predictor import Rendering, load
+from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, validated
+from trimtab.storage import RunFolder, find_run, list_runs, write_text
+from trimtab.tasks import SPLITS, Task
+from trimtab.tasks.reading import Places, resolve_path
+from trimtab.templates import TextEncoder
+from trimtab.training.loop import Report
+from trimtab.training.runs import check_components, open_backbone, prepare, render_task, run_pack
+from trimtab.types import Encoded, Evaluation, Example, Prediction
+
+if TYPE_CHECKING:
+    from trimtab.drafting import Draft
+
+Recipe = str | Path | Mapping[str, Any]
+Overrides = Sequence[str] | Mapping[str, Any]
+REGISTRIES: dict[str, Registry] = {
+    "tasks": tasks,
+    "prompts": prompts,
+    "readouts": readouts,
+    "regularizers": regularizers,
+    "backbones": families,
+}
+LISTS = ("runs", *REGISTRIES, "recipes")
+
+
+def run(
+    recipe: Recipe,
+    overrides: Overrides = (),
+    *,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    again: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train a soft prompt and score it.
+
+    Everything that can be wrong with the input is checked before anything is written. A run that is finished already is
+    not repeated: its record is returned with `"reused": True`.
+
+    Args:
+        recipe: a file, or its content as a mapping.
+        overrides: `"key=value"` texts or a mapping dotted key -> value.
+        runs_dir: where run folders go.
+        device: `auto`, `cpu` or `cuda`.
+        data_dir: where `data:` paths start.
+        again: repeat a finished run.
+        report: receives progress events, see `trimtab.training.loop.Loop`.
+
+    Returns:
+        The content of run.json and `run`, the folder. `status` is `done`, or `diverged` when the loss was not finite.
+
+    Raises:
+        TrimtabError: something in the recipe, the data or the model must be changed.
+    """
+    resolution = _resolve(recipe, overrides)
+    backbone = open_backbone(resolution.config, device)
+    prepared = prepare(resolution.config, backbone, _places(data_dir))
+    finished = RunFolder(Path(runs_dir) / prepared.id).status == "done" and not again
+    record = run_pack([prepared], Path(runs_dir), again=again, report=report)[0]
+    extras: dict[str, Any] = {"reused": finished, "backbone": backbone.name}
+    return {**record, **extras} | ({"dropped_options": list(resolution.dropped)} if resolution.dropped else {})
+
+
+def evaluate(
+    run: str | Path,
+    split: str = "test",
+    *,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+) -> Evaluation:
+    """Score the prompt of a finished run on one split of its own task.
+
+    Args:
+        run: a run folder, or an id under `runs_dir`.
+        split: train, dev or test.
+
+    Raises:
+        BundleError, DataError, BackboneError: see `load` and the task.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
+    folder = find_run(str(run), Path(runs_dir))
+    predictor = load(folder, device=device)
+    config = validated(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+    return predictor.evaluate(_task_again(config, folder, data_dir).splits[split])
+
+
+def predict(
+    run_or_bundle: str | Path,
+    inputs: Sequence[Mapping[str, Any] | str],
+    *,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+) -> list[Prediction]:
+    """Label texts with a trained prompt.
+
+    Args:
+        run_or_bundle: a folder, or a run id under `runs_dir`.
+        inputs: mappings field -> text (with an optional `id`), or plain texts where the template has one field.
+
+    Returns:
+        One prediction per input, in order.
+    """
+    return load(find_run(str(run_or_bundle), Path(runs_dir)), device=device).predict(inputs)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example as the backbone will see it."""
+
+    example: Example
+    encoded: Encoded
+    tokens: tuple[str, ...]
+    label_words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a recipe amounts to, found without loading weights or training."""
+
+    config: RunConfig
+    task: Task
+    rendering: Rendering
+    encoder: TextEncoder
+    lengths: dict[str, list[int]]
+    truncated: dict[str, int]
+    dropped_options: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Rows, lengths and truncation per split, classes, and the resolved config."""
+        return {
+            "task": self.task.name,
+            "classes": list(self.task.verbalizer.classes),
+            "rows": {s: len(n) for s, n in self.lengths.items()},
+            "longest": {s: max(n) for s, n in self.lengths.items()},
+            "truncated": self.truncated,
+            "positions": self.rendering.max_length,
+            "dropped_options": list(self.dropped_options),
+            "config": self.config.as_dict(),
+        }
+
+
+def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path | None = None) -> Validation:
+    """Check a recipe, its data, template, label words and tokenizer; nothing is trained or written.
+
+    Raises:
+        TrimtabError: the first thing that `run` would refuse.
+    """
+    resolution = _resolve(recipe, overrides)
+    config = resolution.config
+    check_components(config)
+    encoder, positions = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
+                                      name=config.backbone.model)  # fmt: skip
+    task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
+    rendering = render_task(task, config.prompt["length"], encoder, positions)
+    rows = {s: [rendering.row(e, encoder).encoded for e in task.splits[s]] for s in SPLITS}
+    lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
+    truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
+    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped)
+
+
+def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str | Path | None = None) -> list[Shown]:
+    """The first `n` training examples as the backbone will see them."""
+    v = validate(recipe, overrides, data_dir=data_dir)
+    shown = []
+    for example in v.task.splits["train"][:n]:
+        encoded = v.rendering.row(example, v.encoder).encoded
+        words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
+        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words))
+    return shown
+
+
+def init(
+    table: str | Path,
+    label: str,
+    text: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    backbone: str = "nano-masked",
+    prompt: str = "residual",
+    force: bool = False,
+) -> Draft:
+    """Look at a table and write a complete, commented recipe for it.
+
+    Args:
+        table: CSV, TSV, JSONL or Parquet.
+        label: the label column.
+        text: text columns; found by themselves if none are given.
+        output: where the recipe goes; nothing is written if absent.
+        force: overwrite an existing file.
+
+    Raises:
+        DataError: the table cannot be read or is not a classification task.
+        ConfigError: the output exists.
+    """
+    from trimtab.drafting import draft_recipe
+
+    target = None if output is None else Path(output)
+    if target is not None and target.exists() and not force:
+        raise ConfigError("the file exists already.", where=str(target), fix="Give another -o, or --force.")
+    draft = draft_recipe(Path(table), label, text, backbone=backbone, prompt=prompt, output=target)
+    if target is not None:
+        write_text(target, draft.recipe)
+    return draft
+
+
+def ls(
+    what: str = "runs", *, runs_dir: str | Path = "runs", recipes_dir: str | Path = "recipes"
+) -> list[dict[str, Any]]:
+    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones` or `recipes`."""
+    if what not in LISTS:
+        raise ConfigError(f"{what!r} cannot be listed.", where="ls", fix=suggest(what, LISTS))
+    if what == "runs":
+        return [_run_line(folder) for folder in list_runs(Path(runs_dir))]
+    if what == "recipes":
+        files = sorted(Path(recipes_dir).rglob("*.yaml"))
+        return [{"recipe": str(f), "about": _first_comment(f)} for f in files]
+    registry = REGISTRIES[what]
+    lines = [
+        {"kind": kind, "about": registry.summary(kind), "options": list(registry.options(kind))}
+        for kind in registry.kinds()
+    ]
+    if what == "backbones":
+        lines += [{"kind": m, "about": "embedded model, ready to use", "options": []} for m in embedded_models()]
+    return lines
+
+
+def _resolve(recipe: Recipe, overrides: Overrides) -> Resolution:
+    return resolve(recipe if isinstance(recipe, Mapping) else read_recipe(Path(recipe)), overrides)
+
+
+def _places(data_dir: str | Path | None) -> Places:
+    given = data_dir or os.environ.get("TRIMTAB_DATA")
+    return Places(Path(given) if given else None)
+
+
+def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) -> Task:
+    """The task of a finished run; relative paths are tried here, then from where the run was started."""
+    task = tasks.build(config.task)
+    places = _places(data_dir)
+    record = RunFolder(folder).record
+    if not all(resolve_path(f, places).exists() for f in task.files.values() if not f.startswith("data:")):
+        places = Places(places.data, Path(record["working_directory"]))
+    loaded: Task = task.load(config.seeds.subset, places)
+    if loaded.fingerprint != record["fingerprints"]["data"]:
+        raise DataError(
+            "the data has changed since the run, so its splits are other rows now.",
+            where=str(folder),
+            fix="Restore the data, or use `trimtab predict` on the rows you want scored.",
+        )
+    return loaded
+
+
+def _run_line(folder: RunFolder) -> dict[str, Any]:
+    record = folder.record
+    metrics = record.get("metrics", {})
+    return {
+        "run": folder.path.name,
+        "status": record.get("status"),
+        "task": record.get("task"),
+        "prompt": record.get("prompt"),
+        "backbone": record.get("backbone"),
+        "dev": metrics.get("dev", {}).get("accuracy"),
+        "test": metrics.get("test", {}).get("accuracy"),
+        "started": record.get("started"),
+    }
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,0 +1,53 @@
+"""The command line: one file per verb. Exit codes: 0 done, 2 the user's mistake, 1 ours."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from trimtab.cli import evaluate, init, ls, predict, run, show, validate
+from trimtab.cli.console import complain, plain_help
+from trimtab.errors import TrimtabError
+
+app = typer.Typer(
+    name="trimtab",
+    help="Soft prompts for frozen language models: train, compare, use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=plain_help(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (run, evaluate, predict, init, show, validate, ls):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. `--debug`, anywhere, shows tracebacks."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except TrimtabError as error:
+        if debug:
+            raise
+        complain(str(error))
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"trimtab has a defect: {type(error).__name__}: {error}. Run again with --debug for a traceback.")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

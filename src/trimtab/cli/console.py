@@ -1,0 +1,75 @@
+"""What every verb prints with: one console for results, one for complaints, JSON, and shared option types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the recipe.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, progress to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are.", envvar="TRIMTAB_RUNS")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
+
+
+def plain_help() -> Literal["rich"] | None:
+    """Boxes and colors in help only where someone looks at a terminal."""
+    return "rich" if sys.stdout.isatty() else None
+
+
+def complain(message: str) -> None:
+    """One paragraph on stderr."""
+    err.print(f"[bold red]error[/]: {_escaped(message)}" if err.is_terminal else _escaped(f"error: {message}"),
+              soft_wrap=True)  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout, nothing else."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1 if sys.stdout.isatty() else None) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """A table without heavy lines."""
+    table = Table(
+        title=title, box=None, title_justify="left", header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(r[i], int | float) for r in rows) and bool(rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_escaped(_shown(v)) for v in row])
+    out.print(table)
+
+
+def say(message: str) -> None:
+    """A line of result text; brackets in it are no markup."""
+    out.print(_escaped(message), soft_wrap=True)
+
+
+def score(metrics: Mapping[str, Any] | None, split: str) -> str:
+    """`0.912` or a dash."""
+    value = (metrics or {}).get(split, {}).get("accuracy")
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

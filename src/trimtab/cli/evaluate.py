@@ -1,0 +1,32 @@
+"""`trimtab evaluate`: score a finished run on one split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli.console import AsJson, DataDir, Device, RunsDir, print_json, print_table, say
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="A run folder, or an id under --runs-dir.")],
+    split: Annotated[str, typer.Option("--split", help="train, dev or test.")] = "test",
+    runs_dir: RunsDir = Path("runs"),
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on one split of its task."""
+    from trimtab import api
+
+    found = api.evaluate(run, split, runs_dir=runs_dir, device=device, data_dir=data_dir)
+    if as_json:
+        print_json({"run": run, "split": split, "metrics": found.metrics})
+        return
+    m: Any = found.metrics
+    say(f"{split}: accuracy {m['accuracy']:.3f}, macro-F1 {m['macro_f1']:.3f}, {m['rows']} rows")
+    classes = m["confusion"]["classes"]
+    counts = zip(classes, m["confusion"]["counts"], strict=True)
+    print_table(["gold \\ predicted", *classes], [[c, *row] for c, row in counts])

@@ -1,0 +1,59 @@
+"""`trimtab predict`: label new texts with a trained prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli.console import Device, Quiet, RunsDir, err
+
+
+def command(
+    run_or_bundle: Annotated[str, typer.Argument(help="A run folder or bundle, or a run id under --runs-dir.")],
+    input_file: Annotated[
+        str,
+        typer.Option(
+            "--input", "-i", help="CSV, TSV, JSONL or Parquet; .txt or - for one text (or JSON object) a line."
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; stdout by default.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Accepted for symmetry: the output is JSON lines.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label texts: one JSON object a line with id, label and a score per class."""
+    from trimtab import api
+    from trimtab.storage import write_text
+
+    rows = read_inputs(input_file)
+    predictions = api.predict(run_or_bundle, rows, runs_dir=runs_dir, device=device)
+    text = "".join(json.dumps(p.as_json(), ensure_ascii=False) + "\n" for p in predictions)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    write_text(output, text)
+    if not quiet:
+        err.print(f"{len(predictions)} rows written to {output}", markup=False)
+
+
+def read_inputs(name: str) -> list[Mapping[str, Any] | str]:
+    """Rows to label. Lines of `-` and `.txt` are JSON objects if the first one begins with a brace, else plain texts."""
+    from trimtab.errors import DataError
+    from trimtab.tasks.reading import read_jsonl, read_lines, read_table
+
+    if name != "-" and not name.endswith(".txt"):
+        table = read_table(Path(name))
+        return list(table.rows)
+    lines = [line.rstrip("\n") for line in (sys.stdin if name == "-" else read_lines(Path(name)))]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise DataError("there is no input.", where="standard input" if name == "-" else name)
+    if lines[0].lstrip().startswith("{"):
+        return list(read_jsonl(lines, "standard input" if name == "-" else name).rows)
+    return list(lines)

@@ -1,0 +1,70 @@
+"""`trimtab run`: train a soft prompt and score it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli.console import AsJson, DataDir, Device, Overrides, Quiet, RunsDir, err, print_json, say
+from trimtab.cli.progress import TrainingProgress
+from trimtab.errors import DivergedError
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file.")],
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    again: Annotated[bool, typer.Option("--again", help="Repeat a finished run.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the soft prompt of a recipe and report its score.
+
+    A finished run is not repeated; the same command prints its result again.
+    """
+    from trimtab import api
+
+    with TrainingProgress(recipe.stem, quiet=quiet) as progress:
+        record = api.run(
+            recipe,
+            overrides or [],
+            runs_dir=runs_dir,
+            device=device,
+            data_dir=data_dir,
+            again=again,
+            report=progress,
+        )
+    for option in record.get("dropped_options", []):
+        err.print(f"note: {option} does not exist for the new kind and was dropped", markup=False)
+    if as_json:
+        print_json(record)
+    else:
+        _print(record)
+    if record["status"] == "diverged":
+        raise DivergedError(
+            f"the loss was not finite at step {record['steps']}; the best state before it is in the run folder.",
+            where=record["run"],
+            fix="Lower training.learning_rate.",
+        )
+
+
+def _print(record: dict[str, Any]) -> None:
+    metrics, baselines, parameters = record["metrics"], record["baselines"], record["parameters"]
+    seconds = "finished earlier" if record["reused"] else f"{record['seconds']:.1f} s"
+    say(f"{record['task']}, {record['prompt']} on {record['backbone']} ({record['environment']['dtype']}), {seconds}")
+    say(f"  parameters  {parameters['trained']:,} trained, {parameters['kept']:,} kept")
+    for split in ("dev", "test"):
+        m = metrics[split]
+        purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
+        say(f"  {split:<10}  accuracy {m['accuracy']:.3f}  macro-F1 {m['macro_f1']:.3f}  {m['rows']} rows  {purpose}")
+    say(
+        f"  baselines   majority class {baselines['majority']:.3f}, no prompt {baselines['no_prompt']:.3f} (test accuracy)"
+    )
+    cut = sum(record["truncated"].values())
+    if cut:
+        say(f"  truncated   {cut} rows")
+    say(f"  run folder  {record['run']}")

@@ -1,0 +1,54 @@
+"""`trimtab show`: examples as the backbone will see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from trimtab.cli.console import AsJson, DataDir, Overrides, out, print_json
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file.")],
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many examples.")] = 2,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show training examples with prompt slots, answer slot, label words and truncation."""
+    from trimtab import api
+
+    shown = api.show(recipe, overrides or [], n=n, data_dir=data_dir)
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": s.example.id,
+                    "label": s.example.label,
+                    "label_words": list(s.label_words),
+                    "tokens": list(s.tokens),
+                    "slots": list(s.encoded.slots),
+                    "answer_at": list(s.encoded.answer_at),
+                    "dropped": s.encoded.dropped,
+                }
+                for s in shown
+            ]
+        )
+        return
+    for s in shown:
+        cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
+        out.print(Text(f"{s.example.id}  label {s.example.label!r}, {len(s.tokens)} tokens{cut}", style="bold"))
+        line = Text("  ")
+        slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
+        for position, token in enumerate(s.tokens):
+            if position in slots:
+                line.append(f"<P{slots[position]}>", style="cyan")
+            elif position in s.encoded.answer_at:
+                line.append(f"<answer: {'|'.join(s.label_words)}>", style="green")
+            else:
+                line.append(token, style="" if position in s.encoded.eligible else "dim")
+            line.append(" ")
+        out.print(line, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""Small runs for contract tests: contexts, encoders, prepared runs and a loop that records what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.tiny import toy_rows, toy_task
+from trimtab.backbones import Backbone
+from trimtab.config import resolve
+from trimtab.initializers import PromptContext
+from trimtab.model import PromptedModel
+from trimtab.predictor import Rendering
+from trimtab.prompts import PromptEncoder
+from trimtab.readouts import Readout
+from trimtab.registry import prompts, readouts
+from trimtab.seeding import torch_stream
+from trimtab.templates import Template
+from trimtab.training.loop import Loop
+from trimtab.training.runs import Prepared, prepare
+from trimtab.types import Example, Row
+from trimtab.verbalizers import Verbalizer
+
+LENGTH = 5
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "p_tuning_lstm": [{"width": "full"}],
+    "p_tuning_mlp": [{"width": 7}],
+    "residual": [
+        {"bottleneck": 16},
+        {"bottleneck": 16, "shared": False},
+        {"bottleneck": 16, "layer_norm": "on"},
+        {"bottleneck": 16, "layer_norm": "off"},
+        {"bottleneck": 16, "dropout": 0.2},
+        {"bottleneck": 16, "shared": False, "layer_norm": "off", "dropout": 0.2},
+    ],
+}
+"""Options worth testing beside the defaults; a new kind is tested with its defaults without an entry here."""
+
+ENCODERS: list[dict[str, Any]] = [
+    {"kind": kind, **options} for kind in prompts.kinds() for options in [{}, *VARIANTS.get(kind, [])]
+]
+
+
+def name_of(spec: Mapping[str, Any]) -> str:
+    """A short test id for a component."""
+    return "-".join([spec["kind"], *(f"{k}={v}" for k, v in spec.items() if k != "kind")])
+
+
+def context(size: int = 32, seed: int = 0, vocabulary: int = 60) -> PromptContext:
+    """What an encoder may know, without a backbone. The embeddings do not depend on the seed, the draws do."""
+    embeddings = 0.3 * torch.randn(vocabulary, size, generator=torch.Generator().manual_seed(99))
+    return PromptContext(
+        embeddings=embeddings,
+        embedding_rms=float(embeddings.square().mean().sqrt()),
+        words=range(5, vocabulary),
+        label_ids=[7, 8],
+        encode=lambda text: [10 + len(word) for word in text.split()],
+        generator=torch_stream(seed, "init"),
+    )
+
+
+def build(spec: Mapping[str, Any], seed: int = 0, size: int = 32, length: int = LENGTH) -> PromptEncoder:
+    """An encoder of the registry, its random values from `seed` alone."""
+    resolved = prompts.resolve({**spec, "length": length}, "prompt")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return prompts.build(resolved, context(size, seed))
+
+
+def toy_rendering(backbone: Backbone, length: int = LENGTH, template: str = "{prompt} {text} {answer}.") -> Rendering:
+    """The toy task's template and label words."""
+    words = Verbalizer.of({"positive": ["yes", "good"], "negative": ["no"]})
+    return Rendering(Template.parse(template, length), words, backbone.max_positions)
+
+
+def toy_examples(n: int, seed: int = 0) -> list[Example]:
+    """Examples of the toy task."""
+    return [Example(r["id"], {"text": r["text"]}, r["label"]) for r in toy_rows(n, seed)]
+
+
+def rows_of(backbone: Backbone, rendering: Rendering, n: int, seed: int = 0, prompt: int = 0) -> list[Row]:
+    """Rendered toy rows, all for one prompt."""
+    return [rendering.row(e, backbone.encoder, prompt) for e in toy_examples(n, seed)]
+
+
+def cloze(backbone: Backbone, rendering: Rendering, **options: Any) -> Readout:
+    """The cloze readout of a rendering."""
+    return readouts.build({"kind": "cloze", **options}, backbone, [rendering.label_ids(backbone.encoder)])
+
+
+def toy_run(folder: Path, backbone: Backbone, recipe: Mapping[str, Any] | None = None, n: int = 32, **task: Any) -> Prepared:
+    """A prepared run on the toy; `recipe` holds sections over small defaults."""
+    recipe = dict(recipe or {})
+    prompt = {"kind": "prompt_tuning", "length": LENGTH, **recipe.pop("prompt", {})}
+    training = {
+        "learning_rate": 0.01, "max_steps": 20, "epochs": 20, "batch_size": 8, "evaluations": 2,
+        **recipe.pop("training", {}),
+    }  # fmt: skip
+    sections = {"task": toy_task(folder, n, **task), "seed": 1, **recipe, "prompt": prompt, "training": training}
+    return prepare(resolve(sections).config, backbone)
+
+
+class RecordingLoop(Loop):
+    """The loop, keeping every member's prompt after each update and which runs each step trained."""
+
+    latest: RecordingLoop
+    before_step: Callable[[RecordingLoop], None] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        type(self).latest = self
+        RecordingLoop.latest = self
+        self.prompts: list[Tensor] = []
+        self.trained: list[list[int]] = []
+        self.losses: dict[int, list[float]] = {r: [] for r in range(len(self.members))}
+
+    def _step(self, batches: Mapping[int, Sequence[int]]) -> None:
+        if self.before_step is not None:
+            self.before_step()
+        super()._step(batches)
+        self.trained.append(list(batches))
+        self.prompts.append(torch.stack([self.pack.materialize(r) for r in range(self.pack.size)]))
+
+    def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
+        for r in batches:
+            self.losses[r].append(float(losses[r]))
+        super()._update(batches, losses, norms)
+
+
+def model_of(prepared: Prepared) -> PromptedModel:
+    """Backbone and readout of a prepared run."""
+    rendering = prepared.rendering
+    readout = readouts.build(prepared.config.readout, prepared.backbone, [rendering.label_ids(prepared.backbone.encoder)])
+    return PromptedModel(prepared.backbone, readout)

@@ -1,0 +1,307 @@
+"""Recipes and overrides: what resolves to what, and every way to get a key wrong."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.refusals import refused
+from trimtab.config import RunConfig, read_recipe, resolve
+from trimtab.documents import dump_yaml, parse_yaml
+from trimtab.errors import ConfigError, TrimtabError
+
+TASK = {
+    "kind": "table",
+    "train": "train.csv",
+    "template": "{prompt} {text} {answer}.",
+    "label_words": {"positive": "yes", "negative": "no"},
+}
+
+
+def recipe(**sections: Any) -> dict[str, Any]:
+    return {"task": TASK, **sections}
+
+
+def config(*overrides: str, **sections: Any) -> RunConfig:
+    return resolve(recipe(**sections), overrides).config
+
+
+def test_the_shortest_recipe_resolves_to_defaults() -> None:
+    c = config()
+    assert c.prompt["kind"] == "prompt_tuning"
+    assert c.readout == {"kind": "auto"}
+    assert c.backbone.model == "nano-masked"
+    assert c.seeds.model_dump() == {"init": 13, "data_order": 13, "subset": 13, "noise": 13}
+    assert c.task["shots"] == 0
+    assert c.regularizers == ()
+
+
+def test_a_preset_is_a_whole_task() -> None:
+    assert resolve({"task": "support_desk"}).config.task["name"] == "support_desk"
+    assert resolve({"task": "support_desk"}, ["task.shots=16"]).config.task["shots"] == 16
+
+
+def test_seed_sets_all_streams_and_seeds_sets_single_ones() -> None:
+    assert config("seed=5", "seeds.noise=7").seeds.model_dump() == {"init": 5, "data_order": 5, "subset": 5, "noise": 7}
+
+
+def test_learning_rate_comes_from_the_method_unless_given() -> None:
+    assert config(prompt="prompt_tuning").training.learning_rate == 1e-2
+    assert config(prompt="residual").training.learning_rate == 3e-3
+    assert config("training.learning_rate=1e-3", prompt="residual").training.learning_rate == 0.001
+
+
+def test_a_config_survives_its_yaml() -> None:
+    c = config(prompt={"kind": "residual", "initializer": {"kind": "text", "text": "no: 1e-3"}}, regularizers=["gaussian"])
+    again = resolve(parse_yaml(dump_yaml(c.as_dict()), "config.yaml")).config
+    assert again == c
+    assert again.digest() == c.digest()
+
+
+def test_digest_changes_with_every_part() -> None:
+    base = config().digest("data")
+    assert base == config().digest("data")
+    others = {
+        config().digest("other"), config("seeds.noise=1").digest("data"), config("training.epochs=2").digest("data"),
+        config("prompt=residual").digest("data"), config("task.label_words.positive=good").digest("data"),
+    }  # fmt: skip
+    assert base not in others
+    assert len(others) == 5
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config().training.epochs = 3  # type: ignore[misc]
+
+
+def test_recipe_is_not_changed_by_overrides() -> None:
+    given_recipe = recipe(prompt={"kind": "residual", "bottleneck": 8})
+    resolve(given_recipe, ["prompt.kind=prompt_tuning", "task.label_words.positive=good"])
+    assert given_recipe == recipe(prompt={"kind": "residual", "bottleneck": 8})
+
+
+# Overrides
+
+
+def test_override_values_are_yaml_without_traps() -> None:
+    c = config("task.label_words.negative=no", "training.epsilon=1e-6", "task.name=1:30", "training.keep_encoder=yes")
+    assert c.task["label_words"]["negative"] == "no"
+    assert c.training.epsilon == 1e-6
+    assert c.task["name"] == "1:30"
+    assert c.training.keep_encoder is True
+
+
+def test_override_may_hold_equals_signs_and_lists() -> None:
+    c = config("task.label_words.positive=[good, great]", "task.template='{prompt} {text} a=b {answer}'")
+    assert c.task["label_words"]["positive"] == ["good", "great"]
+    assert c.task["template"] == "{prompt} {text} a=b {answer}"
+
+
+def test_overrides_may_be_a_mapping() -> None:
+    assert resolve(recipe(), {"training.epochs": 4}).config.training.epochs == 4
+
+
+def test_the_last_override_wins() -> None:
+    assert config("training.epochs=1", "training.epochs=2").training.epochs == 2
+
+
+def test_override_descends_into_a_section_that_is_only_a_kind() -> None:
+    c = config("prompt.length=3", "backbone.dtype=float32", "prompt.initializer.range=0.5",
+               prompt={"kind": "residual", "initializer": "uniform"}, backbone="some/model")  # fmt: skip
+    assert c.prompt["length"] == 3
+    assert c.prompt["initializer"] == {"kind": "uniform", "range": 0.5}
+    assert (c.backbone.model, c.backbone.dtype) == ("some/model", "float32")
+
+
+def test_override_of_a_list_entry() -> None:
+    c = config("regularizers.0.weight=2", "regularizers.1.sigma=0.5", regularizers=["gaussian", {"kind": "gaussian"}])
+    assert (c.regularizers[0]["weight"], c.regularizers[1]["sigma"]) == (2.0, 0.5)
+
+
+def test_override_of_a_null_section() -> None:
+    assert config("training.epochs=3", training=None).training.epochs == 3
+
+
+def test_changed_kind_drops_options_that_no_longer_exist_and_says_so() -> None:
+    resolution = resolve(
+        recipe(prompt={"kind": "residual", "bottleneck": 8, "length": 7}), ["prompt.kind=prompt_tuning"]
+    )
+    assert resolution.dropped == ("prompt.bottleneck",)
+    assert (resolution.config.prompt["kind"], resolution.config.prompt["length"]) == ("prompt_tuning", 7)
+
+
+def test_changed_kind_is_applied_before_other_overrides() -> None:
+    assert config("prompt.bottleneck=8", "prompt.kind=residual", prompt="prompt_tuning").prompt["bottleneck"] == 8
+
+
+def test_unchanged_kind_keeps_misspelt_options_for_the_error() -> None:
+    with refused(ConfigError, "no such key", where="prompt.botleneck", fix="Did you mean 'bottleneck'?"):
+        config("prompt.kind=residual", prompt={"kind": "residual", "botleneck": 8})
+
+
+def test_kind_of_a_list_entry_can_change() -> None:
+    assert config("regularizers.0.kind=gaussian", regularizers=["gaussian"]).regularizers[0]["kind"] == "gaussian"
+    with refused(ConfigError, "there is no regularizer 'x'", where="regularizers.0.kind", fix="Known: gaussian"):
+        config("regularizers.0.kind=x", regularizers=["gaussian"])
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("given_recipe", ["x", [1], None, 3])
+def test_a_recipe_that_is_no_mapping_is_refused(given_recipe: Any) -> None:
+    with refused(ConfigError, "a recipe is a mapping of sections", where="recipe"):
+        inspect.unwrap(resolve)(given_recipe)  # without the type checks that only tests have
+
+
+def test_a_recipe_without_a_task_is_refused() -> None:
+    with refused(ConfigError, "a recipe needs a task", where="task", fix="support_desk"):
+        resolve({})
+
+
+def test_misspelt_section_is_refused_with_suggestion() -> None:
+    with refused(ConfigError, "there is no such section", where="trainig", fix="Did you mean 'training'?"):
+        resolve(recipe(trainig={"epochs": 3}))
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "fix"),
+    [
+        ("training.epoch=3", "training.epoch", "Did you mean 'epochs'?"),
+        ("backbone.modle=x", "backbone.modle", "Did you mean 'model'?"),
+        ("seeds.nois=1", "seeds.nois", "Did you mean 'noise'?"),
+        ("prompt.lenght=3", "prompt.lenght", "Did you mean 'length'?"),
+        ("task.label_word=x", "task.label_word", "Did you mean 'label_words'?"),
+        ("prompt.initializer.rnge=3", "prompt.initializer.rnge", "Did you mean 'range'?"),
+        ("regularizers.0.sigm=3", "regularizers.0.sigm", "Did you mean 'sigma'?"),
+        ("training.zzz=3", "training.zzz", "Known: batch_size"),
+    ],
+)
+def test_misspelt_key_is_refused_with_path_and_suggestion(override: str, where: str, fix: str) -> None:
+    with refused(ConfigError, "there is no such key", where=where, fix=fix):
+        config(override, prompt={"kind": "residual", "initializer": {"kind": "uniform"}}, regularizers=["gaussian"])
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "where", "fix"),
+    [
+        ("prompt.kind=resdiual", "there is no prompt encoder 'resdiual'", "prompt.kind", "Did you mean 'residual'?"),
+        ("readout.kind=clze", "there is no readout 'clze'", "readout.kind", "Did you mean 'cloze'?"),
+        ("task=support_dek", "there is no task 'support_dek'", "task.kind", "Did you mean 'support_desk'?"),
+        ("prompt.initializer=unifrom", "no initializer 'unifrom'", "prompt.initializer.kind", "Did you mean 'uniform'?"),
+    ],
+)
+def test_misspelt_kind_is_refused_with_path_and_suggestion(override: str, what: str, where: str, fix: str) -> None:
+    with refused(ConfigError, what, where=where, fix=fix):
+        config(override, prompt="residual")
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "where"),
+    [
+        ("training.epochs=0", "greater than or equal to 1, got 0", "training.epochs"),
+        ("training.epochs=3.5", "got 3.5", "training.epochs"),
+        ("training.epochs=many", "got 'many'", "training.epochs"),
+        ("training.learning_rate=0", "greater than 0", "training.learning_rate"),
+        ("training.learning_rate=.nan", "finite number", "training.learning_rate"),
+        ("training.learning_rates.prompt=-1", "greater than or equal to 0", "training.learning_rates.prompt"),
+        ("training.learning_rates.promt=1", "'prompt' or 'encoder', got 'promt'", "training.learning_rates.promt.[key]"),
+        ("training.schedule=linaer", "got 'linaer'", "training.schedule"),
+        ("training.warmup=1", "less than 1", "training.warmup"),
+        ("training.keep_encoder=maybe", "got 'maybe'", "training.keep_encoder"),
+        ("backbone.dtype=float16", "got 'float16'", "backbone.dtype"),
+        ("seed=-1", "greater than or equal to 0, got -1", "seeds.init"),
+        ("seed=x", "got 'x'", "seeds.init"),
+        ("seeds=5", "got 5", "seeds"),
+        ("backbone=3", "got 3", "backbone"),
+        ("training=3", "this must be a mapping, got 3", "training"),
+        ("training=adamw", "this must be a mapping, got 'adamw'", "training"),
+        ("prompt=5", "this must be a kind or a mapping, got 5", "prompt"),
+        ("prompt.length=0", "greater than or equal to 1, got 0", "prompt.length"),
+        ("prompt.initializer=3", "this must be a kind or a mapping, got 3", "prompt.initializer"),
+        ("task.truncate=text", "valid list, got 'text'", "task.truncate"),
+        ("task.label_words=5", "got 5", "task.label_words"),
+        ("task.dev_fraction=1", "less than 1", "task.dev_fraction"),
+        ("regularizers={kind: gaussian}", "this must be a list such as", "regularizers"),
+        ("regularizers=[3]", "this must be a kind or a mapping, got 3", "regularizers.0"),
+        ("regularizers=[{kind: gaussian, weight: -1}]", "greater than or equal to 0", "regularizers.0.weight"),
+        ("regularizers.0.weight=1", "this must be a list such as", "regularizers"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_with_its_path(override: str, what: str, where: str) -> None:
+    with refused(ConfigError, what, where=where):
+        config(override, prompt={"kind": "prompt_tuning"})
+
+
+def test_missing_required_option_is_named() -> None:
+    with refused(ConfigError, "this key is required", where="task.label_words"):
+        resolve({"task": {"kind": "table", "train": "x.csv"}})
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", " =3", ""])
+def test_an_override_that_is_no_assignment_is_refused(override: str) -> None:
+    with refused(ConfigError, f"an override is written key=value, got {override!r}", where="command line"):
+        config(override)
+
+
+def test_an_override_with_broken_yaml_names_its_key() -> None:
+    with refused(ConfigError, "not valid YAML", where="task.truncate:1"):
+        config("task.truncate=[")
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with refused(ConfigError, "this is a value (3), so it has no keys below it", where="training.epochs"):
+        config("training.epochs.x=1", training={"epochs": 3})
+
+
+@pytest.mark.parametrize("position", ["1", "x", "-1"])
+def test_an_override_beyond_a_list_is_refused(position: str) -> None:
+    where = f"regularizers.{position}"
+    with refused(ConfigError, f"the list has 1 entries; write a position from 0, got {position!r}", where=where):
+        config(f"regularizers.{position}.weight=1", regularizers=["gaussian"])
+
+
+def test_options_beside_an_auto_readout_are_refused_not_ignored() -> None:
+    with refused(ConfigError, "the kind auto takes no options", where="readout", fix="cloze"):
+        config(readout={"kind": "auto", "combine": "max"})
+
+
+@pytest.mark.parametrize("name", ["task", "prompt", "readout"])
+def test_kind_of_a_section_that_is_a_number_can_still_be_given(name: str) -> None:
+    """The number is replaced, and what is then missing is named."""
+    with refused(ConfigError, "", where=f"{name}.kind", fix=""):
+        config(f"{name}.kind=zzz", **{name: 3})
+
+
+def test_read_recipe_refuses_a_list(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("- task\n")
+    with refused(ConfigError, "a recipe is a mapping of sections such as task", where=str(tmp_path / "r.yaml")):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_read_recipe_of_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("")
+    with refused(ConfigError, "a recipe is a mapping", where=str(tmp_path / "r.yaml")):
+        read_recipe(tmp_path / "r.yaml")
+
+
+KEYS = st.sampled_from(
+    ["task", "prompt", "readout", "regularizers", "training", "backbone", "seed", "seeds", "kind", "length", "initializer",
+     "0", "1", "weight", "epochs", "label_words", "truncate", "model", "x", ""]
+)  # fmt: skip
+VALUES = st.sampled_from(["", "3", "-1", "x", "[]", "{}", "[gaussian]", "{kind: gaussian}", "residual", "null", "true", ".nan"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.lists(KEYS, min_size=1, max_size=4), VALUES), max_size=4))
+def test_any_overrides_resolve_or_are_refused_as_ours(overrides: list[tuple[list[str], str]]) -> None:
+    try:
+        resolve(recipe(), [f"{'.'.join(path)}={value}" for path, value in overrides])
+    except TrimtabError as error:
+        assert error.what
