@@ -52,9 +52,8 @@ def main() -> None:
     say("\nRun folders (each is also a bundle that `trimtab predict` loads):")
     for record in records:
         say(f"  {record['run']}")
-    say(
-        f"\nTry:  .venv/bin/trimtab evaluate {best['run']}\n      .venv/bin/trimtab init YOUR.csv --label COLUMN -o my.yaml"
-    )
+    say(f"\nTry:  .venv/bin/trimtab evaluate {best['run']}")
+    say("      .venv/bin/trimtab init YOUR.csv --label COLUMN -o my.yaml")
     say(f"\n{time.monotonic() - begun:.0f} s in all.")
 
 

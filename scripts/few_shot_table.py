@@ -104,7 +104,7 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         f"# {a.shots} examples per class, {len(a.seeds)} seeds",
         "",
         f"Backbone `{Path(a.backbone).name}` (frozen), test accuracy, mean and sample standard deviation over seeds "
-        f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and the few-shot subset. Learning rate",
+        f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset. Learning rate",
         f"chosen per task and method from {', '.join(map(str, a.rates))} by mean dev accuracy ({a.shots} dev rows per",
         "class); checkpoint chosen on dev; test used once. `no prompt`: the bare model, same template and label words.",
         "",

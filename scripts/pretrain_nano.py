@@ -201,7 +201,7 @@ def masked_loss(model: BertForMaskedLM, batch: MaskedBatch, device: torch.device
 
 @torch.no_grad()
 def evaluate(model: BertForMaskedLM, text: Text, tokenizer: PreTrainedTokenizerFast, batches: int = 40) -> dict:
-    """Held-out masked-LM loss (15 % of tokens, all replaced by [MASK], fixed seed) and the unigram entropy beside it."""
+    """Held-out masked-LM loss (15 % of tokens, all replaced by [MASK], fixed seed), unigram entropy beside it."""
     device = next(model.parameters()).device
     losses, weights = [], []
     for i in range(batches):
@@ -293,8 +293,9 @@ Top-5 fills:
   licensed CC BY-SA. The weights are released under Apache-2.0 with the project; the text itself is not included.
 * **Training.** Masked-LM objective, {settings.mask_rate:.0%} of tokens predicted (80/10/10 rule), sequence lengths
   {lengths} (share of batches), {settings.batch_tokens} tokens a batch, AdamW
-  (learning rate {settings.learning_rate}, weight decay {settings.weight_decay}), warm-up {settings.warmup_steps} steps,
-  linear decay over the last {settings.decay_fraction:.0%}, float32 master weights, bfloat16 compute, seed {settings.seed}.
+  (learning rate {settings.learning_rate}, weight decay {settings.weight_decay}), warm-up {settings.warmup_steps}
+  steps, linear decay over the last {settings.decay_fraction:.0%}, float32 master weights, bfloat16 compute, seed
+  {settings.seed}.
 * **Command.** `{command}`
 * **Limits.** Not a source of facts; reflects the biases of its text; English only; no safety training.
 """

@@ -16,65 +16,11 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from trimtab.backbones import Backbone, load_backbone
 
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "to",
-    "it",
-    "was",
-    "is",
-    "in",
-    "on",
-    "red",
-    "blue",
-    "green",
-    "sun",
-    "moon",
-    "sea",
-    "cat",
-    "dog",
-    "bird",
-    "tree",
-    "good",
-    "great",
-    "fine",
-    "bad",
-    "poor",
-    "awful",
-    "yes",
-    "no",
-    "maybe",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "very",
-    "not",
-    "film",
-    "book",
-    "song",
-    "happy",
-    "sad",
-    "old",
-    "new",
-    "big",
-    "small",
-    ".",
-    ",",
-    "?",
-    "!",
-    ":",
-    "'",
-    "-",
-]
+WORDS = (
+    "the a of and to it was is in on red blue green sun moon sea cat dog bird tree good great fine bad poor awful "
+    "yes no maybe one two three four five six seven eight nine ten very not film book song happy sad old new big small "
+    ". , ? ! : ' -"
+).split()
 PIECES = ["##s", "##ed", "##ing", "##ly", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -98,7 +98,7 @@ class Uniform:
 @initializers.register("class_labels")
 @dataclass(frozen=True, kw_only=True)
 class ClassLabels:
-    """Embeddings of the task's label words in turn; further rows are sampled from the vocabulary (Lester et al. 2021)."""
+    """Embeddings of the task's label words in turn, further rows from the vocabulary (Lester et al. 2021)."""
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
         values = SampledVocab()(context, length)

@@ -110,8 +110,6 @@ class Registry:
         Raises:
             ConfigError: no kind, an unknown kind, an unknown or missing option, a value of the wrong type.
         """
-        if not isinstance(spec, Mapping | str):
-            raise ConfigError(f"this must be a kind or a mapping, got {spec!r}.", where=path)
         given: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
         if not isinstance(given.get("kind"), str):
             raise ConfigError(
@@ -129,8 +127,10 @@ class Registry:
         for option, parameter in options.items():
             nested = _nested_registry(parameter.annotation)
             if nested is not None:
-                value = given.get(option, parameter.default)
-                given[option] = nested.resolve(nested.describe(value), f"{path}.{option}")
+                value = nested.describe(given.get(option, parameter.default))
+                if not isinstance(value, Mapping | str):
+                    raise ConfigError(f"this must be a kind or a mapping, got {value!r}.", where=f"{path}.{option}")
+                given[option] = nested.resolve(value, f"{path}.{option}")
         return {"kind": kind, **_validate(cls, given, options, path)}
 
     def build(self, resolved: Mapping[str, Any], *context: Any) -> Any:

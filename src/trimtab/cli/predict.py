@@ -43,7 +43,7 @@ def command(
 
 
 def read_inputs(name: str) -> list[Mapping[str, Any] | str]:
-    """Rows to label. Lines of `-` and `.txt` are JSON objects if the first one begins with a brace, else plain texts."""
+    """Rows to label. Lines of `-` and `.txt` are JSON objects if the first begins with a brace, else plain texts."""
     from trimtab.errors import DataError
     from trimtab.tasks.reading import read_jsonl, read_lines, read_table
 

@@ -61,9 +61,8 @@ def _print(record: dict[str, Any]) -> None:
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
         say(f"  {split:<10}  accuracy {m['accuracy']:.3f}  macro-F1 {m['macro_f1']:.3f}  {m['rows']} rows  {purpose}")
-    say(
-        f"  baselines   majority class {baselines['majority']:.3f}, no prompt {baselines['no_prompt']:.3f} (test accuracy)"
-    )
+    bare = f"no prompt {baselines['no_prompt']:.3f} (test accuracy)"
+    say(f"  baselines   majority class {baselines['majority']:.3f}, {bare}")
     cut = sum(record["truncated"].values())
     if cut:
         say(f"  truncated   {cut} rows")

@@ -2,8 +2,8 @@
 
     h_i = MLP( [ LSTM_forward(e_0..i) ; LSTM_backward(e_i..m) ] )        MLP = W2 ReLU( W1 . + b1 ) + b2
 
-Symbols: e_i raw pseudo-token, h_i its embedding, m + 1 = P pseudo-tokens. Two LSTM layers. `width: half` gives E/2 units
-per direction (the LAMA code), `full` gives E per direction and an MLP 2E -> E -> E (the SuperGLUE code).
+Symbols: e_i raw pseudo-token, h_i its embedding, m + 1 = P pseudo-tokens. Two LSTM layers. `width: half` gives E/2
+units per direction (the LAMA code), `full` gives E per direction and an MLP 2E -> E -> E (the SuperGLUE code).
 
 Parameters for `half`, E even: P E + 2 layers x 2 directions x 4 (E/2) (E + E/2 + 2) + 2 (E^2 + E); kept: P E. For
 E = 768, P = 9: 8,278,272, of which 6,912 are kept. Cost per step: a P-step recurrence, small beside the backbone.

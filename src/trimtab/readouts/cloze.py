@@ -1,11 +1,11 @@
-"""Cloze: the vocabulary head's opinion of the label words at the answer slot (Schick and Schutze 2021, PET, section 3.1;
-P-tuning's SuperGLUE code).
+"""Cloze: the vocabulary head's opinion of the label words at the answer slot (Schick and Schutze 2021, PET,
+section 3.1; P-tuning's SuperGLUE code).
 
     score(c) = mean over the words w of class c of logit(w at the answer slot);    p(c) = softmax over classes
 
 The head runs at the answer slots only, and only for label words: N_words rows of the vocabulary matrix instead of V.
 
-Deviations: the mean over the words of a class follows P-tuning's code; `combine: max` and `combine: logsumexp` are ours.
+Deviations: the mean over the words of a class follows P-tuning's code; `combine: max` and `logsumexp` are ours.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from trimtab.types import TrainStep
 
 @runtime_checkable
 class Regularizer(Protocol):
-    """`penalty(step)` -> one value per row [B]; the loop averages per run, multiplies by `weight` and backpropagates."""
+    """`penalty(step)` -> one value per row [B]; the loop averages per run, times `weight`, and backpropagates."""
 
     weight: float
 

@@ -1,4 +1,4 @@
-"""The training loop. It trains a pack of R >= 1 runs on one frozen backbone and knows no method, task or family by name.
+"""The training loop: a pack of R >= 1 runs on one frozen backbone. It knows no method, task or family by name.
 
 One optimizer step: every encoder computes its prompt; the table is cut off into a leaf; each micro-batch mixes rows of
 all runs and adds the gradient of its clean loss and penalties to the leaf; the leaf's gradient goes back through the

@@ -1,0 +1,160 @@
+"""A recipe for a table that has none: which columns are text, which words stand for the classes, how long to train.
+
+`draft_recipe` guesses, says in comments and notes what it guessed, and checks that the recipe resolves, loads and renders
+before it returns it. What a person has to decide (a missing label, several labels per row) is an error, not a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.backbones.loading import load_encoder
+from trimtab.config import resolve
+from trimtab.documents import parse_yaml
+from trimtab.drafting.label_words import Choice, choose_words, looks_like_rating
+from trimtab.drafting.survey import Survey
+from trimtab.drafting.writing import write_recipe
+from trimtab.errors import DataError, TemplateError
+from trimtab.registry import prompts, tasks
+from trimtab.tasks import SPLITS, Task
+from trimtab.tasks.reading import Places, read_table, resolve_path
+from trimtab.templates import Template, TextEncoder
+from trimtab.training.runs import render_task
+
+TEMPLATE = "{{prompt}} {fields} {{answer}}."
+FIELD_BORDER = ". "
+PROMPT_LENGTH = 10
+SEED = 13
+
+_RENDERED = 300
+_FEW_TEST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe as commented YAML, and what a person should know about it: guesses, ignored columns, doubts."""
+
+    recipe: str
+    notes: tuple[str, ...]
+
+
+def draft_recipe(
+    path: Path,
+    label: str,
+    text: Sequence[str] = (),
+    *,
+    backbone: str = "nano-masked",
+    prompt: str = "residual",
+    output: Path | None = None,
+    places: Places | None = None,
+) -> Draft:
+    """Look at a table and write a complete recipe for it. Nothing is written to disk.
+
+    Args:
+        path: the table, as the recipe shall name it.
+        label: the label column.
+        text: the text columns, in the order of the template; guessed where none are given.
+        backbone: the model whose tokenizer must know the label words; its weights are not loaded.
+        prompt: the prompt method.
+        output: where the recipe will be, for the command in its first lines.
+        places: where relative paths start.
+
+    Raises:
+        DataError: the table is unreadable, or does not suit classification with one label per row.
+        TemplateError: a row does not fit the backbone.
+        ConfigError: there is no such prompt method.
+        BackboneError: the backbone's tokenizer cannot be loaded.
+    """
+    places = places or Places()
+    prompts.get(prompt, "prompt")
+    survey = Survey(read_table(resolve_path(str(path), places), str(path)), label, str(path))
+    split = survey.split_column()
+    columns = survey.given_texts(text) if text else survey.guess_texts(split)
+    survey.check_texts(columns)
+    encoder, positions = load_encoder(backbone)
+    words = choose_words(survey.texts_by_class(columns), encoder, label)
+    data = {
+        "seed": SEED,
+        "backbone": {"model": backbone},
+        "task": _task(path, survey, columns, split, words),
+        "prompt": {"kind": prompt, "length": PROMPT_LENGTH},
+        "training": training_options(len(survey.labels), survey.note_classes()),
+    }
+    notes = survey.notes + _rating_notes(survey)
+    task = _checked(data, encoder, positions, places, notes)
+    recipe = write_recipe(data, task, survey.sizes, words, output or Path(f"{path.stem}.yaml"))
+    if parse_yaml(recipe, "recipe") != data:
+        raise RuntimeError(f"the draft does not read back as it was meant:\n{recipe}")
+    return Draft(recipe, tuple(notes))
+
+
+def _task(
+    path: Path, survey: Survey, columns: Sequence[str], split: str | None, words: Mapping[str, Choice]
+) -> dict[str, Any]:
+    """The task section as plain data."""
+    task: dict[str, Any] = {"kind": "table", "name": path.stem, "path": path.as_posix(), "label": survey.label}
+    if split is not None:
+        task["split_column"] = split
+    if (identity := survey.id_column()) is not None:
+        task["id_column"] = identity
+    fields = FIELD_BORDER.join(_field(column, survey.shown) for column in columns)
+    task["template"] = TEMPLATE.format(fields=fields)
+    task["label_words"] = {label: choice.word for label, choice in words.items()}
+    given = survey.splits_of(split)
+    fractions = {"test": 0.2, "dev": 0.1}
+    task |= {f"{s}_fraction": share for s, share in fractions.items() if s not in given}
+    return task if fractions.keys() <= given else task | {"split_seed": 0}
+
+
+def _field(column: str, shown: str) -> str:
+    """How a template names a column."""
+    for written in (f"{{{column}}}", f"{{field:{column}}}"):
+        try:
+            if Template.parse(f"{{prompt}}{written}{{answer}}", 1).fields == [column]:
+                return written
+        except TemplateError:
+            continue
+    raise DataError(
+        f"a template cannot name the column {column!r}: a name has no braces and no spaces at its ends.",
+        where=shown,
+        fix="Rename the column.",
+    )
+
+
+def training_options(rows: int, uneven: bool) -> dict[str, Any]:
+    """Many passes over a small table, few over a large one."""
+    return {
+        "epochs": min(40, max(3, round(16_000 / rows))),
+        "min_steps": 400,
+        "batch_size": 16,
+        "select": "macro_f1" if uneven else "accuracy",
+    }
+
+
+def _rating_notes(survey: Survey) -> list[str]:
+    if not looks_like_rating(survey.classes, survey.label):
+        return []
+    return ["the classes look like ratings; they are learned as separate classes, without an order between them."]
+
+
+def _checked(data: Mapping[str, Any], encoder: TextEncoder, positions: int, places: Places, notes: list[str]) -> Task:
+    """Resolve, load and render, as `run` will; notes on what is cut and on a small test split."""
+    config = resolve(data).config
+    task: Task = tasks.build(config.task).load(config.seeds.subset, places)
+    rendering = render_task(task, config.prompt["length"], encoder, positions)
+    examples = [e for s in SPLITS for e in task.splits[s]]
+    sample = examples[:: max(1, len(examples) // _RENDERED)]
+    cut = sum(rendering.row(e, encoder).encoded.dropped > 0 for e in sample)
+    if cut:
+        share = max(1, round(100 * cut / len(sample)))
+        notes.append(f"about {share} % of the rows exceed the model's {positions} positions; their ends are cut off.")
+    n = len(task.splits["test"])
+    if n < _FEW_TEST_ROWS:
+        notes.append(
+            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of accuracy; more rows, or "
+            "runs with other seeds (seed=1, seed=2, ...), tell more."
+        )
+    return task

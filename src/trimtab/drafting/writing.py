@@ -1,0 +1,134 @@
+"""The text of a drafted recipe: YAML with a comment on every line that a person may want to change."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab.drafting.label_words import Choice
+from trimtab.registry import prompts
+from trimtab.tasks import SPLITS, Task
+
+_WIDTH = 100
+_FURTHEST_COMMENT = 44
+_TASK_COMMENTS = {
+    "name": "how results call it",
+    "path": "seen from the folder where you run trimtab",
+    "label": "the column to predict",
+    "split_column": "says train, dev or test",
+    "id_column": "names the rows in predictions",
+}
+_FRACTION_COMMENTS = {
+    "test_fraction": "share of all rows that is kept for the report",
+    "dev_fraction": "share of the rest that picks the checkpoint; at least 50 rows where there are enough",
+    "split_seed": "another number draws other rows",
+}
+_TRAINING_COMMENTS = {
+    "epochs": "passes over the training rows",
+    "min_steps": "but at least so many steps; try more where the score still rises at the end",
+    "batch_size": "rows per step",
+    "select": "which dev score picks the checkpoint: accuracy or macro_f1",
+}
+
+
+def write_recipe(
+    data: Mapping[str, Any], task: Task, sizes: Mapping[str, int], words: Mapping[str, Choice], output: Path
+) -> str:
+    """Commented YAML that reads back as `data`.
+
+    Args:
+        data: the recipe.
+        task: the same, loaded: for the sizes of its splits.
+        sizes: rows per class.
+        words: label words with the reason for each.
+        output: where the recipe will be.
+    """
+    return "\n".join([*_head(data["task"], task, sizes, output), "", *_sections(data, words)]) + "\n"
+
+
+def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], output: Path) -> list[str]:
+    recipe = _one_line(shlex.quote(output.as_posix()))
+    counts = ", ".join(f"{quoted(name)} {n}" for name, n in sizes.items())
+    n = {s: len(task.splits[s]) for s in SPLITS}
+    drawn = [s for s in ("dev", "test") if f"{s}_fraction" in options]
+    if "split_column" not in options:
+        how = "drawn class by class, the same in every run"
+    else:
+        how = f"as the column {quoted(options['split_column'])} says"
+        how += f", {' and '.join(drawn)} drawn from its train rows" if drawn else ""
+    return [
+        *_comment(
+            f"Predict {quoted(options['label'])} in {_one_line(options['path'])} with a soft prompt on a frozen model."
+        ),
+        "#",
+        f"#   trimtab run {recipe}         train it, then score it on rows it has not seen",
+        f"#   trimtab show {recipe} -n 2   see what the model reads",
+        "#",
+        *_comment(f"{sum(sizes.values())} rows in {len(sizes)} classes: {counts}."),
+        *_comment(
+            f"Splits, {how}: train {n['train']} rows, dev {n['dev']} (picks the checkpoint), test {n['test']} (reported, "
+            "used for nothing else)."
+        ),
+    ]
+
+
+def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]:
+    task, prompt, training = data["task"], data["prompt"], data["training"]
+    model = "the frozen model: embedded, a folder or a Hugging Face id"
+    methods = f"or {', '.join(k for k in prompts.kinds() if k != prompt['kind'])}"
+    label_words = [
+        (f"    {quoted(name)}: {quoted(word)}", _one_line(words[name].reason))
+        for name, word in task["label_words"].items()
+    ]
+    return [
+        *_aligned([(f"seed: {data['seed']}", "try a few: scores differ from seed to seed")]),
+        "",
+        "backbone:",
+        *_aligned([(f"  model: {quoted(data['backbone']['model'])}", model)]),
+        "",
+        "task:",
+        f"  kind: {task['kind']}",
+        *_aligned([(f"  {k}: {quoted(task[k])}", note) for k, note in _TASK_COMMENTS.items() if k in task]),
+        "  # {prompt}: the learned vectors; {answer}: the word that the model fills in; other braces: columns",
+        f"  template: {quoted(task['template'])}",
+        "  # the word for each class: any that fits the template and is one piece of the model's vocabulary",
+        "  label_words:",
+        *_aligned(label_words),
+        *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
+        "",
+        "prompt:",
+        *_aligned(
+            [(f"  kind: {quoted(prompt['kind'])}", methods), (f"  length: {prompt['length']}", "learned vectors")]
+        ),
+        "",
+        "training:",
+        *_aligned([(f"  {k}: {training[k]}", note) for k, note in _TRAINING_COMMENTS.items()]),
+    ]
+
+
+def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """Comments behind their lines, below each other unless a line is very long."""
+    column = min(_FURTHEST_COMMENT, max((len(code) for code, _ in lines), default=0))
+    return [f"{code.ljust(column)}  # {note}" for code, note in lines]
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)]
+
+
+def _one_line(text: str) -> str:
+    """Text that may stand in a comment."""
+    return text if text.isprintable() else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A double-quoted YAML scalar on one line."""
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return str(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf"))).strip("\n")

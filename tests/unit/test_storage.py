@@ -1,0 +1,374 @@
+"""Run folders and bundles: atomic writes, and refusals of what is broken."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.unit.refusals import refused
+from trimtab import storage
+from trimtab.documents import read_yaml
+from trimtab.errors import BundleError, TrimtabError
+from trimtab.storage import (
+    Bundle,
+    RunFolder,
+    find_run,
+    list_runs,
+    read_bundle,
+    read_json,
+    read_prompt,
+    read_tensors,
+    write_atomically,
+    write_bundle,
+    write_json,
+    write_jsonl,
+    write_tensors,
+    write_text,
+)
+
+METADATA: dict[str, Any] = {
+    "prompt": {"kind": "prompt_tuning", "shape": [2, 3]},
+    "backbone": {"model": "x"},
+    "tokenizer": {},
+    "task": {},
+    "readout": {"kind": "cloze"},
+}
+PROMPT = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def bundle_in(folder: Path, **changes: Any) -> Path:
+    write_bundle(folder, Bundle({**METADATA, **changes}, PROMPT))
+    return folder
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+# Atomic writes
+
+
+def test_a_written_file_is_complete_readable_by_all_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    write_text(path, "größe 😀\n")
+    assert path.read_bytes() == "größe 😀\n".encode()
+    assert contents(path.parent) == ["a.txt"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def failing(code: int) -> Any:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_a_full_disk_leaves_the_old_file_and_no_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(code))
+        with refused(TrimtabError, "no space left on the disk", where=str(path), fix="Free some space"):
+            write_json(path, {"new": 1})
+    assert read_json(path) == {"old": 1}
+    assert contents(tmp_path) == ["a.json"]
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    def half(file: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "full")
+
+    with refused(TrimtabError, "no space left", where=str(tmp_path / "a.bin"), fix="another folder"):
+        write_atomically(tmp_path / "a.bin", half)
+    assert contents(tmp_path) == []
+
+
+def test_an_interrupted_write_leaves_nothing_and_is_not_hidden(tmp_path: Path) -> None:
+    def interrupt(file: Any) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.bin", interrupt)
+    assert contents(tmp_path) == []
+
+
+def test_another_failure_is_named_without_advice_about_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", failing(errno.EROFS))
+    with refused(TrimtabError, "cannot be written: Read-only file system", where=str(tmp_path / "a.txt")):
+        write_text(tmp_path / "a.txt", "x")
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "run" / "a.txt"
+    with refused(TrimtabError, "the file cannot be written", where=str(path)):
+        write_text(path, "x")
+
+
+def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"a": "x\ny"}, {"b": "é"}])
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"a": "x\ny"}, {"b": "é"}]
+
+
+# Tensors and JSON
+
+
+def test_tensors_come_back_equal_even_if_not_contiguous(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a.safetensors", {"t": PROMPT.T})
+    assert np.array_equal(read_tensors(tmp_path / "a.safetensors")["t"], PROMPT.T)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda raw: b"", id="empty"),
+        pytest.param(lambda raw: raw[:4], id="shorter than its header's length"),
+        pytest.param(lambda raw: raw[:20], id="truncated header"),
+        pytest.param(lambda raw: raw[:-1], id="truncated data"),
+        pytest.param(lambda raw: raw + b"x", id="too long"),
+        pytest.param(lambda raw: b"\xff" * len(raw), id="noise"),
+        pytest.param(lambda raw: raw[:10] + b"\xff" + raw[11:], id="a flipped byte in the header"),
+    ],
+)
+def test_a_damaged_safetensors_file_is_refused(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"t": PROMPT})
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(BundleError, "the file is truncated or corrupted", where=str(path), fix="Copy it again"):
+        read_tensors(path)
+
+
+def test_a_tensor_type_that_numpy_lacks_is_refused(tmp_path: Path) -> None:
+    save_file({"inputs": torch.ones(2, 3, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
+    with refused(BundleError, "bfloat16", where=str(tmp_path / "a.safetensors"), fix="Copy it again"):
+        read_tensors(tmp_path / "a.safetensors")
+
+
+def test_a_missing_tensor_file_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no such file", where=str(tmp_path / "a.safetensors")):
+        read_tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("raw", [b'{"a": ', b"\xff{}", b""])
+def test_malformed_json_is_refused(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(raw)
+    with refused(BundleError, "this is not readable JSON", where=str(tmp_path / "a.json")):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]")
+    with refused(BundleError, "a JSON object is expected, got list", where=str(tmp_path / "a.json")):
+        read_json(tmp_path / "a.json")
+
+
+def test_missing_json_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no such file", where=str(tmp_path / "a.json")):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_folder_in_place_of_json_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "this is not readable JSON", where=str(tmp_path)):
+        read_json(tmp_path)
+
+
+# Bundles
+
+
+def test_a_bundle_comes_back_equal(tmp_path: Path) -> None:
+    bundle = read_bundle(bundle_in(tmp_path / "b"))
+    assert bundle.metadata == {"schema": 1, **METADATA}
+    assert np.array_equal(bundle.prompt, PROMPT)
+    assert np.array_equal(read_prompt(tmp_path / "b"), PROMPT)
+    assert contents(tmp_path / "b") == ["bundle.json", "prompt.safetensors"]
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no such folder", where=str(tmp_path / "b"), fix="trimtab ls runs"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no bundle.json", where=str(tmp_path), fix="trimtab run"):
+        read_bundle(tmp_path)
+
+
+def test_an_unfinished_run_is_refused_with_its_status(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "r").begin({}, {})
+    what = "the run has the status 'running' and no bundle"
+    with refused(BundleError, what, where=str(tmp_path / "r"), fix="again"):
+        read_bundle(tmp_path / "r")
+
+
+@pytest.mark.parametrize("schema", [2, None, "1"])
+def test_another_schema_is_refused(tmp_path: Path, schema: Any) -> None:
+    bundle_in(tmp_path, schema=schema)
+    with refused(BundleError, f"the bundle has schema {schema!r}", where=str(tmp_path / "bundle.json")):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["prompt", "backbone", "tokenizer", "task", "readout"])
+def test_a_bundle_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
+    bundle_in(tmp_path)
+    metadata = read_json(tmp_path / "bundle.json")
+    del metadata[key]
+    write_json(tmp_path / "bundle.json", metadata)
+    with refused(BundleError, f"the key '{key}' is missing", where=str(tmp_path / "bundle.json")):
+        read_bundle(tmp_path)
+
+
+def test_a_prompt_of_another_shape_than_stated_is_refused(tmp_path: Path) -> None:
+    bundle_in(tmp_path, prompt={"shape": [3, 2]})
+    what = "the prompt must have shape (3, 2), got shape (2, 3)"
+    with refused(BundleError, what, where=str(tmp_path / "prompt.safetensors")):
+        read_bundle(tmp_path)
+
+
+def test_a_prompt_file_without_the_tensor_is_refused(tmp_path: Path) -> None:
+    write_tensors(bundle_in(tmp_path) / "prompt.safetensors", {"other": PROMPT})
+    with refused(BundleError, "got no tensor `inputs`", where=str(tmp_path / "prompt.safetensors")):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_prompt_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    bad = PROMPT.copy()
+    bad[0, 0] = value
+    write_tensors(bundle_in(tmp_path) / "prompt.safetensors", {"inputs": bad})
+    with refused(BundleError, "values that are not finite", where=str(tmp_path / "prompt.safetensors")):
+        read_bundle(tmp_path)
+
+
+def test_a_bundle_without_its_prompt_is_refused(tmp_path: Path) -> None:
+    (bundle_in(tmp_path) / "prompt.safetensors").unlink()
+    with refused(BundleError, "there is no such file", where=str(tmp_path / "prompt.safetensors")):
+        read_bundle(tmp_path)
+
+
+def test_a_full_disk_leaves_no_bundle_json_without_its_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    with refused(TrimtabError, "no space left", where=str(tmp_path / "prompt.safetensors"), fix="Free"):
+        bundle_in(tmp_path)
+    assert contents(tmp_path) == []
+
+
+# Run folders
+
+
+def test_a_run_folder_tells_its_status_from_begin_to_finish(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "r")
+    assert run.status is None
+    run.begin({"training": {"epsilon": 1e-8}}, {"id": "r"})
+    assert run.status == "running"
+    assert read_yaml(run.path / "config.yaml") == {"training": {"epsilon": 1e-8}}
+    run.write_history([{"step": 1}])
+    run.write_predictions("dev", [{"id": "1"}])
+    assert run.finish({"id": "r", "metrics": {}}, "done") == run.record
+    assert (run.status, run.record["schema"]) == ("done", 1)
+    assert contents(run.path) == ["config.yaml", "metrics.jsonl", "predictions.dev.jsonl", "run.json"]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_nearly_full_disk_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: Usage(9, 9, 3 << 20))
+    run = RunFolder(tmp_path / "runs" / "r")
+    with refused(TrimtabError, "there are 3 MiB left on the disk, a run needs 16", where=str(run.path)):
+        run.begin({}, {})
+    assert contents(tmp_path) == []
+
+
+def test_a_nearly_full_disk_does_not_cost_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(bundle_in(tmp_path / "r"))
+    run.finish({"id": "r"}, "done")
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: Usage(9, 9, 0))
+    with refused(TrimtabError, "there are 0 MiB left", where=str(run.path)):
+        run.begin({}, {})
+    assert run.status == "done"
+    assert np.array_equal(read_prompt(run.path), PROMPT)
+
+
+def test_a_full_disk_leaves_no_half_begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "r")
+    replace = os.replace
+
+    def only_config(source: str, target: Path) -> None:
+        if Path(target).name != "config.yaml":
+            failing(errno.ENOSPC)()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", only_config)
+    with refused(TrimtabError, "no space left", where=str(run.path / "run.json"), fix="Free"):
+        run.begin({}, {})
+    assert not run.path.exists()
+
+
+def test_a_full_disk_keeps_an_earlier_run_when_it_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(bundle_in(tmp_path / "r"))
+    run.finish({"id": "r"}, "done")
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    with refused(TrimtabError, "no space left", where=str(run.path / "config.yaml"), fix="Free"):
+        run.begin({}, {})
+    assert run.status == "done"
+
+
+def test_list_runs_finds_folders_with_a_record_by_name(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        RunFolder(tmp_path / name).begin({}, {})
+    (tmp_path / "other").mkdir()
+    assert [r.path.name for r in list_runs(tmp_path)] == ["a", "b"]
+    assert list_runs(tmp_path / "none") == []
+
+
+@pytest.fixture
+def three_runs(tmp_path: Path) -> Path:
+    for name in ("toy-residual-11", "toy-residual-12", "toy-prompt_tuning-21"):
+        RunFolder(tmp_path / name).begin({}, {})
+    return tmp_path
+
+
+def test_find_run_takes_a_path_or_a_unique_part_of_an_id(three_runs: Path) -> None:
+    wanted = three_runs / "toy-prompt_tuning-21"
+    for name in (str(wanted), "toy-prompt_tuning-21", "toy-p", "21"):
+        assert find_run(name, three_runs) == wanted
+
+
+def test_find_run_prefers_the_exact_id(three_runs: Path) -> None:
+    RunFolder(three_runs / "toy-residual-1").begin({}, {})
+    assert find_run("toy-residual-1", three_runs) == three_runs / "toy-residual-1"
+
+
+def test_an_ambiguous_run_is_refused_with_the_candidates(three_runs: Path) -> None:
+    what = "'toy-residual' fits 2 runs: toy-residual-11, toy-residual-12"
+    with refused(BundleError, what, where=str(three_runs)):
+        find_run("toy-residual", three_runs)
+
+
+def test_an_unknown_run_is_refused_with_a_suggestion(three_runs: Path) -> None:
+    with refused(BundleError, "no run or bundle 'toy-residul-11'", where=str(three_runs), fix="'toy-residual-11'"):
+        find_run("toy-residul-11", three_runs)
+
+
+def test_an_unknown_run_in_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no run or bundle 'x'", where=str(tmp_path)):
+        find_run("x", tmp_path)
