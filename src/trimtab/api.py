@@ -103,7 +103,7 @@ def evaluate(
 
 def predict(
     run_or_bundle: str | Path,
-    inputs: Sequence[Mapping[str, Any] | str],
+    inputs: Sequence[Example | Mapping[str, Any] | str],
     *,
     runs_dir: str | Path = "runs",
     device: str = "auto",
@@ -112,7 +112,7 @@ def predict(
 
     Args:
         run_or_bundle: a folder, or a run id under `runs_dir`.
-        inputs: mappings field -> text (with an optional `id`), or plain texts where the template has one field.
+        inputs: examples, mappings field -> text (with an optional `id`), or plain texts where the template has one field.
 
     Returns:
         One prediction per input, in order.

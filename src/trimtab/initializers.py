@@ -22,7 +22,7 @@ class PromptContext:
     """What prompt encoders and initializers may know of the backbone and the task.
 
     Attributes:
-        embeddings: the backbone's input embeddings, [V,E] float32.
+        embeddings: the backbone's input embeddings, [V,E], in its dtype and on its device.
         embedding_rms: root mean square of an element of them.
         words: token ids of ordinary (not special) vocabulary entries.
         label_ids: token ids of the label words, class by class.
@@ -42,8 +42,9 @@ class PromptContext:
         return int(self.embeddings.shape[1])
 
     def rows(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
-        """A copy of the embeddings of `ids`."""
-        return self.embeddings[torch.tensor(list(ids), dtype=torch.long)].clone()
+        """The embeddings of `ids`: a float32 copy on the CPU."""
+        picked = self.embeddings[torch.tensor(list(ids), dtype=torch.long, device=self.embeddings.device)]
+        return picked.detach().to("cpu", torch.float32, copy=True)
 
 
 @runtime_checkable

@@ -44,7 +44,7 @@ def maker(spec: Mapping[str, Any]) -> MakeEncoder:
     return lambda seed: build(spec, seed, SIZE)
 
 
-# The promises -------------------------------------------------------------------------------------------------------
+# The promises --------------------------------------------------------------------------------------------------------
 
 
 def check_length(make: MakeEncoder) -> None:
@@ -138,12 +138,12 @@ def check_randomness_is_declared(make: MakeEncoder) -> None:
 
 
 def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
-    """Trained on the two-class toy, three seeds average a test accuracy of at least 0.9 (chance is 0.5)."""
+    """Trained on the two-class toy, two seeds average a test accuracy of at least 0.9 (chance is 0.5)."""
     rendering = toy_rendering(backbone)
     model = PromptedModel(backbone, cloze(backbone, rendering))
-    train, dev, test = (rows_of(backbone, rendering, 64, seed=s) for s in (0, 1, 2))
+    train, dev, test = (rows_of(backbone, rendering, n, seed=s) for s, n in ((0, 256), (1, 64), (2, 64)))
     settings = TrainingConfig(learning_rate=rate, epochs=1, min_steps=120, batch_size=32, evaluations=6)
-    seeds = (1, 2, 3)
+    seeds = (1, 2)
     members = [Member(Seeds(init=s, data_order=s, subset=s, noise=s), settings, train, dev) for s in seeds]
     pack = EncoderPack([make(s) for s in seeds], seeds)
     Loop(model, pack, members).run()
@@ -152,7 +152,6 @@ def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
     for r in range(len(seeds)):
         scores = model.score_rows(test, PromptTable(pack.materialize(r)[None]), 8192)
         accuracy.append(float((scores.argmax(1) == gold).float().mean()))
-    print('ACC',accuracy)
     assert sum(accuracy) / len(accuracy) >= 0.9, f"the toy was not learned: {accuracy}"
 
 
@@ -244,7 +243,7 @@ def test_numbers_in_docstrings_are_those_of_the_formula() -> None:
     assert f"{residual.Residual.count(100, 1024):,}" in str(residual.__doc__)
 
 
-# Saboteurs: each breaks one promise, and the check of that promise must notice ----------------------------------------
+# Saboteurs: each breaks one promise, and the check of that promise must notice ---------------------------------------
 
 
 class Plain(PromptEncoder):
@@ -262,6 +261,13 @@ class Plain(PromptEncoder):
     @staticmethod
     def count(length: int, size: int, **options: object) -> int:
         return length * size
+
+
+class ReturnsItsRows(Plain):
+    """Correct too: its output is the parameter itself, so the copy is up to `materialize`."""
+
+    def forward(self) -> Tensor:
+        return self.rows
 
 
 class TooShort(Plain):
@@ -378,6 +384,10 @@ def test_the_base_of_the_saboteurs_keeps_every_promise(tmp_path: Path, backbone:
     check_pack_agrees(Plain)
     check_randomness_is_declared(Plain)
     check_learns(Plain, backbone, 0.1)
+
+
+def test_materialize_copies_where_the_output_is_the_parameter_itself() -> None:
+    check_materialize(ReturnsItsRows)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ def cloze(backbone: Backbone, rendering: Rendering, **options: Any) -> Readout:
     return readouts.build({"kind": "cloze", **options}, backbone, [rendering.label_ids(backbone.encoder)])
 
 
-def toy_run(folder: Path, backbone: Backbone, recipe: Mapping[str, Any] | None = None, n: int = 32, **task: Any) -> Prepared:
+def toy_run(
+    folder: Path, backbone: Backbone, recipe: Mapping[str, Any] | None = None, n: int = 32, **task: Any
+) -> Prepared:
     """A prepared run on the toy; `recipe` holds sections over small defaults."""
     recipe = dict(recipe or {})
     prompt = {"kind": "prompt_tuning", "length": LENGTH, **recipe.pop("prompt", {})}
@@ -109,22 +111,19 @@ class RecordingLoop(Loop):
     """The loop, keeping every member's prompt after each update and which runs each step trained."""
 
     latest: RecordingLoop
-    before_step: Callable[[RecordingLoop], None] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        type(self).latest = self
         RecordingLoop.latest = self
         self.prompts: list[Tensor] = []
         self.trained: list[list[int]] = []
         self.losses: dict[int, list[float]] = {r: [] for r in range(len(self.members))}
 
     def _step(self, batches: Mapping[int, Sequence[int]]) -> None:
-        if self.before_step is not None:
-            self.before_step()
         super()._step(batches)
         self.trained.append(list(batches))
-        self.prompts.append(torch.stack([self.pack.materialize(r) for r in range(self.pack.size)]))
+        with torch.no_grad():
+            self.prompts.append(self.pack.table(training=False).inputs.clone())
 
     def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
         for r in batches:
@@ -135,5 +134,7 @@ class RecordingLoop(Loop):
 def model_of(prepared: Prepared) -> PromptedModel:
     """Backbone and readout of a prepared run."""
     rendering = prepared.rendering
-    readout = readouts.build(prepared.config.readout, prepared.backbone, [rendering.label_ids(prepared.backbone.encoder)])
+    readout = readouts.build(
+        prepared.config.readout, prepared.backbone, [rendering.label_ids(prepared.backbone.encoder)]
+    )
     return PromptedModel(prepared.backbone, readout)

@@ -94,6 +94,11 @@ def test_resolving_a_resolved_spec_changes_nothing() -> None:
     assert once["filling"] == {"kind": "cream", "fat": 3.0}
 
 
+def test_a_number_where_text_belongs_is_taken_as_text() -> None:
+    """YAML reads `name: 7` as a number."""
+    assert outer.resolve({"kind": "tart", "layers": 1, "name": 7}, "cake")["name"] == "7"
+
+
 def test_resolve_does_not_change_what_it_is_given() -> None:
     given: dict[str, Any] = {"kind": "tart", "layers": 2}
     outer.resolve(given, "cake")

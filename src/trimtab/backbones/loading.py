@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,15 @@ class Backbone:
     def embedding_rms(self) -> float:
         """Root mean square of an embedding element: the natural unit for prompts and noise."""
         return float(self.embedding_weight.detach().float().square().mean().sqrt())
+
+    @cached_property
+    def ordinary_words(self) -> tuple[int, ...]:
+        """Ids of vocabulary entries that are neither special nor unused, in the order of the vocabulary."""
+        special = set(self.encoder.tokenizer.all_special_ids)
+        tokens = self.encoder.tokens(range(len(self.encoder.tokenizer)))
+        return tuple(
+            i for i, token in enumerate(tokens) if token and i not in special and not token.startswith("[unused")
+        )
 
     @cached_property
     def max_positions(self) -> int:
@@ -192,6 +202,7 @@ def load_encoder(
         config = transformers.AutoConfig.from_pretrained(locate(name), **options)
         family = _family(name, config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(locate(name), **options)
+        _check_tokenizer(name, tokenizer)
         return TextEncoder(tokenizer), family.max_positions(config)
 
 
@@ -206,6 +217,12 @@ def _family(name: str, config: Any) -> Family:
     return family
 
 
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    """Without its files, transformers makes up a tokenizer that knows special tokens only."""
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise BackboneError(f"{name!r} has no fast tokenizer (tokenizer.json).", where="backbone.model")
+
+
 def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family: Family) -> None:
     """The head must come from the checkpoint, and the tokenizer must be a fast one that fits the embeddings."""
     where = "backbone.model"
@@ -217,29 +234,34 @@ def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family
             where=where,
             fix="Use a checkpoint that was saved with its masked-LM head.",
         )
-    if not getattr(tokenizer, "is_fast", False):
-        raise BackboneError(f"{name!r} has no fast tokenizer (tokenizer.json).", where=where)
+    _check_tokenizer(name, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise BackboneError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the model {rows}.", where=where)
 
 
+def _embedded() -> str:
+    return ", ".join(embedded_models())
+
+
 @contextmanager
 def _explained(name: str, where: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into one sentence."""
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_path and not Path(name).exists():
+        raise BackboneError(f"there is no folder {name!r}.", where=where, fix=f"Embedded: {_embedded()}.")
     try:
         yield
     except BackboneError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        known = ", ".join(embedded_models())
         is_folder = Path(name).exists()
         raise BackboneError(
             f"the model {name!r} {'in this folder cannot be loaded' if is_folder else 'is unknown or unreachable'}: "
             f"{reason}.",
             where=where,
-            fix=f"Give an embedded model ({known}), a folder with config.json, tokenizer and *.safetensors, or a "
+            fix=f"Give an embedded model ({_embedded()}), a folder with config.json, tokenizer and *.safetensors, or a "
             "Hugging Face id.",
         ) from error
 
@@ -249,12 +271,15 @@ def _quiet() -> Iterator[None]:
     """Silence transformers' progress bars and reports; what matters is checked and raised."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub = getLogger("huggingface_hub")
+    level, bars, hub_level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.level
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    hub.setLevel(ERROR)
     try:
         yield
     finally:
+        hub.setLevel(hub_level)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the recipe.")]
@@ -46,7 +46,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     )
     for i, column in enumerate(columns):
         numeric = all(isinstance(r[i], int | float) for r in rows) and bool(rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*[_escaped(_shown(v)) for v in row])
     out.print(table)

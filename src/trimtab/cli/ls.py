@@ -9,6 +9,9 @@ import typer
 
 from trimtab.cli.console import AsJson, RunsDir, print_json, print_table, say
 
+HIDDEN = {"tasks": ("options",), "backbones": ("options",), "runs": ("backbone", "started")}
+"""Columns that --json has and the table leaves out."""
+
 
 def command(
     what: Annotated[
@@ -28,5 +31,6 @@ def command(
     if not found:
         say(f"no {what} in {runs_dir if what == 'runs' else recipes_dir}")
         return
-    columns = list(found[0])
-    print_table(columns, [[", ".join(v) if isinstance(v, list) else v for v in line.values()] for line in found])
+    columns = [c for c in found[0] if c not in HIDDEN.get(what, ())]
+    rows = [[line[c] for c in columns] for line in found]
+    print_table(columns, [[", ".join(v) if isinstance(v, list) else v for v in row] for row in rows])

@@ -6,11 +6,17 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import typer
 
 from trimtab.cli.console import Device, Quiet, RunsDir, err
+
+if TYPE_CHECKING:
+    from trimtab.tasks.reading import Table
+    from trimtab.types import Example
+
+Inputs = Union["Example", Mapping[str, Any], str]
 
 
 def command(
@@ -42,18 +48,28 @@ def command(
         err.print(f"{len(predictions)} rows written to {output}", markup=False)
 
 
-def read_inputs(name: str) -> list[Mapping[str, Any] | str]:
+def read_inputs(name: str) -> list[Inputs]:
     """Rows to label. Lines of `-` and `.txt` are JSON objects if the first begins with a brace, else plain texts."""
     from trimtab.errors import DataError
     from trimtab.tasks.reading import read_jsonl, read_lines, read_table
 
     if name != "-" and not name.endswith(".txt"):
-        table = read_table(Path(name))
-        return list(table.rows)
+        return examples(read_table(Path(name)))
     lines = [line.rstrip("\n") for line in (sys.stdin if name == "-" else read_lines(Path(name)))]
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError("there is no input.", where="standard input" if name == "-" else name)
     if lines[0].lstrip().startswith("{"):
-        return list(read_jsonl(lines, "standard input" if name == "-" else name).rows)
+        return examples(read_jsonl(lines, "standard input" if name == "-" else name))
     return list(lines)
+
+
+def examples(table: Table) -> list[Inputs]:
+    """Rows of a table, each knowing its file and line; `id` names it, else its position."""
+    from trimtab.tasks.reading import row_fields
+    from trimtab.types import Example
+
+    return [
+        Example(str(row.get("id") or i), row_fields(row), None, source)
+        for i, (row, source) in enumerate(zip(table.rows, table.sources, strict=True), 1)
+    ]

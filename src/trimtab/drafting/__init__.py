@@ -1,7 +1,7 @@
 """A recipe for a table that has none: which columns are text, which words stand for the classes, how long to train.
 
-`draft_recipe` guesses, says in comments and notes what it guessed, and checks that the recipe resolves, loads and renders
-before it returns it. What a person has to decide (a missing label, several labels per row) is an error, not a guess.
+`draft_recipe` guesses, says in comments and notes what it guessed, and checks that the recipe resolves, loads and
+renders before it returns it. What a person has to decide (a missing label, several labels per row) is an error.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _checked(data: Mapping[str, Any], encoder: TextEncoder, positions: int, plac
     n = len(task.splits["test"])
     if n < _FEW_TEST_ROWS:
         notes.append(
-            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of accuracy; more rows, or "
-            "runs with other seeds (seed=1, seed=2, ...), tell more."
+            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of accuracy; more rows, "
+            "or runs with other seeds (seed=1, seed=2, ...), tell more."
         )
     return task

@@ -1,9 +1,9 @@
 """Label words for a table that nobody has written a recipe for: per class one word that the tokenizer has whole.
 
-In this order: the class's name; a part or the stem of it; the usual word for it, such as `thing` for ENTY; the word most
-typical of the class's rows; the name whatever it is; any word. Words are never shared between classes. Where the names
-together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded as one,
-so that its words fit each other.
+In this order: the class's name; a part or the stem of it; the usual word for it, such as `thing` for ENTY; the word
+most typical of the class's rows; the name whatever it is; any word. Words are never shared between classes. Where the
+names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded
+as one, so that its words fit each other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from trimtab.errors import DataError
 from trimtab.templates import TextEncoder
@@ -79,6 +80,10 @@ _SCALES = (
     ),
     _Scale(("high", "low", "medium normal"), ("high low medium", "high low middle", "big small middle")),
 )
+_SHORT_FORMS = {"pos", "neg", "neu"}
+_NEUTRAL = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth one two three four five six seven eight nine ten"
+).split()
 _STAR_WORDINGS = ("terrible bad okay good great", "awful bad ok good great", "worst bad fair good great")
 _USUAL = {
     "abbr": "short abbreviation",
@@ -190,7 +195,7 @@ def _take_names(state: _Words) -> None:
 
 
 def _is_telling(word: str) -> bool:
-    return word not in STOP_WORDS
+    return word not in STOP_WORDS and word not in _SHORT_FORMS
 
 
 def _take_scale(state: _Words, column: str) -> None:
@@ -333,13 +338,10 @@ def _take_anything(state: _Words) -> None:
     if not state.open:
         return
     vocabulary = state.encoder.tokenizer.get_vocab()
-    words = iter(
-        w
-        for token in sorted(vocabulary, key=vocabulary.__getitem__)
-        if (w := token.lstrip("Ġ▁")).isalpha() and len(w) > 2
-    )
+    tokens = (token.lstrip("Ġ▁") for token in sorted(vocabulary, key=vocabulary.__getitem__))
+    words = chain(_NEUTRAL, (w for w in tokens if w.isalpha() and len(w) > 2 and w.lower() not in STOP_WORDS))
     for label in state.open:
-        if not state.take(label, (w for w in words if w.lower() not in STOP_WORDS), "arbitrary: no better word found"):
+        if not state.take(label, words, "arbitrary: no better word found"):
             raise DataError(
                 f"the tokenizer has too few whole words for {len(state.parts)} classes.",
                 where="task.label_words",

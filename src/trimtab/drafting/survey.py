@@ -15,7 +15,7 @@ LEAST_ROWS = 3
 _FEW_ROWS = 5
 _IMBALANCE = 5
 _MOST_TEXTS = 3
-_LONGEST_LABEL = 200
+_LONGEST_LABEL = 100
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -101,11 +101,18 @@ class Survey:
 
     def _check_classes(self) -> None:
         sizes, n = self.sizes, len(self.labels)
-        _check_characters([*self.classes, *self.table.columns], self.shown)
         self._check_several()
         if len(sizes) == 1:
             raise DataError(f"every row has the label {self.labels[0]!r}; at least two are needed.", where=self.shown)
-        if len(sizes) > MOST_CLASSES or (n >= 8 and len(sizes) > 0.6 * n) or max(map(len, sizes)) > _LONGEST_LABEL:
+        longest = max(self.classes, key=len)
+        if len(longest) > _LONGEST_LABEL:
+            raise DataError(
+                f"the column {self.label!r} looks like free text, not like classes: a value has {len(longest)} "
+                f"characters (at most {_LONGEST_LABEL}).",
+                where=self.table.sources[self.labels.index(longest)],
+                fix="Name the column of classes: --label.",
+            )
+        if len(sizes) > MOST_CLASSES or (n >= 8 and len(sizes) > 0.6 * n):
             are_numbers = all(_NUMBER.fullmatch(name) for name in sizes)
             raise DataError(
                 f"the column {self.label!r} has {len(sizes)} different values in {n} rows, so it looks like "
@@ -145,8 +152,8 @@ class Survey:
         uneven = largest >= _IMBALANCE * smallest
         if uneven:
             self.notes.append(
-                f"the classes are uneven ({largest} rows in the largest, {smallest} in the smallest), so macro-F1, which "
-                "counts every class alike, picks the checkpoint (training.select: macro_f1)."
+                f"the classes are uneven ({largest} rows in the largest, {smallest} in the smallest), so macro-F1, "
+                "which counts every class alike, picks the checkpoint (training.select: macro_f1)."
             )
         return uneven
 
@@ -205,7 +212,7 @@ class Survey:
         return list(dict.fromkeys(columns))
 
     def guess_texts(self, split: str | None) -> list[str]:
-        """Columns of running text, the longest few in the table's order; where there are none the longest column of words.
+        """Columns of running text, the longest few in the table's order; without any, the longest column of words.
 
         Raises:
             DataError: there are only numbers, dates, ids and the like.
@@ -256,16 +263,15 @@ class Survey:
                 fix="Remove the rows, or name other columns with --text.",
             )
         labels = defaultdict(set)
-        for row, name, source in zip(rows, self.labels, self.table.sources, strict=True):
-            _check_characters(row, source)
+        for row, name in zip(rows, self.labels, strict=True):
             labels[row].add(name)
         repeats = len(rows) - len(labels)
         if repeats:
             torn = sum(len(names) > 1 for names in labels.values())
             doubt = f"; {torn} of these texts have contradicting labels" if torn else ""
             self.notes.append(
-                f"{repeats} of {len(rows)} rows repeat the text of an earlier row{doubt}. Repeats that fall into both train "
-                "and test make the score look better than it is."
+                f"{repeats} of {len(rows)} rows repeat the text of an earlier row{doubt}. Repeats that fall into both "
+                "train and test make the score look better than it is."
             )
 
     def texts_by_class(self, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -292,13 +298,6 @@ def _several(what: str, source: str) -> DataError:
         where=source,
         fix="Give one label per row, or one table per label with yes/no answers.",
     )
-
-
-def _check_characters(texts: Iterable[str], where: str) -> None:
-    """JSON can hold half a surrogate pair, which is no character and cannot be tokenized or saved."""
-    for text in texts:
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise DataError(f"{text[:40]!r} holds half a character (a lone surrogate).", where=where)
 
 
 def _ordered(sizes: Mapping[str, int]) -> list[str]:
@@ -331,10 +330,11 @@ def _why_no_running_text(column: str, cells: Sequence[str]) -> str | None:
     filled = [c for c in cells if c]
     if _METADATA.search(_spaced(column)):
         return "details about the row, by its name"
-    if sum(len(_ONE_WORD.findall(c)) for c in filled) < 2.5 * len(filled):
-        return "single words"
-    if len(set(filled)) < 0.3 * len(filled):
+    words = sum(len(_ONE_WORD.findall(c)) for c in filled) / len(filled)
+    if len(set(filled)) < (0.3 if words < 3 else 0.1) * len(filled):
         return "few different values"
+    if words < 2.5:
+        return "single words"
     return None
 
 

@@ -26,7 +26,7 @@ _TASK_COMMENTS = {
 }
 _FRACTION_COMMENTS = {
     "test_fraction": "share of all rows that is kept for the report",
-    "dev_fraction": "share of the rest that picks the checkpoint; at least 50 rows where there are enough",
+    "dev_fraction": "share of the rest that picks the checkpoint; about 50 rows where there are enough",
     "split_seed": "another number draws other rows",
 }
 _TRAINING_COMMENTS = {
@@ -72,8 +72,8 @@ def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], outp
         "#",
         *_comment(f"{sum(sizes.values())} rows in {len(sizes)} classes: {counts}."),
         *_comment(
-            f"Splits, {how}: train {n['train']} rows, dev {n['dev']} (picks the checkpoint), test {n['test']} (reported, "
-            "used for nothing else)."
+            f"Splits, {how}: train {n['train']} rows, dev {n['dev']} (picks the checkpoint), test {n['test']} "
+            "(reported, used for nothing else)."
         ),
     ]
 

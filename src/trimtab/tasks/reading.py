@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,25 @@ def _read_parquet(path: Path, shown: str) -> Table:
     try:
         table = read(path)
     except (ArrowException, OSError) as error:
-        raise DataError(f"this is not a readable Parquet file: {error}.", where=shown) from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"this is not a readable Parquet file: {reason}.", where=shown) from None
     rows = tuple(table.to_pylist())
     return Table(tuple(table.column_names), rows, tuple(f"{shown}:row {i}" for i in range(1, len(rows) + 1)))
+
+
+def row_fields(row: Mapping[str, Any], skip: Collection[str | None] = ()) -> dict[str, str]:
+    """All cells of a row as text; lists and mappings as JSON, nothing as the empty string."""
+    return {c: _cell(v) for c, v in row.items() if c not in skip}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def as_text(value: Any, column: str, source: str) -> str:

@@ -12,7 +12,7 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
-from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
+from trimtab.tasks.reading import Places, as_text, read_table, resolve_path, row_fields
 from trimtab.tasks.reading import Table as RawTable
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -147,10 +147,9 @@ class Table:
             )
         column = self.id_column or ("id" if "id" in table.columns else None)
         name = as_text(row.get(column), column, source) if column else ""
-        skip = {self.label, self.split_column}
-        fields = {c: row.get(c) for c in table.columns if c not in skip}
-        texts = {c: v if isinstance(v, str) else _text_or_json(v, c, source) for c, v in fields.items()}
-        return Example(name or f"{split}-{index + 1}", texts, label, source)
+        cells = {c: row.get(c) for c in table.columns}
+        fields = row_fields(cells, skip=(self.label, self.split_column))
+        return Example(name or f"{split}-{index + 1}", fields, label, source)
 
     def _split_of(self, row: Mapping[str, Any], split: str, source: str) -> str:
         if self.split_column is None:
@@ -214,11 +213,6 @@ class Table:
                 fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} {answer}.",
             )
         return f"{{prompt}} {{field:{texts[0]}}} {{answer}}"
-
-
-def _text_or_json(value: Any, column: str, source: str) -> str:
-    """Columns that hold lists or objects are kept out of the way; a template that uses one gets its text form."""
-    return str(value) if isinstance(value, list | tuple | dict) else as_text(value, column, source)
 
 
 def _by_class(rows: Sequence[Example]) -> dict[str, list[Example]]:

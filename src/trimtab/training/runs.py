@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     rendering = render_task(task, config.prompt["length"], backbone.encoder, backbone.max_positions)
     rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
     check_components(config)
+    build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
     return Prepared(config, backbone, task, rendering, rows)
 
 
@@ -103,16 +105,10 @@ def render_task(task: Task, length: int, encoder: TextEncoder, positions: int) -
 def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> PromptContext:
     """What the encoders of a run may know."""
     encoder = backbone.encoder
-    special = set(encoder.tokenizer.all_special_ids)
-    words = [
-        i
-        for i, token in enumerate(encoder.tokens(range(len(encoder.tokenizer))))
-        if i not in special and token is not None and not token.startswith("[unused")
-    ]
     return PromptContext(
-        embeddings=backbone.embedding_weight.detach().float().cpu(),
+        embeddings=backbone.embedding_weight,
         embedding_rms=backbone.embedding_rms,
-        words=words,
+        words=backbone.ordinary_words,
         label_ids=[i for ids in rendering.label_ids(backbone.encoder) for i in ids],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
@@ -194,6 +190,7 @@ def run_pack(
     pack: Sequence[Prepared], runs_dir: Path, *, again: bool = False, report: Report | None = None
 ) -> list[dict[str, Any]]:
     """Train what is not finished yet, write run folders, return the records (run.json) in the order given."""
+    _check_pack(pack)
     folders = [RunFolder(runs_dir / p.id) for p in pack]
     todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
     for i in todo:
@@ -248,11 +245,13 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
-    metrics["dev"]["loss"] = member.best_dev["loss"]
+    loss = member.best_dev["loss"]
+    metrics["dev"]["loss"] = loss if math.isfinite(loss) else None
     folder.write_history(member.history)
     write_bundle(folder.path, Bundle({**bundle.metadata, "metrics": metrics}, bundle.prompt))
     record = {
         **_opening(p),
+        "started": folder.record["started"],
         "parameters": {"trained": trained.parameters, "kept": int(bundle.prompt.size)},
         "metrics": metrics,
         "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},

@@ -1,0 +1,3 @@
+"""One thread, as for the contract tests."""
+
+from tests.contract.conftest import _one_thread  # noqa: F401

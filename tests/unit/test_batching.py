@@ -1,0 +1,130 @@
+"""Collation, micro-batches under a token budget, and the order of an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.batching import collate, epoch_batches, micro_batches
+from trimtab.types import Encoded, Row
+
+PAD = 0
+
+
+def row(ids: list[int], slots: list[int] = [], prompt: int = -1, key: int = 0) -> Row:  # noqa: B006
+    """A row whose answer is its last token and whose other text is eligible."""
+    eligible = tuple(i for i in range(len(ids) - 1) if i not in slots)
+    return Row(Encoded(tuple(ids), tuple(slots), (len(ids) - 1,), eligible), label=1, prompt=prompt, key=key)
+
+
+@st.composite
+def row_arguments(draw: st.DrawFn) -> tuple[list[int], list[int], int, int]:
+    """What `row` is given (rows themselves cannot be built in here: their type checks draw random numbers)."""
+    ids = draw(st.lists(st.integers(1, 99), min_size=2, max_size=9))
+    slots = draw(st.lists(st.integers(0, len(ids) - 2), unique=True, max_size=3))
+    return ids, sorted(slots), draw(st.integers(-1, 3)), draw(st.integers(0, 99))
+
+
+def test_right_padding_in_full() -> None:
+    batch = collate([row([5, 6, 7], [1], prompt=2, key=8), row([9, 4])], PAD)
+    assert batch.ids.tolist() == [[5, 6, 7], [9, 4, PAD]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 1, 1]]
+    assert batch.slots.tolist() == [[1], [-1]]
+    assert batch.answer_at.tolist() == [[2], [1]]
+    assert batch.eligible.tolist() == [[True, False, False], [True, False, False]]
+    assert (batch.prompt_of.tolist(), batch.labels.tolist(), batch.keys.tolist()) == ([2, -1], [1, 1], [8, 0])
+
+
+def test_left_padding_shifts_every_position_and_counts_real_tokens_from_zero() -> None:
+    batch = collate([row([5, 6, 7], [1], prompt=0), row([9, 4], [0], prompt=1)], PAD, "left")
+    assert batch.ids.tolist() == [[5, 6, 7], [PAD, 9, 4]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 1]]
+    assert (batch.slots.tolist(), batch.answer_at.tolist()) == ([[1], [1]], [[2], [2]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(row_arguments(), min_size=1, max_size=5))
+def test_left_and_right_padding_hold_the_same_rows(arguments: list[tuple[list[int], list[int], int, int]]) -> None:
+    given_rows = [row(*a) for a in arguments]
+    batches = {side: collate(given_rows, PAD, side) for side in ("left", "right")}
+    for b, r in enumerate(given_rows):
+        e = r.encoded
+        for batch in batches.values():
+            real = batch.attention_mask[b].bool()
+            assert batch.ids[b][real].tolist() == list(e.ids)
+            assert batch.position_ids[b][real].tolist() == list(range(len(e)))
+            assert batch.eligible[b][real].nonzero().flatten().tolist() == list(e.eligible)
+            assert not batch.eligible[b][~real].any()
+            assert (batch.ids[b][~real] == PAD).all()
+            slots = batch.slots[b][batch.slots[b] >= 0]
+            assert [int(real.cumsum(0)[s]) - 1 for s in slots] == list(e.slots)
+            assert int(real.cumsum(0)[batch.answer_at[b, 0]]) - 1 == e.answer_at[0]
+    for name in ("prompt_of", "readout_of", "labels", "keys"):
+        assert torch.equal(getattr(batches["left"], name), getattr(batches["right"], name))
+
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LENGTHS, st.integers(1, 120))
+def test_micro_batches_hold_each_row_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
+    groups = micro_batches(lengths, budget)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
+    longest = [lengths[group[0]] for group in groups]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_micro_batches_are_no_smaller_than_the_budget_allows() -> None:
+    assert micro_batches([4] * 10, 12) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert micro_batches([30, 4, 4], 12) == [[0], [1, 2]]
+    assert micro_batches([], 12) == []
+
+
+def epoch(lengths: list[int], size: int, seed: int = 0, buckets: int = 1) -> list[list[int]]:
+    return list(epoch_batches(lengths, size, np.random.default_rng(seed), buckets))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=120), st.integers(1, 20), st.integers(1, 9), st.integers(0, 9))
+def test_an_epoch_holds_each_row_once_in_batches_of_equal_size(
+    lengths: list[int], size: int, buckets: int, seed: int
+) -> None:
+    batches = epoch(lengths, size, seed, buckets)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // size)
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    assert batches == epoch(lengths, size, seed, buckets)
+
+
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_another_seed_gives_another_order(buckets: int) -> None:
+    lengths = [1 + i % 7 for i in range(64)]
+    assert epoch(lengths, 4, 0, buckets) != epoch(lengths, 4, 1, buckets)
+
+
+def test_buckets_put_similar_lengths_together_but_mix_the_batches() -> None:
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 100, 320)]
+
+    def padding(batches: list[list[int]]) -> int:
+        return sum(max(lengths[i] for i in b) - lengths[j] for b in batches for j in b)
+
+    plain, bucketed = epoch(lengths, 8, 0, 1), epoch(lengths, 8, 0, 8)
+    assert padding(bucketed) < padding(plain) / 3
+    means = [np.mean([lengths[i] for i in b]) for b in bucketed]
+    assert means != sorted(means)
+
+
+def test_an_epoch_of_few_batches_is_not_sorted_by_length() -> None:
+    lengths = list(range(1, 33))
+    assert epoch(lengths, 8, 0, buckets=4) == epoch(lengths, 8, 0, buckets=1)
+    assert epoch(lengths, 8, 0, buckets=3) != epoch(lengths, 8, 0, buckets=1)

@@ -1,0 +1,226 @@
+"""A prompt in use: inputs of several sorts, scores, and refusals of bundles for another model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import save_tiny_model, tiny_backbone
+from tests.unit.refusals import refused
+from trimtab.backbones import Backbone
+from trimtab.errors import BackboneError, BundleError, DataError, TemplateError
+from trimtab.predictor import Predictor, Rendering, from_bundle, load
+from trimtab.storage import Bundle, read_bundle, write_bundle
+from trimtab.templates import Template
+from trimtab.types import Example, PromptTable
+from trimtab.verbalizers import Verbalizer
+
+WORDS = {"positive": ["yes", "good"], "negative": ["no"]}
+
+
+def bundle(backbone: Backbone, template: str = "{prompt} {text} {answer}.", **changes: Any) -> Bundle:
+    """A bundle with a random prompt of three vectors."""
+    metadata = {
+        "prompt": {"kind": "prompt_tuning", "shape": [3, 32]},
+        "backbone": {
+            "model": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "options": {
+                "dtype": "float32",
+                "revision": None,
+                "trust_remote_code": False,
+                "attention": "auto",
+                "quantization": None,
+            },
+        },
+        "tokenizer": {"fingerprint": backbone.tokenizer_fingerprint},
+        "task": {"template": template, "truncate": [], "max_length": 32, "label_words": WORDS},
+        "readout": {"kind": "cloze", "combine": "mean"},
+        **changes,
+    }
+    prompt = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).numpy()
+    return Bundle({"schema": 1, **metadata}, prompt)
+
+
+@pytest.fixture
+def predictor(backbone: Backbone) -> Predictor:
+    return from_bundle(bundle(backbone), backbone)
+
+
+# Inputs
+
+
+def test_texts_mappings_and_examples_give_the_same_answer(predictor: Predictor) -> None:
+    example = Example("e", {"text": "the film is good"}, "positive")
+    by_text, by_mapping, by_example = predictor.predict(
+        ["the film is good", {"id": 7, "text": "the film is good", "other": None}, example]
+    )
+    assert by_text.scores == pytest.approx(by_mapping.scores, abs=1e-5)
+    assert by_text.scores == pytest.approx(by_example.scores, abs=1e-5)
+    assert [p.id for p in (by_text, by_mapping, by_example)] == ["1", "7", "e"]
+    assert [p.gold for p in (by_text, by_mapping, by_example)] == [None, None, "positive"]
+
+
+def test_scores_are_probabilities_and_the_label_is_the_largest(predictor: Predictor) -> None:
+    predictions = predictor.predict(["good", "bad", "the cat and the dog"])
+    for p in predictions:
+        assert sum(p.scores.values()) == pytest.approx(1)
+        assert p.scores[p.label] == max(p.scores.values())
+        assert tuple(p.scores) == predictor.classes == ("positive", "negative")
+    logits = predictor.score([Example("1", {"text": "good"}, None)])
+    assert logits.softmax(1)[0].tolist() == pytest.approx(list(predictions[0].scores.values()), abs=1e-5)
+
+
+def test_no_inputs_give_no_predictions(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+
+
+def test_an_answer_does_not_depend_on_its_batch_mates(predictor: Predictor) -> None:
+    texts = ["good", "the cat and the dog in the sea is old", "bad film"]
+    together = predictor.predict(texts)
+    for i, text in enumerate(texts):
+        assert predictor.predict([text])[0].scores == pytest.approx(together[i].scores, abs=1e-5)
+
+
+def test_the_prompt_changes_the_answer_and_without_it_the_bare_model_speaks(backbone: Backbone) -> None:
+    one = from_bundle(bundle(backbone), backbone)
+    other = from_bundle(Bundle(bundle(backbone).metadata, -bundle(backbone).prompt), backbone)
+    assert one.predict(["good"])[0].scores != pytest.approx(other.predict(["good"])[0].scores, abs=1e-3)
+    rendering = Rendering(one.rendering.template.without_prompt(), one.rendering.verbalizer, 32)
+    bare = Predictor(one.model, rendering, None, {}).score([Example("1", {"text": "good"}, None)])
+    encoder = backbone.encoder
+    ids = rendering.template.render({"text": "good"}, encoder, 32, "x").ids
+    logits = backbone.model(torch.tensor([ids])).logits[0, ids.index(encoder.mask_id)]
+    yes, good, no = encoder.tokenizer.convert_tokens_to_ids(["yes", "good", "no"])
+    expected = torch.stack([(logits[yes] + logits[good]) / 2, logits[no]])
+    torch.testing.assert_close(bare[0], expected)
+
+
+def test_evaluation_counts_gold_labels(predictor: Predictor) -> None:
+    texts = ["good film", "bad song", "old sea"]
+    answers = [p.label for p in predictor.predict(texts)]
+    flipped = {"positive": "negative", "negative": "positive"}
+    gold = [answers[0], flipped[answers[1]], answers[2]]
+    evaluation = predictor.evaluate(
+        [Example(str(i), {"text": t}, g) for i, (t, g) in enumerate(zip(texts, gold, strict=True))]
+    )
+    assert evaluation.metrics["accuracy"] == pytest.approx(2 / 3)
+    assert [p.gold for p in evaluation.predictions] == gold
+
+
+def test_a_missing_field_is_refused_with_the_place(predictor: Predictor) -> None:
+    what = "the field 'text' is missing; the template needs text"
+    with refused(DataError, what, where="input 2"):
+        predictor.predict(["good", {"txt": "good"}])
+    with refused(DataError, what, where="t.csv:9"):
+        predictor.predict([Example("e", {"txt": "good"}, None, "t.csv:9")])
+
+
+def test_plain_text_for_several_fields_is_refused(backbone: Backbone) -> None:
+    two = from_bundle(bundle(backbone, "{prompt} {a} and {b} {answer}"), backbone)
+    with refused(DataError, "plain text cannot fill several fields (a, b)", where="input 1"):
+        two.predict(["good"])
+    assert len(two.predict([{"a": "good", "b": None}])) == 1
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text_is_refused(predictor: Predictor, text: str) -> None:
+    with refused(TemplateError, "all fields of the template (text) are empty", where="2"):
+        predictor.predict(["good", text])
+
+
+def test_long_and_odd_text_is_answered(predictor: Predictor) -> None:
+    assert len(predictor.predict(["good " * 3000, "😀 größe 中文", "[MASK] [SEP] {prompt}", "\u200b"])) == 4
+
+
+def test_a_rendered_row_knows_its_class_or_that_it_has_none(backbone: Backbone) -> None:
+    rendering = Rendering(Template.parse("{prompt} {text} {answer}", 3), Verbalizer.of(WORDS), 32)
+    for label, index in (("positive", 0), ("negative", 1), (None, -1), ("other", -1)):
+        assert rendering.row(Example("1", {"text": "x"}, label), backbone.encoder).label == index
+
+
+# Loading
+
+
+def test_a_saved_bundle_gives_identical_scores(tmp_path: Path, predictor: Predictor, backbone: Backbone) -> None:
+    write_bundle(tmp_path / "b", bundle(backbone))
+    texts = ["good film", "the old sea is bad"]
+    loaded = load(tmp_path / "b", device="cpu")
+    again = load(str(tmp_path / "b"), backbone=backbone)
+    expected = [p.scores for p in predictor.predict(texts)]
+    assert [p.scores for p in loaded.predict(texts)] == expected
+    assert [p.scores for p in again.predict(texts)] == expected
+
+
+def test_a_moved_model_can_be_named(tmp_path: Path, tiny_folder: Path, backbone: Backbone) -> None:
+    lost = bundle(backbone)
+    lost.metadata["backbone"]["model"] = "/no/such/model"
+    write_bundle(tmp_path / "b", lost)
+    with refused(BackboneError, "there is no folder '/no/such/model'", where="backbone.model", fix="nano-masked"):
+        load(tmp_path / "b", device="cpu")
+    moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+    assert load(tmp_path / "b", backbone=str(moved), device="cpu").predict(["good"])
+
+
+def test_the_dtype_is_that_of_training_unless_asked(tmp_path: Path, backbone: Backbone) -> None:
+    write_bundle(tmp_path / "b", bundle(backbone))
+    assert load(tmp_path / "b", device="cpu").model.backbone.dtype == torch.float32
+    low = load(tmp_path / "b", device="cpu", dtype="bfloat16")
+    assert low.model.backbone.dtype == torch.bfloat16
+    assert low.table is not None
+    assert low.table.inputs.dtype == torch.float32
+
+
+def test_a_bundle_for_another_backbone_is_refused(tmp_path: Path, backbone: Backbone) -> None:
+    other = tiny_backbone(save_tiny_model(tmp_path / "other", seed=1))
+    write_bundle(tmp_path / "b", bundle(backbone))
+    what = (
+        f"the prompt was trained on another backbone than {other.name!r} (fingerprint {backbone.fingerprint[:12]}, got "
+    )
+    with refused(BundleError, what, where=str(tmp_path / "b"), fix=f"Use the backbone of {backbone.name!r}"):
+        load(tmp_path / "b", backbone=other)
+
+
+def test_a_bundle_for_another_tokenizer_is_refused(tmp_path: Path, tiny_folder: Path, backbone: Backbone) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["normalizer"]["lowercase"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    other = tiny_backbone(folder)
+    assert other.fingerprint == backbone.fingerprint
+    what = f"the prompt was trained on another tokenizer than {other.name!r}"
+    with refused(BundleError, what, where="bundle", fix="Use the tokenizer of"):
+        from_bundle(bundle(backbone), other)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped header"])
+def test_a_damaged_prompt_is_refused_before_the_backbone_is_loaded(
+    tmp_path: Path, backbone: Backbone, damage: str
+) -> None:
+    lost = bundle(backbone)
+    lost.metadata["backbone"]["model"] = "/no/such/model"
+    write_bundle(tmp_path, lost)
+    path = tmp_path / "prompt.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-4] if damage == "truncated" else raw[:12] + b"\xff" + raw[13:])
+    with refused(BundleError, "truncated or corrupted", where=str(path), fix="Copy it again"):
+        load(tmp_path)
+
+
+def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
+    with refused(BundleError, "there is no such folder", where=str(tmp_path / "b"), fix="trimtab ls runs"):
+        load(tmp_path / "b")
+
+
+def test_a_loaded_prompt_is_that_of_the_bundle(tmp_path: Path, backbone: Backbone) -> None:
+    write_bundle(tmp_path, bundle(backbone))
+    loaded = load(tmp_path, backbone=backbone)
+    assert isinstance(loaded.table, PromptTable)
+    assert np.array_equal(loaded.table.inputs[0].numpy(), read_bundle(tmp_path).prompt)
+    assert loaded.metadata["task"]["label_words"] == WORDS

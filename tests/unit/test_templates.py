@@ -1,0 +1,401 @@
+"""Templates: parsing, rendering, truncation, and who owns a token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tiny import SPECIALS, WORDS, tiny_tokenizer
+from tests.unit.refusals import refused
+from trimtab.errors import TemplateError
+from trimtab.templates import Template, TextEncoder
+from trimtab.types import Encoded
+
+ENCODER = TextEncoder(tiny_tokenizer())
+CLS, SEP, MASK, UNK = (ENCODER.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[MASK]", "[UNK]"))
+ODD_TEXTS = [
+    "größe naïve",
+    "中文 テキスト",
+    "привет мир",
+    "مرحبا",
+    "😀👩‍👩‍👧 good",
+    "e\u0301 a\u0300",
+    "\u200b good",
+    "good\x00bad",
+    "\ufffd",
+]
+
+
+def shape(source: str, length: int = 2) -> list[tuple[str, str | int]]:
+    return [(p.kind, p.count or p.value) for p in Template.parse(source, length).pieces]
+
+
+def render(source: str, length: int = 2, limit: int = 64, truncate: list[str] | None = None, **fields: str) -> Encoded:
+    return Template.parse(source, length, truncate or []).render(fields, ENCODER, limit, "row 1")
+
+
+def words(encoded: Encoded, at: tuple[int, ...] | None = None) -> list[str]:
+    ids = encoded.ids if at is None else [encoded.ids[i] for i in at]
+    return ENCODER.tokens(ids)
+
+
+# Parsing
+
+
+def test_pieces_in_their_order() -> None:
+    assert shape("{prompt:1} {a} Question: {b}?{sep}{prompt:1}{answer}.") == [
+        ("prompt", 1), ("text", " "), ("field", "a"), ("text", " Question: "), ("field", "b"), ("text", "?"),
+        ("sep", ""), ("prompt", 1), ("answer", ""), ("text", "."),
+    ]  # fmt: skip
+
+
+def test_a_bare_prompt_slot_takes_the_whole_length() -> None:
+    assert shape("{prompt}{text}{answer}", 7)[0] == ("prompt", 7)
+
+
+def test_doubled_braces_are_literal_and_join_their_text() -> None:
+    assert shape("{prompt}{{a}} {{{text}}} }} {{ {answer}") == [
+        ("prompt", 2), ("text", "{a} {"), ("field", "text"), ("text", "} } { "), ("answer", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["prompt", "answer", "sep"])
+def test_a_column_called_like_a_piece_is_written_with_field(name: str) -> None:
+    assert Template.parse(f"{{prompt}}{{field:{name}}}{{answer}}", 2).fields == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["Customer message", "größe", "a:b", "field", "a.b", "Prompt", "2nd", "x-y/z", "a'b\"c", "中文"]
+)
+def test_odd_column_names_are_fields(name: str) -> None:
+    assert Template.parse(f"{{prompt}} {{{name}}} {{answer}}", 2).fields == [name]
+
+
+def test_fields_are_listed_once_in_order_of_appearance() -> None:
+    assert Template.parse("{prompt}{b}{a}{b}{answer}", 2).fields == ["b", "a"]
+
+
+def test_white_space_inside_braces_is_ignored() -> None:
+    assert shape("{ prompt : 2 }{ text }{ answer }") == [("prompt", 2), ("field", "text"), ("answer", "")]
+
+
+@pytest.mark.parametrize(
+    ("source", "spaced"),
+    [("{prompt}{text} {answer}", True), ("{prompt}{text}\n{answer}", True), ("{prompt}{text}{answer}", False),
+     ("{prompt}{text}: ({answer})", False), ("{answer}{prompt}{text}", False), ("{text} {prompt}{answer}", False)],
+)  # fmt: skip
+def test_answer_is_spaced_where_white_space_stands_right_before_it(source: str, spaced: bool) -> None:
+    assert Template.parse(source, 2).answer_is_spaced is spaced
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "fix"),
+    [
+        ("{prompt}{text}", "exactly one answer slot, got 0", "Write {answer} where"),
+        ("{prompt}{text}{answer}{answer}", "exactly one answer slot, got 2", "Write {answer} where"),
+        ("{text}{answer}", "there is no prompt slot", "Write {prompt} where"),
+        ("", "there is no prompt slot", "Write {prompt} where"),
+        ("{prompt:1}{prompt}{text}{answer}", "it must be the only slot", "{prompt:3} ... {prompt:2}"),
+        ("{prompt}{prompt}{text}{answer}", "it must be the only slot", "Number all slots"),
+        ("{prompt:3}{text}{answer}", "the slots sum to 3, prompt.length is 2", "Set prompt.length=3"),
+        ("{prompt:1}{text}{answer}", "the slots sum to 1, prompt.length is 2", "Set prompt.length=1"),
+        ("{prompt:2}{text}{prompt:2}{answer}", "the slots sum to 4, prompt.length is 2", "Set prompt.length=4"),
+        ("{prompt:0}{text}{answer}", "N of at least 1, got {prompt:0}", None),
+        ("{prompt:-1}{text}{answer}", "N of at least 1, got {prompt:-1}", None),
+        ("{prompt:}{text}{answer}", "N of at least 1, got {prompt:}", None),
+        ("{prompt:two}{text}{answer}", "N of at least 1, got {prompt:two}", None),
+        ("{prompt}{answer}", "there is no field such as {text}", None),
+        ("{prompt}{}{answer}", "there are empty braces", None),
+        ("{prompt}{ }{answer}", "there are empty braces", None),
+        ("{prompt}{field:}{answer}", "there are empty braces", None),
+        ("{prompt}{text", "a lone '{' at character 9 of '{prompt}{text'", "Write {{ or }}"),
+        ("{prompt}text}", "a lone '}' at character 13", "Write {{ or }}"),
+        ("{prompt}{te{xt}}{answer}", "a lone '{' at character 9", "Write {{ or }}"),
+        ("{prompt}{text}}{answer}", "a lone '}' at character 15", "Write {{ or }}"),
+    ],
+)
+def test_a_malformed_template_is_refused(source: str, what: str, fix: str | None) -> None:
+    with refused(TemplateError, what, where="task.template", fix=fix):
+        Template.parse(source, 2)
+
+
+def test_a_truncate_entry_that_is_no_field_is_refused_with_suggestion() -> None:
+    with refused(TemplateError, "'txt' is not a field", where="task.truncate", fix="Did you mean 'text'?"):
+        Template.parse("{prompt}{text}{answer}", 2, ["txt"])
+
+
+def test_an_unknown_field_is_refused_with_suggestion() -> None:
+    template = Template.parse("{prompt}{txt}{answer}", 2)
+    with refused(
+        TemplateError, "uses the field {txt}, the data has no such column", where="task.template", fix="'text'"
+    ):
+        template.check_fields(["text", "label"])
+    template.check_fields(["txt"])
+
+
+# Rendering
+
+
+def test_a_rendered_example_in_full() -> None:
+    e = render("{prompt:1} The {text}, is it {prompt:1} {answer}?", text="cat")
+    assert words(e) == ["[CLS]", "[UNK]", "the", "cat", ",", "is", "it", "[UNK]", "[MASK]", "?", "[SEP]"]
+    assert (e.slots, e.answer_at, e.eligible, e.dropped) == ((1, 7), (8,), (3,), 0)
+
+
+def test_slots_come_in_the_order_of_the_prompt_s_rows_wherever_they_stand() -> None:
+    assert render("{text} {answer} {prompt:1}. {prompt:2}", 3, text="cat").slots == (3, 5, 6)
+
+
+def test_sep_is_the_separator_and_not_eligible() -> None:
+    e = render("{prompt}{a}{sep}{b}{answer}", a="cat", b="dog")
+    assert words(e)[3:6] == ["cat", "[SEP]", "dog"]
+    assert e.eligible == (3, 5)
+
+
+def test_fields_are_stripped_and_absent_or_empty_ones_leave_no_token() -> None:
+    e = render("{prompt}{a} and {b}{c}{answer}", a="  cat \n", b=" ", c="")
+    assert words(e)[3:-2] == ["cat", "and"]
+    assert (
+        render("{prompt}{a} and {b}{answer}", a="cat").ids == render("{prompt}{a} and {b}{answer}", a="cat", b="").ids
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"text": ""}, {"text": " \t\n\u00a0"}, {"other": "cat"}])
+def test_an_example_with_all_fields_empty_is_refused(fields: dict[str, str]) -> None:
+    with refused(TemplateError, "all fields of the template (text) are empty", where="t.csv:7"):
+        Template.parse("{prompt}{text}{answer}", 2).render(fields, ENCODER, 64, "t.csv:7")
+
+
+def test_braces_and_markup_inside_a_field_are_plain_text() -> None:
+    e = render("{prompt}{text}{answer}", text="{prompt} {answer} {0} %s")
+    assert e.slots == (1, 2)
+    assert len(e.answer_at) == 1
+    assert list(e.eligible) == list(range(3, len(e) - 2))
+
+
+@pytest.mark.parametrize("special", SPECIALS)
+def test_special_tokens_written_in_a_field_stay_plain_text(special: str) -> None:
+    e = render("{prompt}{text} {answer}", text=f"cat {special} dog")
+    piece = special[1:-1].lower()
+    middle = words(e, e.eligible)
+    assert middle[0] == "cat"
+    assert middle[-1] == "dog"
+    assert "".join(middle[2:-2]).replace("##", "") == piece
+    for token in (CLS, SEP, MASK):
+        assert token not in [e.ids[i] for i in e.eligible]
+    assert e.ids.count(MASK) == 1
+
+
+def test_special_tokens_written_in_the_template_stay_plain_text() -> None:
+    assert render("{prompt}[MASK] {text} {answer}", text="cat").ids.count(MASK) == 1
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_odd_text_renders_with_all_its_structure(text: str) -> None:
+    e = render("{prompt} {text} {answer}.", text=text)
+    assert (len(e.slots), len(e.answer_at)) == (2, 1)
+    assert e.ids[0] == CLS
+    assert e.ids[-1] == SEP
+
+
+def test_a_token_that_spans_a_border_belongs_to_the_field_where_it_ends() -> None:
+    assert words(e := render("{prompt}un{text} {answer}", text="good"), e.eligible)[-1].endswith("d")
+    inside = render("{prompt}{text}s {answer}", text="cat")
+    assert words(inside)[3:5] == ["cat", "##s"]
+    assert inside.eligible == (3,)
+    merged = render("{prompt}s{text} {answer}", text="ad")
+    assert words(merged)[3:-2] == ["sad"]
+    assert merged.eligible == (3,)
+    swallowed = render("{prompt}{text}d {answer}", text="sa")
+    assert words(swallowed)[3:-2] == ["sad"]
+    assert swallowed.eligible == ()
+
+
+def test_without_prompt_is_the_same_text_without_slots() -> None:
+    template = Template.parse("{prompt:1} {text} is {prompt:1} {answer}.", 2)
+    bare = template.without_prompt().render({"text": "cat"}, ENCODER, 64, "x")
+    assert words(bare) == ["[CLS]", "cat", "is", "[MASK]", ".", "[SEP]"]
+    assert (bare.slots, bare.answer_at, bare.eligible) == ((), (3,), (1,))
+
+
+# Truncation
+
+
+def test_truncation_cuts_the_end_of_the_field_and_nothing_else() -> None:
+    e = render("{prompt} {text} is {answer}.", limit=10, text="one two three four five six seven")
+    assert words(e) == ["[CLS]", "[UNK]", "[UNK]", "one", "two", "three", "is", "[MASK]", ".", "[SEP]"]
+    assert e.dropped == 4
+
+
+def test_the_longest_field_is_cut_first() -> None:
+    e = render("{prompt}{a},{b}{answer}", limit=11, a="one two three four five six", b="cat dog")
+    assert words(e, e.eligible) == ["one", "two", "three", "cat", "dog"]
+
+
+def test_equal_fields_are_cut_evenly() -> None:
+    e = render("{prompt}{a},{b}{answer}", limit=10, a="one two three four", b="cat dog bird tree")
+    assert words(e, e.eligible) == ["one", "two", "cat", "dog"]
+
+
+def test_truncate_names_the_only_fields_that_may_be_cut_in_order() -> None:
+    fields = {"a": "one two three", "b": "cat dog bird", "c": "red green"}
+    e = render("{prompt}{a},{b},{c}{answer}", limit=12, truncate=["b", "a"], **fields)
+    assert words(e, e.eligible) == ["one", "two", "cat", "red", "green"]
+    with refused(TemplateError, "needs at least 11 positions", where="row 1", fix="task.truncate"):
+        render("{prompt}{a},{b},{c}{answer}", limit=10, truncate=["b", "a"], **fields)
+
+
+def test_a_field_named_twice_in_truncate_is_cut_once() -> None:
+    e = render("{prompt}{a}{answer}", limit=7, truncate=["a", "a"], a="one two three four five")
+    assert words(e, e.eligible) == ["one", "two"]
+
+
+def test_an_example_that_fits_exactly_is_not_cut() -> None:
+    assert render("{prompt}{text}{answer}", limit=7, text="one two").dropped == 0
+    assert render("{prompt}{text}{answer}", limit=6, text="one two").dropped == 1
+
+
+def test_an_example_whose_slots_and_literals_do_not_fit_is_refused() -> None:
+    template = Template.parse("{prompt} very very {text} {answer}.", 4)
+    with refused(TemplateError, "at least 11 positions", where="t.csv:7", fix="Shorten the prompt or the template"):
+        template.render({"text": "one two three"}, ENCODER, 10, "t.csv:7")
+    assert len(template.render({"text": "one two three"}, ENCODER, 11, "t.csv:7")) == 11
+
+
+def test_very_long_text_is_cut_without_a_warning() -> None:
+    e = render("{prompt}{text}{answer}", text="one two three " * 5000)
+    assert (len(e), e.dropped) == (64, 15000 - 59)
+
+
+@pytest.mark.parametrize("missing", ["mask", "sep"])
+def test_a_tokenizer_without_the_needed_special_token_is_refused(missing: str) -> None:
+    encoder = TextEncoder(tiny_tokenizer())
+    setattr(encoder, f"{missing}_id", None)
+    what = {"mask": "no mask token for {answer}", "sep": "no separator token for {sep}"}[missing]
+    with refused(TemplateError, what, where="task.template"):
+        Template.parse("{prompt}{text}{sep}{answer}", 2).render({"text": "cat"}, encoder, 64, "x")
+
+
+# Properties
+
+LITERALS = st.lists(st.sampled_from([*WORDS[:20], " ", ". ", "{{", "}}", "[MASK]", "😀"]), max_size=3).map(" ".join)
+FIELD_TEXT = st.one_of(
+    st.lists(st.sampled_from([*WORDS, *SPECIALS, "{answer}", "ing", "größe", "😀"]), max_size=30).map(" ".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+)
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> tuple[str, int]:
+    """A template of one answer, one to three slots and one to two fields in any order, and its prompt length."""
+    counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    parts = [*(f"{{prompt:{n}}}" for n in counts), "{answer}", *draw(st.sampled_from([["{a}"], ["{a}", "{b}"]]))]
+    parts += draw(st.sampled_from([[], ["{sep}"]]))
+    parts = draw(st.permutations(parts))
+    return "".join(p + draw(LITERALS) for p in parts), sum(counts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(templates(), FIELD_TEXT, FIELD_TEXT, st.integers(8, 64))
+def test_rendering_never_loses_a_slot_an_answer_or_a_literal(
+    template: tuple[str, int], a: str, b: str, limit: int
+) -> None:
+    source, length = template
+    fields = {"a": a, "b": b}
+    parsed = Template.parse(source, length)
+    if not any(fields[f].strip() for f in parsed.fields):
+        return
+    whole = parsed.render(fields, ENCODER, 10**6, "x")
+    try:
+        cut = parsed.render(fields, ENCODER, limit, "x")
+    except TemplateError:  # only ever for want of room
+        assert len(whole) - max(0, len(whole.eligible) - len(parsed.fields)) > limit
+        return
+    assert len(cut) <= limit
+    assert len(cut) + cut.dropped == len(whole)
+    assert (len(cut.slots), len(cut.answer_at)) == (length, 1)
+    assert list(cut.slots) == sorted(cut.slots)
+    assert cut.ids[cut.answer_at[0]] == MASK
+    assert all(cut.ids[i] == UNK for i in cut.slots)
+    structural = {*cut.slots, *cut.answer_at}
+    assert not structural & set(cut.eligible)
+    assert cut.dropped == len(whole.eligible) - len(cut.eligible)
+    kept = [t for i, t in enumerate(cut.ids) if i not in cut.eligible]
+    assert kept == [t for i, t in enumerate(whole.ids) if i not in whole.eligible]
+    assert MASK not in [cut.ids[i] for i in cut.eligible]
+
+
+@settings(max_examples=80, deadline=None)
+@given(FIELD_TEXT.filter(lambda t: bool(t.strip())))
+def test_eligible_tokens_are_exactly_those_of_the_field(text: str) -> None:
+    e = render("{prompt} the {text} . {answer}", text=text, limit=10**6)
+    alone = ENCODER.encode(text.strip()).ids
+    assert [e.ids[i] for i in e.eligible] == alone
+
+
+# Byte-level tokenizers, whose pieces begin with the space before their word
+
+
+@pytest.fixture
+def gpt2(shared: Path) -> TextEncoder:
+    folder = shared / "models/tokenizers/gpt2"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    from transformers import AutoTokenizer
+
+    return TextEncoder(AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.mark.shared
+def test_a_byte_level_tokenizer_has_no_mask_token(gpt2: TextEncoder) -> None:
+    with refused(TemplateError, "this tokenizer has no mask token for {answer}", where="task.template"):
+        Template.parse("{prompt} {text} {answer}", 2).render({"text": "x"}, gpt2, 64, "x")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "text", ["a fine movie", "é😀 中文 x", "<|endoftext|> no", "x" * 300, "  tabs\t\tand\nlines  "]
+)
+def test_a_piece_with_a_leading_space_belongs_to_the_word_s_field(gpt2: TextEncoder, text: str) -> None:
+    gpt2.mask_id = 0
+    e = Template.parse("{prompt} Review: {text} Great? {answer}", 2).render({"text": text}, gpt2, 10**6, "x")
+    stripped = text.strip()
+    assert [e.ids[i] for i in e.eligible] == gpt2.encode(" " + stripped).ids
+    assert gpt2.tokenizer.decode([e.ids[i] for i in e.eligible]) == " " + stripped
+    literals = [gpt2.tokenizer.decode([t]) for i, t in enumerate(e.ids) if i not in e.eligible and i not in e.slots]
+    assert literals[:3] == [" Review", ":", " Great"]
+    assert gpt2.tokenizer.eos_token_id not in [e.ids[i] for i in e.eligible]
+
+
+@pytest.mark.shared
+def test_every_byte_of_a_field_is_cut_before_any_literal(gpt2: TextEncoder) -> None:
+    gpt2.mask_id = 0
+    template = Template.parse("{prompt} Review: {text} Great? {answer}", 2)
+    whole = template.render({"text": "😀" * 50}, gpt2, 10**6, "x")
+    fixed = len(whole) - len(whole.eligible)
+    assert len(template.render({"text": "😀" * 50}, gpt2, fixed + 1, "x").eligible) == 1
+    with refused(TemplateError, f"at least {fixed + 1} positions", where="x", fix="Shorten"):
+        template.render({"text": "😀" * 50}, gpt2, fixed, "x")
+
+
+# The text encoder
+
+
+def test_the_text_encoder_knows_what_surrounds_a_text() -> None:
+    assert (ENCODER.prefix, ENCODER.suffix) == ((CLS,), (SEP,))
+    assert ENCODER.encode("") == type(ENCODER.encode("a"))([], [])
+    assert ENCODER.encode("cat dog").spans == [(0, 3), (4, 7)]
+
+
+def test_a_slot_s_filler_exists_without_an_unknown_token() -> None:
+    class NoUnknown:
+        mask_token_id = sep_token_id = unk_token_id = None
+
+        def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+            return {"input_ids": [5]}
+
+    assert TextEncoder(NoUnknown()).filler_id == 0

@@ -1,0 +1,81 @@
+"""Verbalizers: label words and their token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_tokenizer
+from tests.unit.refusals import refused
+from trimtab.errors import ConfigError, TemplateError
+from trimtab.templates import TextEncoder
+from trimtab.verbalizers import Verbalizer
+
+ENCODER = TextEncoder(tiny_tokenizer())
+
+
+def ids(*words: str) -> list[int]:
+    return ENCODER.tokenizer.convert_tokens_to_ids(list(words))
+
+
+def test_one_word_or_several_per_class_in_the_given_order() -> None:
+    v = Verbalizer.of({"b": ["good", "great"], "a": "bad"})
+    assert (v.classes, v.words) == (("b", "a"), (("good", "great"), ("bad",)))
+    assert v.encode(ENCODER, spaced=True) == [ids("good", "great"), ids("bad")]
+
+
+@pytest.mark.parametrize("words", [{}, {"a": "good"}])
+def test_fewer_than_two_classes_are_refused(words: dict[str, str]) -> None:
+    with refused(ConfigError, f"at least two classes are needed, got {list(words)}", where="task.label_words"):
+        Verbalizer.of(words)
+
+
+@pytest.mark.parametrize("words", [[], "", " ", ["good", ""]])
+def test_a_class_without_words_is_refused(words: list[str] | str) -> None:
+    with refused(ConfigError, "a class needs at least one label word", where="task.label_words.b"):
+        Verbalizer.of({"a": "yes", "b": words})
+
+
+def test_a_word_of_two_classes_is_refused() -> None:
+    with refused(ConfigError, "the word 'good' stands for both 'a' and 'b'", where="task.label_words.b"):
+        Verbalizer.of({"a": ["yes", "good"], "b": "good"})
+
+
+@pytest.mark.parametrize("word", ["goodx", "good bad", "good!", "[MASK]"])
+def test_a_word_of_several_pieces_is_refused_and_they_are_shown(word: str) -> None:
+    pieces = ENCODER.tokens(ENCODER.encode(word).ids)
+    what = f"the label word {word!r} must be one piece of this tokenizer, got {len(pieces)} ({' '.join(pieces)})"
+    with refused(TemplateError, what, where="task.label_words.b", fix="more common word"):
+        Verbalizer.of({"a": "yes", "b": word}).encode(ENCODER, spaced=True)
+
+
+@pytest.mark.parametrize("word", ["中", "€", "é😀"])
+def test_a_word_that_the_tokenizer_cannot_produce_is_refused(word: str) -> None:
+    what = f"the tokenizer cannot produce the label word {word!r}; it becomes the unknown token"
+    with refused(TemplateError, what, where="task.label_words.b", fix="Choose another word"):
+        Verbalizer.of({"a": "yes", "b": word}).encode(ENCODER, spaced=True)
+
+
+def test_words_of_two_classes_that_the_tokenizer_confuses_are_refused() -> None:
+    what = "the label word 'GOOD' is the same token as a word of class 'a'"
+    with refused(TemplateError, what, where="task.label_words.b"):
+        Verbalizer.of({"a": "good", "b": "GOOD"}).encode(ENCODER, spaced=True)
+
+
+def test_a_word_of_no_pieces_is_refused() -> None:
+    with refused(TemplateError, "must be one piece of this tokenizer, got 0", where="task.label_words.b", fix="common"):
+        Verbalizer.of({"a": "yes", "b": "\u200b"}).encode(ENCODER, spaced=False)
+
+
+@pytest.mark.shared
+def test_byte_level_label_words_follow_the_space_before_the_answer(shared: Path) -> None:
+    folder = shared / "models/tokenizers/gpt2"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    from transformers import AutoTokenizer
+
+    encoder = TextEncoder(AutoTokenizer.from_pretrained(folder))
+    v = Verbalizer.of({"a": "good", "b": "bad"})
+    assert encoder.tokens([i for (i,) in v.encode(encoder, spaced=True)]) == ["Ġgood", "Ġbad"]
+    assert encoder.tokens([i for (i,) in v.encode(encoder, spaced=False)]) == ["good", "bad"]
