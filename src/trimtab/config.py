@@ -209,7 +209,8 @@ def _parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, 
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"an override is written key=value, got {text!r}.", where="command line")
-        parsed[key.strip()] = parse_yaml(value, key.strip())
+        is_template = key.strip().endswith(".template") and value[:1] not in "\"'"
+        parsed[key.strip()] = value if is_template else parse_yaml(value, key.strip())
     return parsed
 
 

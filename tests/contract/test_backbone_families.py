@@ -164,11 +164,13 @@ def check_bare_rows(backbone: Backbone) -> None:
     assert torch.equal(read(backbone, rows, None, side), expected)
     mixed = [*mixed_rows(backbone)[:4], *rows]
     torch.testing.assert_close(read(backbone, mixed, table, side)[4:], expected, **CLOSE)
-    for i, row in enumerate(rows):
+    with_slots = [replace(row, prompt=-1) for row in mixed_rows(backbone)[:2]]
+    found = [*expected, *read(backbone, [*mixed, *with_slots], table, side)[-2:]]
+    for row, hidden in zip([*rows, *with_slots], found, strict=True):
         ids = torch.tensor([row.encoded.ids])
         with torch.no_grad():
             alone = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
-        torch.testing.assert_close(alone[0, row.encoded.answer_at[0]], expected[i], **CLOSE)
+        torch.testing.assert_close(hidden, alone[0, row.encoded.answer_at[0]], **CLOSE)
 
 
 def check_cloze(backbone: Backbone) -> None:

@@ -64,20 +64,21 @@ def read_table(path: Path, name: str | None = None) -> Table:
         DataError: missing, unreadable, binary, malformed, empty, or of an unknown format.
     """
     shown = name or str(path)
-    if path.suffix not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise DataError(
             f"the format {path.suffix or '(none)'!r} is not supported.", where=shown, fix=f"Use {', '.join(FORMATS)}."
         )
     if not path.is_file():
         what = "this is a folder, not a file." if path.is_dir() else f"there is no such file (looked in {Path.cwd()})."
-        near = [p.name for p in path.parent.glob("*") if p.suffix in FORMATS] if path.parent.is_dir() else []
+        near = [p.name for p in path.parent.glob("*") if p.suffix.lower() in FORMATS] if path.parent.is_dir() else []
         close = suggest(path.name, near)
         raise DataError(what, where=shown, fix=close if close.startswith("Did") else None)
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         table = _read_parquet(path, shown)
     else:
         lines = _decoded_lines(path, shown)
-        table = _read_jsonl(lines, shown) if path.suffix == ".jsonl" else _read_csv(lines, shown, path.suffix)
+        table = _read_jsonl(lines, shown) if suffix == ".jsonl" else _read_csv(lines, shown, suffix)
     if not table.rows:
         raise DataError("the table has no rows.", where=shown)
     return table

@@ -1,0 +1,234 @@
+"""The command line end to end, on a tiny model in a temporary folder, as a user types it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import toy_rows, toy_task
+from trimtab.cli import main
+from trimtab.documents import dump_yaml
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Trimtab = Callable[..., Outcome]
+
+
+@pytest.fixture
+def trimtab(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trimtab:
+    """Run a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A recipe that learns the toy in a second."""
+    content = {
+        "backbone": {"model": str(tiny_folder), "dtype": "float32"},
+        "task": toy_task(tmp_path, n=16),
+        "prompt": {"kind": "prompt_tuning", "length": 4},
+        "training": {"max_steps": 60, "min_steps": 60, "evaluations": 4, "learning_rate": 0.05},
+    }
+    path = tmp_path / "toy.yaml"
+    path.write_text(dump_yaml(content))
+    return path
+
+
+def test_run_learns_and_ends_with_one_json_object(trimtab: Trimtab, recipe: Path) -> None:
+    done = trimtab("run", recipe, "--json")
+    assert done.code == 0
+    record = done.json
+    assert {"run", "task", "prompt", "backbone", "parameters", "metrics", "seconds", "seconds_per_step"} <= set(record)
+    assert record["parameters"] == {"trained": 4 * 32, "kept": 4 * 32}
+    assert record["metrics"]["test"]["accuracy"] > 0.8 > record["baselines"]["majority"]
+    assert "step" in done.err
+
+
+def test_a_finished_run_is_not_repeated_unless_asked(trimtab: Trimtab, recipe: Path) -> None:
+    first = trimtab("run", recipe, "--json", "-q").json
+    prompt = Path(first["run"]) / "prompt.safetensors"
+    written = prompt.stat().st_mtime_ns
+    second = trimtab("run", recipe, "--json", "-q").json
+    assert second["reused"]
+    assert not first["reused"]
+    assert prompt.stat().st_mtime_ns == written
+    again = trimtab("run", recipe, "--json", "-q", "--again").json
+    assert prompt.stat().st_mtime_ns > written
+    assert again["metrics"] == first["metrics"], "the same seeds on the same machine give the same numbers"
+
+
+def test_a_copied_bundle_gives_the_predictions_of_the_run(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    folder = Path(trimtab("run", recipe, "--json", "-q").json["run"])
+    bundle = tmp_path / "elsewhere"
+    bundle.mkdir()
+    for name in ("bundle.json", "prompt.safetensors"):
+        (bundle / name).write_bytes((folder / name).read_bytes())
+    done = trimtab("predict", bundle, "--input", tmp_path / "test.jsonl", "-o", "out.jsonl")
+    assert done.code == 0
+    predicted = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    recorded = [json.loads(line) for line in (folder / "predictions.test.jsonl").read_text().splitlines()]
+    assert [(p["id"], p["label"], p["scores"]) for p in predicted] == [
+        (r["id"], r["label"], r["scores"]) for r in recorded
+    ]
+
+
+def test_evaluate_gives_the_recorded_score_from_another_folder(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = recipe.read_text().replace(f"{tmp_path}/", "")
+    recipe.write_text(text)
+    record = trimtab("run", recipe.name, "--json", "-q").json
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    for split in ("dev", "test"):
+        found = trimtab("evaluate", tmp_path / record["run"], "--split", split, "--json")
+        assert found.json["metrics"]["accuracy"] == record["metrics"][split]["accuracy"]
+    assert "gold" in trimtab("evaluate", tmp_path / record["run"]).out
+
+
+def test_evaluate_refuses_data_that_changed(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    record = trimtab("run", recipe, "--json", "-q").json
+    lines = (tmp_path / "test.jsonl").read_text().splitlines()
+    (tmp_path / "test.jsonl").write_text("\n".join(lines[:-1]))
+    refused = trimtab("evaluate", record["run"])
+    assert refused.code == 2
+    assert "data has changed" in refused.err
+
+
+def test_predict_reads_plain_lines_and_json_from_standard_input(
+    trimtab: Trimtab, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trimtab("run", recipe, "--json", "-q").json["run"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat good\n\nthe film bad\n"))
+    plain = [json.loads(line) for line in trimtab("predict", run, "--input", "-").out.splitlines()]
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"id": "a", "text": "the cat good"}\n{"text": "the film bad"}\n'))
+    from_json = [json.loads(line) for line in trimtab("predict", run, "--input", "-").out.splitlines()]
+    assert [p["id"] for p in plain] == ["1", "2"]
+    assert [p["id"] for p in from_json] == ["a", "2"]
+    assert [p["scores"] for p in plain] == [p["scores"] for p in from_json]
+    assert all(abs(sum(p["scores"].values()) - 1) < 1e-5 for p in plain)
+
+
+def test_predict_names_the_line_that_lacks_a_field(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    run = trimtab("run", recipe, "--json", "-q").json["run"]
+    (tmp_path / "in.jsonl").write_text('{"text": "the cat good"}\n{"txt": "the film"}\n')
+    refused = trimtab("predict", run, "--input", "in.jsonl", "--output", "out.jsonl")
+    assert refused.code == 2
+    assert "in.jsonl:2" in refused.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prompt.lenght=3", "prompt.lenght: there is no such key. Did you mean 'length'?"),
+        ("task.train=nowhere.jsonl", "nowhere.jsonl: there is no such file"),
+        ("task.label=lable", "there is no column 'lable'. Did you mean 'label'?"),
+        ("task.template={prompt} {txt} {answer}", "{txt}, the data has no such column. Did you mean 'text'?"),
+        ("task.label_words={positive: yes}", "at least two classes are needed"),
+        ("task.label_words={positive: yes, negative: zebra}", "task.label_words.negative: the label word 'zebra'"),
+        ("task.template={prompt:3} {text} {answer}", "the slots sum to 3, prompt.length is 4"),
+        ("backbone.model=./nowhere", "there is no folder './nowhere'"),
+        ("task.max_length=6", "needs at least"),
+    ],
+)
+def test_a_mistake_is_one_paragraph_exit_2_and_nothing_written(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    refused = trimtab("run", recipe, override)
+    assert refused.code == 2
+    assert message in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_diverged_run_says_so_and_keeps_its_last_good_state(trimtab: Trimtab, recipe: Path) -> None:
+    stopped = trimtab(
+        "run", recipe, "training.learning_rate=1e30", "training.warmup=0", "training.clip=0", "--json", "-q"
+    )
+    assert stopped.code == 2
+    assert "not finite" in stopped.err
+    record = json.loads(stopped.out)
+    assert record["status"] == "diverged"
+    assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 0
+
+
+def test_the_listing_verbs_answer(trimtab: Trimtab, recipe: Path) -> None:
+    assert trimtab("ls").out.startswith("no runs")
+    trimtab("run", recipe, "-q")
+    assert "done" in trimtab("ls").out
+    for what in ("tasks", "prompts", "readouts", "regularizers", "backbones"):
+        assert trimtab("ls", what, "--json").json, what
+    assert trimtab("ls", "promts").code == 2
+    assert "is valid" in trimtab("validate", recipe).out
+    shown = trimtab("show", recipe, "-n", 1)
+    assert "<P4>" in shown.out
+    assert "<answer: yes>" in shown.out
+    assert trimtab("show", recipe, "-n", 3, "--json").json[2]["slots"] == [1, 2, 3, 4]
+
+
+def test_a_dropped_option_is_named(trimtab: Trimtab, recipe: Path) -> None:
+    text = recipe.read_text().replace("kind: prompt_tuning", "kind: residual\n  bottleneck: 8")
+    recipe.write_text(text)
+    done = trimtab("validate", recipe, "prompt.kind=prompt_tuning")
+    assert done.code == 0
+    assert "prompt.bottleneck" in done.err
+
+
+def test_init_run_predict_on_a_new_table(trimtab: Trimtab, tmp_path: Path, tiny_folder: Path) -> None:
+    rows = toy_rows(60, 5)
+    lines = ["message,mood", *(f'"{r["text"]}",{r["label"]}' for r in rows)]
+    (tmp_path / "mail.csv").write_text("\n".join(lines) + "\n")
+    made = trimtab("init", "mail.csv", "--label", "mood", "-o", "mail.yaml", "--backbone", tiny_folder)
+    assert made.code == 0, made.err
+    assert trimtab("init", "mail.csv", "--label", "mood", "-o", "mail.yaml", "--backbone", tiny_folder).code == 2
+    done = trimtab("run", "mail.yaml", "training.max_steps=60", "training.learning_rate=0.05", "-q", "--json")
+    assert done.code == 0, done.err
+    predicted = trimtab("predict", done.json["run"], "--input", "mail.csv")
+    assert len(predicted.out.splitlines()) == 60
+
+
+def test_debug_shows_the_traceback_and_a_defect_exits_1(
+    trimtab: Trimtab, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("wires crossed")
+
+    monkeypatch.setattr("trimtab.api.validate", broken)
+    failed = trimtab("validate", recipe)
+    assert failed.code == 1
+    assert "wires crossed" in failed.err
+    with pytest.raises(RuntimeError):
+        main(["validate", str(recipe), "--debug"])
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, trimtab.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
