@@ -118,7 +118,7 @@ class TrainStep:
 
     Attributes:
         batch: the rows.
-        embeds: what the clean pass fed the backbone, prompt placed, detached.
+        embeds: the text embeddings; slots hold a filler until the prompt is placed.
         scores: clean class scores, detached.
         embedding_rms: root mean square of the backbone's embedding table.
         rescore: scores of the same rows from other embeddings, differentiable down to the prompt table. Called with the

@@ -230,5 +230,6 @@ def test_debug_shows_the_traceback_and_a_defect_exits_1(
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys, trimtab.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    call = "import sys, trimtab.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code = call + "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

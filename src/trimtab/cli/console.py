@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,12 +55,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 def say(message: str) -> None:
     """A line of result text; brackets in it are no markup."""
     out.print(_escaped(message), soft_wrap=True)
-
-
-def score(metrics: Mapping[str, Any] | None, split: str) -> str:
-    """`0.912` or a dash."""
-    value = (metrics or {}).get(split, {}).get("accuracy")
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _shown(value: Any) -> str:

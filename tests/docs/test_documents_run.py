@@ -1,0 +1,78 @@
+"""What the documents show works: code blocks run, verbs exist, every recipe is valid."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHARED
+from trimtab import api
+from trimtab.cli import app
+from trimtab.config import resolve
+from trimtab.documents import parse_yaml
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+DOCTESTED = ("errors", "metrics", "batching", "seeding", "verbalizers", "training.optimization", "__init__")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of one language in all documents."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [block for path in DOCUMENTS for block in pattern.findall(path.read_text())]
+
+
+def test_the_counts_of_what_is_checked() -> None:
+    assert len(blocks("python")) >= 1
+    assert len(blocks("yaml")) >= 1
+    assert len(blocks("sh")) >= 3
+    assert len(RECIPES) >= 3
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_run(block: str) -> None:
+    exec(compile(block, "document", "exec"), {})
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_blocks_are_valid_recipes(block: str) -> None:
+    assert resolve(parse_yaml(block, "document")).config
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_shell_blocks_name_real_verbs_and_targets(block: str) -> None:
+    verbs = {c.name for c in app.registered_commands}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "make":
+            assert words[1] in targets, line
+        elif words:
+            assert words[0].endswith("trimtab"), line
+            assert words[1] in verbs, line
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_recipe_is_valid_and_begins_with_its_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    relative = path.relative_to(ROOT)
+    assert f"trimtab run {relative}" in path.read_text().split("\n", 1)[0]
+    if "data:" in path.read_text() and not SHARED.is_dir():
+        pytest.skip("needs the data folder beside the repository")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(os.environ, "TRIMTAB_DATA", str(SHARED / "data"))
+    assert api.validate(path).truncated == {"train": 0, "dev": 0, "test": 0}
+
+
+@pytest.mark.parametrize("name", DOCTESTED)
+def test_examples_in_docstrings_give_their_output(name: str) -> None:
+    module = importlib.import_module("trimtab" if name == "__init__" else f"trimtab.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
