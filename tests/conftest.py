@@ -32,7 +32,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(f"network access in a test: {address}")
         connect(self, address)
 
+    def unresolved(host: object, *arguments: object, **options: object) -> None:
+        raise OSError(f"network access in a test: {host}")
+
     monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,7 @@ def _check_pack(pack: Sequence[Prepared]) -> None:
     def shared(p: Prepared) -> Any:
         raw = p.config.as_dict()
         raw.pop("seeds")
-        raw["prompt"].pop("initializer")
+        raw["prompt"].pop("initializer", None)
         for key in ("learning_rate", "learning_rates", "weight_decay"):
             raw["training"].pop(key)
         for spec in raw["regularizers"]:
