@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,19 +25,20 @@ SHARED = Path(os.environ.get("TRIMTAB_SHARED", Path(__file__).parents[2] / "shar
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sockets outside loopback raise."""
-    connect = socket.socket.connect
+    connect, resolve, loopback = socket.socket.connect, socket.getaddrinfo, ("127.0.0.1", "::1", "localhost")
 
     def guarded(self: socket.socket, address: object) -> None:
-        host = address[0] if isinstance(address, tuple) else "local"
-        if host not in ("127.0.0.1", "::1", "localhost", "local"):
+        if isinstance(address, tuple) and address[0] not in loopback:
             raise OSError(f"network access in a test: {address}")
         connect(self, address)
 
-    def unresolved(host: object, *arguments: object, **options: object) -> None:
-        raise OSError(f"network access in a test: {host}")
+    def resolved(host: object, *arguments: Any, **options: Any) -> Any:
+        if host not in loopback:
+            raise OSError(f"network access in a test: {host}")
+        return resolve(host, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
 
 
 @pytest.fixture(scope="session")
