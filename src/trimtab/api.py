@@ -112,7 +112,7 @@ def predict(
 
     Args:
         run_or_bundle: a folder, or a run id under `runs_dir`.
-        inputs: examples, mappings field -> text (with an optional `id`), or plain texts where the template has one field.
+        inputs: examples, mappings field -> text (with an optional `id`), or plain texts if the template has one field.
 
     Returns:
         One prediction per input, in order.

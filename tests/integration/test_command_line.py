@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from tests.tiny import toy_rows, toy_task
 from trimtab.cli import main
 from trimtab.documents import dump_yaml
+from trimtab.storage import RunFolder
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,34 @@ def test_a_diverged_run_says_so_and_keeps_its_last_good_state(trimtab: Trimtab, 
     record = json.loads(stopped.out)
     assert record["status"] == "diverged"
     assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 0
+
+
+def test_a_full_disk_after_training_does_not_lose_the_prompt(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: str, target: Path) -> None:
+        if "runs" in target.parts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    begin = RunFolder.begin
+
+    def then_full(self: RunFolder, config: Any, record: Any) -> None:
+        begin(self, config, record)
+        monkeypatch.setattr(os, "replace", full)
+
+    monkeypatch.setattr(RunFolder, "begin", then_full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+    (tmp_path / "spare").mkdir()
+    failed = trimtab("run", recipe, "-q")
+    assert failed.code == 2
+    assert "no space left on the disk" in failed.err
+    bundle = next((tmp_path / "spare").iterdir())
+    assert str(bundle) in failed.err
+    monkeypatch.setattr(os, "replace", replace)
+    assert trimtab("predict", bundle, "--input", "test.jsonl").code == 0
 
 
 def test_the_listing_verbs_answer(trimtab: Trimtab, recipe: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import RunConfig
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
 from trimtab.metrics import majority_baseline
 from trimtab.model import PromptedModel
@@ -189,7 +190,11 @@ def _check_pack(pack: Sequence[Prepared]) -> None:
 def run_pack(
     pack: Sequence[Prepared], runs_dir: Path, *, again: bool = False, report: Report | None = None
 ) -> list[dict[str, Any]]:
-    """Train what is not finished yet, write run folders, return the records (run.json) in the order given."""
+    """Train what is not finished yet, write run folders, return the records (run.json) in the order given.
+
+    Raises:
+        TrimtabError: a run folder could not be written; the trained prompt was saved elsewhere, the message says where.
+    """
     _check_pack(pack)
     folders = [RunFolder(runs_dir / p.id) for p in pack]
     todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
@@ -197,8 +202,14 @@ def run_pack(
         folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
     if todo:
         bare = _bare_accuracy(pack[todo[0]])
+        failed: list[TrimtabError] = []
         for i, trained in zip(todo, train_pack([pack[i] for i in todo], report), strict=True):
-            _write(folders[i], trained, bare)
+            try:
+                _write(folders[i], trained, bare)
+            except TrimtabError as error:
+                failed.append(_rescue(trained, error))
+        if failed:
+            raise failed[0]
     return [{"run": str(f.path), **f.record} for f in folders]
 
 
@@ -261,6 +272,16 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         "seconds_per_step": round(trained.seconds_per_step, 6),
     }
     folder.finish(record, member.status)
+
+
+def _rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
+    """The run folder could not be written (a full disk, say): keep the trained prompt among the temporary files."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{trained.prepared.id}-"))
+        write_bundle(folder, make_bundle(trained))
+    except (TrimtabError, OSError):
+        return error
+    return TrimtabError(error.what, where=error.where, fix=f"The trained prompt is safe in the bundle {folder}.")
 
 
 def make_bundle(trained: Trained) -> Bundle:
