@@ -86,7 +86,7 @@ def test_white_space_inside_braces_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("source", "spaced"),
     [("{prompt}{text} {answer}", True), ("{prompt}{text}\n{answer}", True), ("{prompt}{text}{answer}", False),
-     ("{prompt}{text}: ({answer})", False), ("{answer}{prompt}{text}", False), ("{text} {prompt}{answer}", False)],
+     ("{prompt}{text} is ({answer})", False), ("{answer}{prompt}{text}", False), ("{text} {prompt}{answer}", False)],
 )  # fmt: skip
 def test_answer_is_spaced_where_white_space_stands_right_before_it(source: str, spaced: bool) -> None:
     assert Template.parse(source, 2).answer_is_spaced is spaced

@@ -27,7 +27,7 @@ class Table:
 
     Splits that have no file are drawn from the training rows, class by class and with `split_seed`, so they stay the
     same under every training seed: `test_fraction` for test, `dev_fraction` (but at least 50 rows where a third of the
-    rows allows it) for dev.
+    rows allows it) for dev. In the few-shot setting a missing dev is drawn beside the `shots` from the same rows.
 
     Args:
         label_words: class -> label word or words; the classes of the task, in their order.
@@ -94,10 +94,13 @@ class Table:
         splits.setdefault("train", [])
         if "test" not in splits:
             splits["train"], splits["test"] = self._draw(splits["train"], self.test_fraction, 0, "test")
-        if "dev" not in splits:
+        if "dev" not in splits and not (self.shots and self.dev_shots):
             splits["train"], splits["dev"] = self._draw(splits["train"], self.dev_fraction, _MIN_DEV, "dev")
         if self.shots:
-            splits["train"] = self._few(splits["train"], self.shots, subset_seed, "train")
+            pool = splits["train"]
+            splits["train"] = self._few(pool, self.shots, subset_seed, "train")
+            taken = {e.id for e in splits["train"]}
+            splits.setdefault("dev", [e for e in pool if e.id not in taken])
         if self.dev_shots:
             splits["dev"] = self._few(splits["dev"], self.dev_shots, subset_seed, "dev")
         self._check(splits)

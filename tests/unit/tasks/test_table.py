@@ -361,3 +361,18 @@ def test_bundled_tasks_load_and_no_text_stands_in_two_splits(preset: str) -> Non
     assert len(texts) == len(set(texts))
     assert all(set(labels(task, s)) == set(task.verbalizer.classes) for s in SPLITS)
     Template.parse(task.template, 5).check_fields(task.columns)
+
+
+def test_a_missing_few_shot_dev_is_drawn_beside_the_shots(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "text": f"row {i}", "label": ("a", "b")[i % 2]} for i in range(20)]
+    for name in ("train", "test"):
+        named = [{**r, "id": f"{name}{r['id']}"} for r in rows]
+        write_jsonl(tmp_path / f"{name}.jsonl", named)
+    files = {s: str(tmp_path / f"{s}.jsonl") for s in ("train", "test")}
+    task = tasks.build(
+        tasks.resolve({"kind": "table", **files, "label_words": {"a": "yes", "b": "no"}, "shots": 4}, "task")
+    ).load(3, Places())
+    assert [len(task.splits[s]) for s in ("train", "dev", "test")] == [8, 8, 20]
+    ids = [e.id for s in ("train", "dev") for e in task.splits[s]]
+    assert len(set(ids)) == 16
+    assert all(i.startswith("train") for i in ids)

@@ -26,8 +26,9 @@ from trimtab.predictor import load
 from trimtab.readouts import cloze
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors
-from trimtab.training import runs
-from trimtab.training.runs import Prepared, build_encoder, prepare, prompt_context, run_pack, train_pack
+from trimtab.training import loop, runs
+from trimtab.training.runs import Prepared, build_encoder, prepare, prompt_context, render_task, run_pack, train_pack
+from trimtab.verbalizers import Verbalizer
 
 TRAINING = {"learning_rate": 0.01, "max_steps": 6, "batch_size": 8, "evaluations": 6}
 
@@ -108,6 +109,22 @@ def test_wrong_input_is_refused_before_anything_is_written(
     with refused(kind, what, where=where.replace("{folder}", str(tmp_path)), fix=fix):
         prepared(tmp_path, backbone, *overrides)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_label_words_are_checked_without_loading_a_model(tmp_path: Path, backbone: Backbone) -> None:
+    task = prepared(tmp_path, backbone).task
+    wrong = replace(task, verbalizer=Verbalizer.of({"positive": "zebra", "negative": "no"}))
+    with refused(TemplateError, "must be one piece", where="task.label_words.positive", fix="common"):
+        render_task(wrong, 3, backbone.encoder, 64)
+
+
+def test_shots_are_drawn_with_the_subset_seed(tmp_path: Path, backbone: Backbone) -> None:
+    def drawn(*overrides: str) -> list[str]:
+        return [e.id for e in prepared(tmp_path, backbone, "task.shots=3", *overrides).task.splits["train"]]
+
+    base = drawn("seed=1")
+    assert drawn("seed=2", "seeds.subset=1") == base
+    assert drawn("seed=1", "seeds.subset=2") != base
 
 
 def test_an_example_with_empty_text_is_refused_with_its_line(tmp_path: Path, backbone: Backbone) -> None:
@@ -366,6 +383,27 @@ def test_the_state_before_divergence_is_that_of_a_run_that_stopped_there(
     stopped = train_pack([long])[0]
     assert np.array_equal(stopped.prompt, good.prompt)
     assert stopped.member.best_step == good.member.best_step
+
+
+def test_the_prompt_kept_is_that_of_the_best_evaluation_not_the_last(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = ["training.schedule=constant", "training.warmup=0"]
+    accuracies = iter([0.1, 0.2, 0.9, 0.3, 0.9, 0.3, 0.1])
+    measure = loop.dev_metrics
+
+    def staged(*args: Any) -> dict[str, float]:
+        return {**measure(*args), "accuracy": next(accuracies), "loss": 1.0}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "dev_metrics", staged)
+        best = train_pack([prepared(tmp_path, backbone, *constant)])[0]
+    assert (best.member.best_step, best.member.step) == (2, 6)
+    accuracies = iter([0.1, 0.2, 0.9])
+    monkeypatch.setattr(loop, "dev_metrics", staged)
+    short = train_pack([prepared(tmp_path, backbone, *constant, "training.max_steps=2", "training.evaluations=2")])[0]
+    assert np.array_equal(best.prompt, short.prompt)
+    assert not np.array_equal(best.prompt, np.zeros_like(best.prompt))
 
 
 def test_one_diverging_run_does_not_stop_its_pack(
