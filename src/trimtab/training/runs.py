@@ -330,10 +330,9 @@ def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
 
 
 def _majority_accuracy(p: Prepared) -> float:
-    """Test accuracy of always answering the most frequent training class."""
+    """Test accuracy of the best constant answer."""
     index = p.task.verbalizer.classes.index
-    train, gold = ([index(str(e.label)) for e in p.task.splits[s]] for s in ("train", "test"))
-    return majority_baseline(train, gold)
+    return majority_baseline([index(str(e.label)) for e in p.task.splits["test"]])
 
 
 def _bare_accuracy(p: Prepared) -> float:
