@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -122,7 +123,7 @@ class TestRealisticTables:
     def test_tickets_read_subject_and_body_and_ignore_the_rest(self) -> None:
         draft = draft_recipe(write("tickets.csv", tickets()), "category", output=Path("my tickets.yaml"))
         task = parsed(draft)["task"]
-        assert task["template"] == "{prompt} {subject}. {body} {answer}."
+        assert task["template"] == "{prompt} {answer}: {subject}. {body}"
         assert (task["path"], task["name"], task["label"], task["id_column"]) == (
             "tickets.csv",
             "tickets",
@@ -159,9 +160,22 @@ class TestRealisticTables:
 
     def test_why_each_label_word_was_chosen_stands_beside_it(self) -> None:
         recipe = draft_recipe(write("tickets.csv", tickets()), "category").recipe
-        assert '"billing": "bill"        # from its name' in recipe
-        assert '"late_delivery": "late"  # part of its name' in recipe
-        assert '"praise": "good"         # usual word for praise' in recipe
+        lines = {line.split(":")[0].strip(' "'): line for line in recipe.splitlines() if "[" in line}
+        assert lines["billing"].endswith("# from its name")
+        assert lines["late_delivery"].endswith("# part of its name")
+        assert lines["praise"].endswith("# usual word for praise")
+        assert [line.split("[")[1].split(",")[0] for line in lines.values()] == ['"bill"', '"late"', '"good"']
+
+    def test_only_training_rows_have_a_say_in_typical_words(self) -> None:
+        rows = [{**row, "split": ("train", "train", "dev", "test")[i // 3 % 4]} for i, row in enumerate(tickets(96))]
+        for row in rows:
+            if row["split"] != "train" and row["category"] == "billing":
+                row["body"] += " water"
+        words = words_of(draft_recipe(write("tickets.csv", rows), "category"))
+        assert "water" not in words["billing"]
+        for row in rows:
+            row["split"] = "train" if row["split"] == "dev" else "dev" if row["split"] == "train" else "test"
+        assert "water" in words_of(draft_recipe(write("tickets.csv", rows), "category"))["billing"]
 
     def test_stars_get_words_from_bad_to_good_in_their_order(self) -> None:
         draft = draft_recipe(write("reviews.csv", labelled([1, 5, 3, 2, 4] * 6)), "label")
@@ -183,7 +197,7 @@ class TestRealisticTables:
         rows = labelled([11, 12] * 10, lambda i: f"we talk about {topics[i % 2]} number {i}")
         draft = draft_recipe(write("topics.csv", rows), "label")
         assert words_of(draft) == {"11": "music", "12": "football"}
-        assert "typical: in 10 of 10 of its rows" in draft.recipe
+        assert re.search(r"typical: in (\d+) of \1 of its rows", draft.recipe)
 
     @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ";"), ("a.tsv", "\t"), ("a.jsonl", "")])
     def test_other_formats_give_the_same_recipe(self, name: str, delimiter: str) -> None:
@@ -233,9 +247,9 @@ class TestRealisticTables:
 class TestColumns:
     def test_given_text_columns_are_used_in_their_order(self) -> None:
         draft = draft_recipe(write("t.csv", tickets()), "category", ["subject", "body", "subject"])
-        assert parsed(draft)["task"]["template"] == "{prompt} {subject}. {body} {answer}."
+        assert parsed(draft)["task"]["template"] == "{prompt} {answer}: {subject}. {body}"
         draft = draft_recipe(write("t.csv", tickets()), "category", ["priority", "body"])
-        assert parsed(draft)["task"]["template"] == "{prompt} {priority}. {body} {answer}."
+        assert parsed(draft)["task"]["template"] == "{prompt} {answer}: {priority}. {body}"
         assert not noted(draft, "columns not read")
 
     @pytest.mark.parametrize("name", ["prompt", "answer", "sep", "prompt:3", "field:x", "field"])
@@ -255,7 +269,7 @@ class TestColumns:
     def test_single_words_are_read_where_there_is_no_running_text(self) -> None:
         names = ["anna", "berta", "clara", "dora", "karl", "otto", "paul", "rolf"] * 3
         rows = [{"n": i, "word": w, "who": "f" if w[-1] == "a" else "m"} for i, w in enumerate(names)]
-        assert parsed(draft_recipe(write("t.csv", rows), "who"))["task"]["template"] == "{prompt} {word} {answer}."
+        assert parsed(draft_recipe(write("t.csv", rows), "who"))["task"]["template"] == "{prompt} {answer}: {word}"
 
     def test_text_without_spaces_between_words_is_text(self) -> None:
         rows = labelled(["yes", "no"] * 6, lambda i: "这个灯很好我很喜欢" + "很" * i)
@@ -273,7 +287,7 @@ class TestColumns:
             for i, r in enumerate(tickets())
         ]
         draft = draft_recipe(write("t.jsonl", rows), "category")
-        assert parsed(draft)["task"]["template"] == "{prompt} {subject}. {body} {answer}."
+        assert parsed(draft)["task"]["template"] == "{prompt} {answer}: {subject}. {body}"
         for reason in (
             "'url' (ids, addresses or links)",
             "'amount' (numbers)",

@@ -14,7 +14,7 @@ from typing import Any
 from trimtab.backbones.loading import load_encoder
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
-from trimtab.drafting.label_words import Choice, choose_words, looks_like_rating
+from trimtab.drafting.label_words import choose_words, is_scale, looks_like_rating
 from trimtab.drafting.survey import Survey
 from trimtab.drafting.writing import write_recipe
 from trimtab.errors import DataError, TemplateError
@@ -24,7 +24,8 @@ from trimtab.tasks.reading import Places, read_table, resolve_path
 from trimtab.templates import Template, TextEncoder
 from trimtab.training.runs import render_task
 
-TEMPLATE = "{{prompt}} {fields} {{answer}}."
+TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
+SCALE_TEMPLATE = "{{prompt}} {fields} {{answer}}."
 FIELD_BORDER = ". "
 PROMPT_LENGTH = 10
 SEED = 13
@@ -75,11 +76,12 @@ def draft_recipe(
     columns = survey.given_texts(text) if text else survey.guess_texts(split)
     survey.check_texts(columns)
     encoder, positions = load_encoder(backbone)
-    words = choose_words(survey.texts_by_class(columns), encoder, label)
+    options = _task(path, survey, columns, split)
+    words = choose_words(_training_texts(options, columns, places), encoder, label)
     data = {
         "seed": SEED,
         "backbone": {"model": backbone},
-        "task": _task(path, survey, columns, split, words),
+        "task": options | {"label_words": {name: words[name].words for name in survey.classes}},
         "prompt": {"kind": prompt, "length": PROMPT_LENGTH},
         "training": training_options(len(survey.labels), survey.note_classes()),
     }
@@ -91,18 +93,26 @@ def draft_recipe(
     return Draft(recipe, tuple(notes))
 
 
-def _task(
-    path: Path, survey: Survey, columns: Sequence[str], split: str | None, words: Mapping[str, Choice]
-) -> dict[str, Any]:
-    """The task section as plain data."""
+def _training_texts(options: Mapping[str, Any], columns: Sequence[str], places: Places) -> dict[str, list[str]]:
+    """Class -> the texts of its training rows, columns joined: dev and test have no say in the label words."""
+    task: Task = tasks.build(tasks.resolve(options, "task")).load(0, places)
+    texts: dict[str, list[str]] = {name: [] for name in task.verbalizer.classes}
+    for example in task.splits["train"]:
+        texts[str(example.label)].append(" ".join(example.fields[c] for c in columns))
+    return texts
+
+
+def _task(path: Path, survey: Survey, columns: Sequence[str], split: str | None) -> dict[str, Any]:
+    """The task section as plain data; each class is its own label word until words are chosen."""
     task: dict[str, Any] = {"kind": "table", "name": path.stem, "path": path.as_posix(), "label": survey.label}
     if split is not None:
         task["split_column"] = split
     if (identity := survey.id_column()) is not None:
         task["id_column"] = identity
     fields = FIELD_BORDER.join(_field(column, survey.shown) for column in columns)
-    task["template"] = TEMPLATE.format(fields=fields)
-    task["label_words"] = {label: choice.word for label, choice in words.items()}
+    template = SCALE_TEMPLATE if is_scale(survey.classes, survey.label) else TOPIC_TEMPLATE
+    task["template"] = template.format(fields=fields)
+    task["label_words"] = {name: name for name in survey.classes}
     given = survey.splits_of(split)
     fractions = {"test": 0.2, "dev": 0.1}
     task |= {f"{s}_fraction": share for s, share in fractions.items() if s not in given}

@@ -1,9 +1,10 @@
-"""Label words for a table that nobody has written a recipe for: per class one word that the tokenizer has whole.
+"""Label words for a table that nobody has written a recipe for: per class a few words that the tokenizer has whole.
 
-In this order: the class's name; a part or the stem of it; the usual word for it, such as `thing` for ENTY; the word
+The first word of a class, in this order: the class's name; a part or the stem of it; the usual word for it, such as `thing` for ENTY; the word
 most typical of the class's rows; the name whatever it is; any word. Words are never shared between classes. Where the
 names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded
-as one, so that its words fit each other.
+as one, so that its words fit each other. After it, unless the names form a scale, stand the words most typical of the
+class's training rows: for topics, the mean over a few words beats one word of a small model (figures in docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from trimtab.errors import DataError
@@ -29,6 +30,7 @@ _STARS = re.compile(r"([1-5])(?:\.0)?(?:\s*(?:stars?|★|/\s*5))?", re.IGNORECAS
 _MOST_ROWS = 4000
 _PRIOR_ROWS = 10.0
 _LEAST_Z = 1.0
+_MORE_WORDS = 4
 
 _STOP_TEXT = """
 a about after again all also although always am an and any are as at away be because been before being both but by
@@ -46,10 +48,16 @@ STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 @dataclass(frozen=True)
 class Choice:
-    """A label word, and why it was chosen."""
+    """The first label word of a class, why it was chosen, and the typical words after it."""
 
     word: str
     reason: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str | list[str]:
+        """As a recipe has them."""
+        return [self.word, *self.more] if self.more else self.word
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,10 @@ _USUAL = {
 
 
 def choose_words(texts: Mapping[str, Sequence[str]], encoder: TextEncoder, column: str) -> dict[str, Choice]:
-    """One word per class, each a single piece of the tokenizer and no two the same piece.
+    """Words for every class, each a single piece of the tokenizer and no two the same piece.
 
     Args:
-        texts: class -> the texts of its rows.
+        texts: class -> the texts of its training rows.
         encoder: the backbone's tokenizer.
         column: name of the label column; numbers in a column called `rating` are read as stars.
 
@@ -141,6 +149,8 @@ def choose_words(texts: Mapping[str, Sequence[str]], encoder: TextEncoder, colum
         step(state)
     _take_typical(state, texts)
     _take_anything(state)
+    if not is_scale(list(texts), column):
+        _add_typical(state, texts)
     return {label: state.chosen[label] for label in texts}
 
 
@@ -163,11 +173,16 @@ class _Words:
         ids = self.encoder.encode(f" {word}").ids if word.strip() == word and word else []
         return ids[0] if len(ids) == 1 and ids[0] != self.encoder.unk_id else None
 
+    def free_piece(self, word: str) -> int | None:
+        """The same; None also where another word has it."""
+        piece = self.piece(word)
+        return None if piece in self.taken else piece
+
     def take(self, label: str, words: Iterable[str], reason: str) -> bool:
         """Give `label` the first word that is whole and free."""
         for word in words:
-            piece = self.piece(word)
-            if piece is not None and piece not in self.taken:
+            piece = self.free_piece(word)
+            if piece is not None:
                 self.chosen[label] = Choice(word, reason)
                 self.taken[piece] = label
                 return True
@@ -181,6 +196,15 @@ class _Words:
 def _parts(label: str) -> list[str]:
     """The words of a class name: `lateDelivery`, `late_delivery` -> late, delivery."""
     return [w.lower() for w in _WORD.findall(_CAMEL.sub(" ", label).replace("_", " "))]
+
+
+def is_scale(labels: Sequence[str], column: str) -> bool:
+    """Whether class names together form a well-known scale: yes/no, positive/negative, stars, ...
+
+    >>> is_scale(["negative", "positive"], "label"), is_scale(["sports", "politics"], "label")
+    (True, False)
+    """
+    return next(_scale_wordings(labels, column), None) is not None
 
 
 def _take_names(state: _Words) -> None:
@@ -281,19 +305,42 @@ def _take_usual(state: _Words) -> None:
 
 
 def _take_typical(state: _Words, texts: Mapping[str, Sequence[str]]) -> None:
-    """Words by their log-odds (Monroe et al. 2008, equations 16 to 22): the strongest pair of class and word first."""
     if not state.open:
         return
+    for typical in _typical(texts, state.open):
+        if typical.label not in state.chosen:
+            state.take(typical.label, [typical.word], f"typical: in {typical.rows} of {typical.of} of its rows")
+
+
+def _add_typical(state: _Words, texts: Mapping[str, Sequence[str]]) -> None:
+    """Up to `_MORE_WORDS` more words for each class."""
+    for typical in _typical(texts, list(texts)):
+        choice = state.chosen[typical.label]
+        piece = state.free_piece(typical.word)
+        if piece is not None and len(choice.more) < _MORE_WORDS:
+            state.chosen[typical.label] = replace(choice, more=(*choice.more, typical.word))
+            state.taken[piece] = typical.label
+
+
+@dataclass(frozen=True)
+class _Typical:
+    """A word that stands in `rows` of the `of` rows of a class, far more than elsewhere."""
+
+    label: str
+    word: str
+    rows: int
+    of: int
+
+
+def _typical(texts: Mapping[str, Sequence[str]], labels: Sequence[str]) -> list[_Typical]:
+    """Words by their log-odds (Monroe et al. 2008, equations 16 to 22): the strongest pair of class and word first."""
     rows = {label: _evenly(its, _MOST_ROWS) for label, its in texts.items()}
     counts = {label: Counter(w for text in its for w in set(_words(text))) for label, its in rows.items()}
     ranked = sorted(
-        ((z, label, word) for label in state.open for word, z in _log_odds(counts, label).items()),
+        ((z, label, word) for label in labels for word, z in _log_odds(counts, label).items()),
         key=lambda entry: (-entry[0], entry[1:]),
     )
-    for _, label, word in ranked:
-        if label not in state.chosen:
-            n, of = counts[label][word], len(rows[label])
-            state.take(label, [word], f"typical: in {n} of {of} of its rows")
+    return [_Typical(label, word, counts[label][word], len(rows[label])) for _, label, word in ranked]
 
 
 def _words(text: str) -> list[str]:

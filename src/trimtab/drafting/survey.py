@@ -274,13 +274,6 @@ class Survey:
                 "train and test make the score look better than it is."
             )
 
-    def texts_by_class(self, columns: Sequence[str]) -> dict[str, list[str]]:
-        """Class -> the texts of its rows, columns joined."""
-        texts: dict[str, list[str]] = {name: [] for name in self.classes}
-        for name, *row in zip(self.labels, *(self.cells(c) for c in columns), strict=True):
-            texts[name].append(" ".join(row))
-        return texts
-
 
 def _rows(n: int) -> str:
     return "1 row has" if n == 1 else f"{n} rows have"

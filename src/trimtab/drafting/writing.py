@@ -83,8 +83,8 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
     model = "the frozen model: embedded, a folder or a Hugging Face id"
     methods = f"or {', '.join(k for k in prompts.kinds() if k != prompt['kind'])}"
     label_words = [
-        (f"    {quoted(name)}: {quoted(word)}", _one_line(words[name].reason))
-        for name, word in task["label_words"].items()
+        (f"    {quoted(name)}: {_listed(its)}", _one_line(words[name].reason))
+        for name, its in task["label_words"].items()
     ]
     return [
         *_aligned([(f"seed: {data['seed']}", "try a few: scores differ from seed to seed")]),
@@ -97,7 +97,8 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         *_aligned([(f"  {k}: {quoted(task[k])}", note) for k, note in _TASK_COMMENTS.items() if k in task]),
         "  # {prompt}: the learned vectors; {answer}: the word that the model fills in; other braces: columns",
         f"  template: {quoted(task['template'])}",
-        "  # the word for each class: any that fits the template and is one piece of the model's vocabulary",
+        "  # words for each class, averaged: any that fit the template and are one piece of the model's vocabulary;",
+        "  # the first is chosen for the reason beside it, those after it are typical of the training rows of the class",
         "  label_words:",
         *_aligned(label_words),
         *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
@@ -110,6 +111,10 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         "training:",
         *_aligned([(f"  {k}: {training[k]}", note) for k, note in _TRAINING_COMMENTS.items()]),
     ]
+
+
+def _listed(words: str | Sequence[str]) -> str:
+    return quoted(words) if isinstance(words, str) else f"[{', '.join(map(quoted, words))}]"
 
 
 def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
