@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 21, 42, 87, 100])
-    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--shots", type=int, default=16, help="rows per class; 0 for all training rows")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/few-shot"))
     parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
     parser.add_argument("overrides", nargs="*", default=[], help="key=value for every run")
@@ -53,7 +53,7 @@ def prepare_all(
             recipe = {
                 "seed": seed,
                 "backbone": {"model": a.backbone},
-                "task": {"kind": task, "shots": a.shots},
+                "task": {"kind": task, **({"shots": a.shots} if a.shots else {})},
                 "prompt": {"kind": method},
                 "training": {"learning_rate": rate},
             }
@@ -101,14 +101,15 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
     a.out.with_suffix(".json").write_text(json.dumps({"command": command, "results": slim}, indent=1) + "\n")
     environment = rows[0]["runs"][0]["environment"]
     lines = [
-        f"# {a.shots} examples per class, {len(a.seeds)} seeds",
+        f"# {f'{a.shots} examples per class' if a.shots else 'All training rows'}, {len(a.seeds)} seeds",
         "",
         f"Backbone `{Path(a.backbone).name}` (frozen), test accuracy, mean and sample standard deviation over seeds "
-        f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset. Learning rate",
-        f"chosen per task and method from {', '.join(map(str, a.rates))} by mean dev accuracy ({a.shots} dev rows per",
-        "class); checkpoint chosen on dev; test used once. `no prompt`: the bare model, same template and label words.",
+        f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset.",
+        f"Learning rate chosen per task and method from {', '.join(map(str, a.rates))} by mean dev accuracy;",
+        "checkpoint chosen on dev; test used once. `no prompt`: the bare model, same template and label words.",
+        "`majority`: the best constant answer.",
         "",
-        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | test rows | majority | no prompt |",
+        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | dev, test rows | majority | no prompt |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
@@ -117,7 +118,7 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         lines.append(
             f"| {r['task']} | {r['method']} | {first['parameters']['trained']:,} | {first['parameters']['kept']:,} "
             f"| {r['rate']:g} | {dev:.3f} | {mean(r['test']):.3f} ± {stdev(r['test']):.3f} | {min(r['test']):.3f} "
-            f"| {first['metrics']['test']['rows']} | {first['baselines']['majority']:.3f} "
+            f"| {first['rows']['dev']}, {first['rows']['test']} | {first['baselines']['majority']:.3f} "
             f"| {first['baselines']['no_prompt']:.3f} |"
         )
     lines += [
