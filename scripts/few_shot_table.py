@@ -106,10 +106,10 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         f"Backbone `{Path(a.backbone).name}` (frozen), test accuracy, mean and sample standard deviation over seeds "
         f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset.",
         f"Learning rate chosen per task and method from {', '.join(map(str, a.rates))} by mean dev accuracy;",
-        "checkpoint chosen on dev; test used once. `no prompt`: the bare model, same template and label words.",
+        "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
-        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | dev, test rows | majority | no prompt |",
+        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | dev, test rows | majority | bare |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
