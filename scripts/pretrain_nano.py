@@ -1,15 +1,14 @@
 """Pretrain the embedded `nano` backbones from scratch on plain text.
 
-    python scripts/pretrain_nano.py --corpus ../shared/corpus/wikipedia-en.txt.xz \
+    python scripts/pretrain_nano.py --kind masked --corpus ../shared/corpus/wikipedia-en.txt.xz \
         --valid ../shared/corpus/wikipedia-en-valid.txt --tokens 60e6 --out src/trimtab/assets/nano-masked
 
-What it does, in order: train an uncased WordPiece tokenizer (skipped when the output folder holds one), encode the
-corpus once into a memory-mapped array of token ids, pretrain, evaluate on held-out text, write the model as bfloat16
-safetensors and a model card with the measured figures.
+What it does, in order: train an uncased WordPiece tokenizer (skipped when the output folder holds one; `--tokenizer`
+takes the vocabulary of another nano), encode the corpus once into a memory-mapped array of token ids, pretrain,
+evaluate on held-out text, write the model as bfloat16 safetensors and a model card with the measured figures.
 
-`nano-masked` is a BERT encoder (4 layers, hidden 256: the shape of BERT-mini, Turc et al. 2019, with an 8k
-vocabulary) trained with the masked-LM objective of Devlin et al. 2019; 20 % of the tokens are predicted (Wettig et
-al. 2023 find this better than 15 % for small models), without next-sentence prediction.
+`--kind` picks the network and its objective: masked (BERT), causal (Llama) or seq2seq (T5 v1.1); see
+`nano_objectives.py`.
 
 The loop keeps float32 master weights and computes in bfloat16. The schedule is warm-up, constant, linear decay over
 the last fifth, so a run can be ended early or extended by resuming it with another `--tokens`. A killed run continues
@@ -29,37 +28,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-SENTINELS = [f"<extra_id_{i}>" for i in range(32)]
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", *SENTINELS]
-LENGTHS, LENGTH_WEIGHTS = (32, 64, 128, 256), (0.15, 0.25, 0.50, 0.10)
-FILLS = (
-    "the capital of france is [MASK] .",
-    "water is made of hydrogen and [MASK] .",
-    "she was very [MASK] because her dog had died .",
-    "he plays the [MASK] in a rock band .",
-    "the film was boring and the acting was [MASK] .",
-    "the cat sat on the [MASK] .",
-)
+from nano_objectives import LENGTH_WEIGHTS, LENGTHS, OBJECTIVES, POSITIONS, SENTINELS, SPECIALS, Draw, Objective
 
 
 @dataclass(frozen=True)
 class Settings:
     """One pretraining run; everything that changes the weights."""
 
+    kind: str = "masked"
     tokens: float = 60e6
     batch_tokens: int = 8192
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     warmup_steps: int = 300
     decay_fraction: float = 0.2
-    mask_rate: float = 0.20
     seed: int = 13
     hidden: int = 256
     layers: int = 4
@@ -83,8 +72,8 @@ def read_paragraphs(path: Path) -> Iterator[str]:
             yield line.strip()
 
 
-def train_tokenizer(corpus: Path, vocabulary: int, folder: Path) -> None:
-    """Train an uncased WordPiece tokenizer shared by all nano models and write it to `folder`."""
+def train_tokenizer(corpus: Path, vocabulary: int) -> Tokenizer:
+    """An uncased WordPiece tokenizer, to be shared by all nano models."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -93,14 +82,14 @@ def train_tokenizer(corpus: Path, vocabulary: int, folder: Path) -> None:
         vocab_size=vocabulary, special_tokens=SPECIALS, min_frequency=5, limit_alphabet=200, show_progress=False
     )
     tokenizer.train_from_iterator((p for i, p in enumerate(read_paragraphs(corpus)) if p and i % 2 == 0), trainer)
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
-    )
+    return tokenizer
+
+
+def save_tokenizer(backend: Tokenizer, objective: type[Objective], folder: Path) -> None:
+    """Write a tokenizer with the special tokens of an objective around every text."""
+    backend.post_processor = objective.frame(backend)
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=backend,
         unk_token="[UNK]",
         pad_token="[PAD]",
         cls_token="[CLS]",
@@ -109,7 +98,7 @@ def train_tokenizer(corpus: Path, vocabulary: int, folder: Path) -> None:
         bos_token="<s>",
         eos_token="</s>",
         extra_special_tokens=SENTINELS,
-        model_max_length=256,
+        model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
 
@@ -131,7 +120,7 @@ class Text:
             cache.mkdir(parents=True, exist_ok=True)
             chunks, starts, position, n_bytes = [], [], 0, 0
             batch: list[str] = []
-            sep = np.array([tokenizer.sep_token_id], dtype=np.uint16)
+            sep = np.array([tokenizer.convert_tokens_to_ids("[SEP]")], dtype=np.uint16)
 
             def flush() -> None:
                 nonlocal position
@@ -163,53 +152,16 @@ class Text:
         return np.stack([self.ids[a : a + length] for a in at]).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class MaskedBatch:
-    """ids [B,T] with masks applied; `at` flat positions to predict; `targets` their true ids."""
-
-    ids: torch.Tensor
-    at: torch.Tensor
-    targets: torch.Tensor
-
-
-def masked_batch(
-    text: Text, tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, tokens: int, rate: float, *, noisy: bool
-) -> MaskedBatch:
-    """Draw one masked-LM batch. With `noisy`, BERT's 80/10/10 rule; else every predicted token is [MASK]."""
-    length = int(rng.choice(LENGTHS, p=LENGTH_WEIGHTS))
-    rows = max(1, tokens // length)
-    body = text.windows(rng, rows, length - 2)
-    frame = np.full((rows, length), tokenizer.cls_token_id, dtype=np.int64)
-    frame[:, 1:-1], frame[:, -1] = body, tokenizer.sep_token_id
-    eligible = frame >= len(SPECIALS)
-    chosen = eligible & (rng.random(frame.shape) < rate)
-    chosen[0, 1] |= not chosen.any()
-    targets = frame[chosen]
-    dice = rng.random(len(targets)) if noisy else np.zeros(len(targets))
-    random_ids = rng.integers(len(SPECIALS), len(tokenizer), len(targets))
-    frame[chosen] = np.where(dice < 0.8, tokenizer.mask_token_id, np.where(dice < 0.9, random_ids, targets))
-    at = np.flatnonzero(chosen.ravel())
-    return MaskedBatch(torch.from_numpy(frame), torch.from_numpy(at), torch.from_numpy(targets))
-
-
-def masked_loss(model: BertForMaskedLM, batch: MaskedBatch, device: torch.device) -> torch.Tensor:
-    """Mean cross-entropy in nats; the vocabulary head runs on predicted positions only."""
-    hidden = model.bert(input_ids=batch.ids.to(device)).last_hidden_state
-    picked = hidden.flatten(0, 1)[batch.at.to(device)]
-    return cross_entropy(model.cls(picked).float(), batch.targets.to(device))
-
-
 @torch.no_grad()
-def evaluate(model: BertForMaskedLM, text: Text, tokenizer: PreTrainedTokenizerFast, batches: int = 40) -> dict:
-    """Held-out masked-LM loss (15 % of tokens, all replaced by [MASK], fixed seed), unigram entropy beside it."""
-    device = next(model.parameters()).device
+def evaluate(model: Any, objective: Objective, text: Text, batches: int = 40) -> dict:
+    """Held-out loss (fixed seed), unigram entropy of the same text beside it."""
     losses, weights = [], []
     for i in range(batches):
-        batch = masked_batch(text, tokenizer, np.random.default_rng((7, i)), 8192, 0.15, noisy=False)
-        losses.append(masked_loss(model, batch, device).item())
-        weights.append(len(batch.targets))
+        draw = objective.draw(text.windows, np.random.default_rng((7, i)), 8192, training=False)
+        losses.append(objective.loss(model, on_device(draw, model.device)).item())
+        weights.append(draw.predicted)
     loss = float(np.average(losses, weights=weights))
-    counts = np.bincount(np.asarray(text.ids), minlength=len(tokenizer))[len(SPECIALS) :].astype(float)
+    counts = np.bincount(np.asarray(text.ids), minlength=len(objective.tokenizer))[len(SPECIALS) :].astype(float)
     p = counts[counts > 0] / counts.sum()
     return {
         "heldout_loss": loss,
@@ -220,34 +172,14 @@ def evaluate(model: BertForMaskedLM, text: Text, tokenizer: PreTrainedTokenizerF
     }
 
 
+def on_device(draw: Draw, device: torch.device) -> Draw:
+    return Draw(*(None if v is None else v.to(device) for v in (draw.ids, draw.targets, draw.at)))
+
+
 @torch.no_grad()
-def fills(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, list[str]]:
+def sample_fills(model: Any, objective: Objective) -> dict[str, list[str]]:
     """Top-5 fills of a few fixed sentences."""
-    device, found = next(model.parameters()).device, {}
-    for sentence in FILLS:
-        batch = tokenizer(sentence, return_tensors="pt").to(device)
-        where = (batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
-        top = model(input_ids=batch["input_ids"]).logits[0, where].float().topk(5).indices
-        found[sentence] = tokenizer.convert_ids_to_tokens(top.tolist())
-    return found
-
-
-def build_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> BertForMaskedLM:
-    """A freshly initialized BERT of the nano shape."""
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.hidden,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=max(1, settings.hidden // 64),
-        intermediate_size=4 * settings.hidden,
-        max_position_embeddings=256,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",
-    )
-    torch.manual_seed(settings.seed)
-    return BertForMaskedLM(config)
+    return {sentence: objective.fills(model, sentence) for sentence in objective.sentences}
 
 
 def optimizer_groups(master: dict[str, torch.Tensor], weight_decay: float) -> list[dict]:
@@ -264,26 +196,29 @@ def write_checkpoint(path: Path, state: dict) -> None:
     scratch.replace(path)
 
 
-def model_card(settings: Settings, measured: dict, command: str) -> str:
+def model_card(settings: Settings, objective: Objective, measured: dict, command: str) -> str:
     """The README.md beside the weights; every figure in it comes from `measured`."""
     rows = "\n".join(f"| {s} | {', '.join(t)} |" for s, t in measured["fills"].items())
     lengths = ", ".join(f"{w:.0%} of {n}" for n, w in zip(LENGTHS, LENGTH_WEIGHTS, strict=True))
-    return f"""# nano-masked: the embedded masked language model
+    architecture = type(objective).__doc__ or ""
+    begun = objective.loss_name + ("" if objective.loss_name.endswith("(") else ", ")
+    return f"""# nano-{settings.kind}: {objective.title}
 
-BERT architecture: {settings.layers} layers, hidden {settings.hidden}, {measured["parameters"]:,} parameters, uncased
-WordPiece vocabulary of {measured["vocabulary"]:,} pieces, 256 positions, bfloat16, no dropout. Small enough to come
-with the package, so that a first run needs no download. It knows simple English and few facts; use a larger backbone
-for real work.
+{" ".join(architecture.split())}
+
+Hidden size {settings.hidden}, {measured["parameters"]:,} parameters, uncased WordPiece vocabulary of
+{measured["vocabulary"]:,} pieces, {POSITIONS} positions, bfloat16, no dropout. Small enough to come with the package,
+so that a first run needs no download. It knows simple English and few facts; use a larger backbone for real work.
 
 | figure | value |
 |---|---|
 | tokens seen | {measured["tokens_seen"] / 1e6:.1f} M |
-| held-out masked-LM loss (15 % masked, Wikipedia articles not trained on) | {measured["heldout_loss"]:.3f} nats |
+| held-out {begun}Wikipedia articles not trained on) | {measured["heldout_loss"]:.3f} nats |
 | held-out perplexity | {measured["perplexity"]:.1f} |
 | held-out bits per byte (of predicted tokens) | {measured["bits_per_byte"]:.3f} |
 | unigram entropy of the same text, for comparison | {measured["unigram_entropy"]:.3f} nats |
 
-Top-5 fills:
+Top-5 fills of `___`:
 
 | sentence | fills |
 |---|---|
@@ -291,17 +226,16 @@ Top-5 fills:
 
 * **Data.** English Wikipedia text (Simple English Wikipedia, then core articles of English Wikipedia), 180 MB,
   licensed CC BY-SA. The weights are released under Apache-2.0 with the project; the text itself is not included.
-* **Training.** Masked-LM objective, {settings.mask_rate:.0%} of tokens predicted (80/10/10 rule), sequence lengths
-  {lengths} (share of batches), {settings.batch_tokens} tokens a batch, AdamW
-  (learning rate {settings.learning_rate}, weight decay {settings.weight_decay}), warm-up {settings.warmup_steps}
-  steps, linear decay over the last {settings.decay_fraction:.0%}, float32 master weights, bfloat16 compute, seed
-  {settings.seed}.
+* **Training.** {objective.training}. Sequence lengths {lengths} (share of batches), {settings.batch_tokens} tokens a
+  batch, AdamW (learning rate {settings.learning_rate}, weight decay {settings.weight_decay}), warm-up
+  {settings.warmup_steps} steps, linear decay over the last {settings.decay_fraction:.0%}, float32 master weights,
+  bfloat16 compute, seed {settings.seed}.
 * **Command.** `{command}`
 * **Limits.** Not a source of facts; reflects the biases of its text; English only; no safety training.
 """
 
 
-def export(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Path, card: str, measured: dict) -> None:
+def export(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, card: str, measured: dict) -> None:
     """Write bfloat16 safetensors, tokenizer, card and figures."""
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -309,15 +243,14 @@ def export(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: P
     (folder / "training.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
 
-def pretrain(
-    settings: Settings, text: Text, valid: Text, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace
-) -> None:
+def pretrain(settings: Settings, text: Text, valid: Text, objective: Objective, arguments: argparse.Namespace) -> None:
     """Train, checkpoint every few minutes, export at each evaluation and at the end."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compute = torch.bfloat16
-    model = build_model(settings, tokenizer)
+    torch.manual_seed(settings.seed)
+    model = objective.build(settings.hidden, settings.layers)
     if arguments.init_from:
-        committed = AutoModelForMaskedLM.from_pretrained(arguments.init_from, dtype=torch.float32)
+        committed = type(model).from_pretrained(arguments.init_from, dtype=torch.float32)
         model.load_state_dict(committed.state_dict())
     model = model.to(device)
     master = {n: p.detach().clone().float().requires_grad_() for n, p in model.named_parameters()}
@@ -345,16 +278,17 @@ def pretrain(
             checkpoint,
             {"master": master, "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds},
         )
-        measured = evaluate(model, valid, tokenizer) | {
-            "fills": fills(model, tokenizer),
+        measured = evaluate(model, objective, valid) | {
+            "fills": sample_fills(model, objective),
             "tokens_seen": step * settings.batch_tokens + (arguments.tokens_before or 0),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "vocabulary": len(tokenizer),
+            "vocabulary": len(objective.tokenizer),
             "seconds": round(seconds),
             "settings": asdict(settings),
         }
         command = "python " + shlex.join(sys.argv)
-        export(model, tokenizer, arguments.out, model_card(settings, measured, command), measured)
+        card = model_card(settings, objective, measured, command)
+        export(model, objective.tokenizer, arguments.out, card, measured)
         print(f"  held-out {measured['heldout_loss']:.3f} nats at step {step}", flush=True)
 
     refresh()
@@ -362,8 +296,8 @@ def pretrain(
     last_save = begun
     while step < settings.steps:
         rng = np.random.default_rng((settings.seed, step))
-        batch = masked_batch(text, tokenizer, rng, settings.batch_tokens, settings.mask_rate, noisy=True)
-        loss = masked_loss(model, batch, device)
+        draw = objective.draw(text.windows, rng, settings.batch_tokens, training=True)
+        loss = objective.loss(model, on_device(draw, device))
         loss.backward()
         for name, parameter in model.named_parameters():
             master[name].grad = None if parameter.grad is None else parameter.grad.float()
@@ -389,6 +323,8 @@ def pretrain(
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=sorted(OBJECTIVES), default="masked")
+    parser.add_argument("--tokenizer", type=Path, help="folder of another nano whose vocabulary is shared")
     parser.add_argument("--corpus", type=Path, required=True, help="text, one paragraph a line, plain or .xz")
     parser.add_argument("--valid", type=Path, required=True, help="held-out text")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and card")
@@ -409,18 +345,26 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
-    shared = {k: getattr(arguments, k) for k in ("tokens", "seed", "batch_tokens", "learning_rate")}
-    shape = {k: getattr(arguments, k) for k in ("hidden", "layers", "vocabulary")}
-    settings = Settings(**shared, **shape)
-    if not (arguments.out / "tokenizer.json").exists():
-        print("training the tokenizer", flush=True)
-        train_tokenizer(arguments.corpus, settings.vocabulary, arguments.out)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.out)
+    names = ("kind", "tokens", "seed", "batch_tokens", "learning_rate", "hidden", "layers", "vocabulary")
+    settings = Settings(**{name: getattr(arguments, name) for name in names})
+    tokenizer = open_tokenizer(arguments, settings)
     print("encoding", flush=True)
     text = Text.encode(arguments.corpus, tokenizer, arguments.cache)
     valid = Text.encode(arguments.valid, tokenizer, arguments.cache)
     print(f"{len(text.ids) / 1e6:.1f} M tokens, {text.bytes_per_token:.2f} bytes a token", flush=True)
-    pretrain(settings, text, valid, tokenizer, arguments)
+    pretrain(settings, text, valid, OBJECTIVES[settings.kind](tokenizer), arguments)
+
+
+def open_tokenizer(arguments: argparse.Namespace, settings: Settings) -> PreTrainedTokenizerFast:
+    """The tokenizer in the output folder, made there first if there is none."""
+    if not (arguments.out / "tokenizer.json").exists():
+        if arguments.tokenizer:
+            backend = Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
+        else:
+            print("training the tokenizer", flush=True)
+            backend = train_tokenizer(arguments.corpus, settings.vocabulary)
+        save_tokenizer(backend, OBJECTIVES[settings.kind], arguments.out)
+    return AutoTokenizer.from_pretrained(arguments.out)
 
 
 if __name__ == "__main__":

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from transformers import AutoModel, AutoTokenizer
 
-from trimtab.backbones import load_backbone
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_nano.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 WORDS = "the cat dog bird sees likes chases small big old red green house tree river and near under over in".split()
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pretrain_nano", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain_nano"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("pretrain_nano")
 
 
 def arguments(folder: Path, tokens: int, *more: str) -> list[str]:
@@ -39,20 +33,48 @@ def arguments(folder: Path, tokens: int, *more: str) -> list[str]:
     return [*places, *size, "--tokens", str(tokens), *more]
 
 
+@pytest.mark.parametrize("kind", ["masked", "causal", "seq2seq"])
 def test_it_learns_resumes_and_writes_a_card_of_what_it_measured(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = script.evaluate
-    monkeypatch.setattr(script, "evaluate", lambda model, text, tokenizer: evaluate(model, text, tokenizer, batches=2))
-    script.main(arguments(tmp_path, 512 * 10))
+    monkeypatch.setattr(script, "evaluate", lambda model, objective, text: evaluate(model, objective, text, batches=2))
+    script.main(arguments(tmp_path, 512 * 10, "--kind", kind))
     first = json.loads((tmp_path / "nano-test" / "training.json").read_text())
-    script.main(arguments(tmp_path, 512 * 40))
+    script.main(arguments(tmp_path, 512 * 40, "--kind", kind))
     assert "resuming at step 10" in capsys.readouterr().out
     second = json.loads((tmp_path / "nano-test" / "training.json").read_text())
     assert (first["tokens_seen"], second["tokens_seen"]) == (512 * 10, 512 * 40)
     assert second["heldout_loss"] < first["heldout_loss"]
     card = (tmp_path / "nano-test" / "README.md").read_text()
     assert f"{second['heldout_loss']:.3f} nats" in card
-    loaded = load_backbone(str(tmp_path / "nano-test"), dtype="bfloat16", device="cpu")
-    assert loaded.parameter_count == second["parameters"]
-    assert loaded.encoder.mask_id is not None
+    out = tmp_path / "nano-test"
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    model = AutoModel.from_pretrained(out)
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == second["vocabulary"]
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("the cat")["input_ids"])
+    specials = [p for p in pieces if p in tokenizer.all_special_tokens]
+    assert specials == {"masked": ["[CLS]", "[SEP]"], "causal": ["<s>"], "seq2seq": ["</s>"]}[kind]
+    assert (pieces[0] in specials, pieces[-1] in specials) == (kind != "seq2seq", kind != "causal")
+
+
+def test_span_corruption_loses_no_token_and_keeps_lengths(script: ModuleType, tmp_path: Path) -> None:
+    script.main(arguments(tmp_path, 512, "--kind", "seq2seq"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "nano-test")
+    objective = script.OBJECTIVES["seq2seq"](tokenizer)
+    row = np.arange(60, 100)
+    shapes = set()
+    for seed in range(20):
+        source, target = objective._corrupt(row, np.random.default_rng(seed))
+        shapes.add((len(source), len(target)))
+        assert source[-1] == target[-1] == objective.eos
+        pieces = {}
+        sentinel = -1
+        for token in target[:-1].tolist():
+            if token in objective.sentinels:
+                sentinel = token
+            else:
+                pieces.setdefault(sentinel, []).append(token)
+        rebuilt = [t for token in source[:-1].tolist() for t in pieces.get(token, [token])]
+        assert rebuilt == row.tolist()
+    assert len(shapes) == 1
