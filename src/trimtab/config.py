@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trimtab.documents import parse_yaml, read_yaml
+from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, suggest
-from trimtab.registry import Registry, prompts, readouts, regularizers, tasks, validated
+from trimtab.overrides import DEFAULT_KINDS, SECTIONS, apply_overrides, parse_overrides
+from trimtab.registry import Registry, prompts, regularizers, validated
 
 
 class _Section(BaseModel):
@@ -134,36 +135,24 @@ class Resolution:
     dropped: tuple[str, ...] = ()
 
 
-_COMPONENTS: dict[str, Registry] = {"task": tasks, "prompt": prompts, "readout": readouts}
-
-
 def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Resolution:
     """Apply overrides to a recipe and resolve every component.
 
     Args:
         recipe: plain data, as read from YAML.
-        overrides: `key=value` texts (value in YAML), or a mapping dotted key -> value.
+        overrides: `key=value` texts (value in YAML), or a mapping dotted key -> value; see `trimtab.overrides`.
 
     Raises:
         ConfigError: an unknown or misspelt key or kind, a value that does not fit, a required key left out.
     """
     if not isinstance(recipe, Mapping):
         raise ConfigError(f"a recipe is a mapping of sections, got {type(recipe).__name__}.", where="recipe")
-    raw, dropped = _apply(recipe, _parse_overrides(overrides))
+    raw, dropped = apply_overrides(recipe, parse_overrides(overrides))
     for section in raw:
         if section not in (*RunConfig.model_fields, "seed"):
             raise ConfigError("there is no such section.", where=section, fix=suggest(section, RunConfig.model_fields))
-    for section, registry in _COMPONENTS.items():
-        default = {"task": None, "prompt": "prompt_tuning", "readout": "auto"}[section]
-        spec = raw.get(section) if raw.get(section) is not None else default
-        if spec is None:
-            raise ConfigError("a recipe needs a task.", where="task", fix=f"Known: {', '.join(tasks.kinds())}.")
-        auto = spec == "auto" or (isinstance(spec, Mapping) and spec.get("kind") == "auto")
-        if section == "readout" and auto and spec not in ("auto", {"kind": "auto"}):
-            raise ConfigError("the kind auto takes no options.", where="readout", fix="Name the kind: cloze.")
-        raw[section] = (
-            {"kind": "auto"} if section == "readout" and auto else registry.resolve(_mapped(spec, section), section)
-        )
+    for section, registry in SECTIONS.items():
+        raw[section] = _resolved(raw.get(section), section, registry)
     raw["regularizers"] = [
         regularizers.resolve(_mapped(spec, f"regularizers.{i}"), f"regularizers.{i}")
         for i, spec in enumerate(_listed(raw.get("regularizers")))
@@ -187,6 +176,23 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
+def _resolved(spec: Any, section: str, registry: Registry) -> dict[str, Any]:
+    """A section that is a component, with all its options; one without a kind has the default kind."""
+    default = DEFAULT_KINDS.get(section)
+    if spec is None and default is None:
+        raise ConfigError(f"a recipe needs a {section}.", where=section, fix=f"Known: {', '.join(registry.kinds())}.")
+    if isinstance(spec, str) or spec is None:
+        spec = {"kind": spec or default}
+    elif isinstance(spec, Mapping) and default is not None:
+        spec = {"kind": default, **spec}
+    spec = _mapped(spec, section)
+    if section != "readout" or spec.get("kind") != "auto":
+        return registry.resolve(spec, section)
+    if len(spec) > 1:
+        raise ConfigError("the kind auto takes no options.", where="readout", fix="Name the kind: cloze.")
+    return dict(spec)
+
+
 def _mapped(spec: Any, where: str) -> Any:
     if not isinstance(spec, Mapping | str):
         raise ConfigError(f"this must be a kind or a mapping, got {spec!r}.", where=where)
@@ -199,80 +205,3 @@ def _listed(value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"this must be a list such as [{{kind: gaussian}}], got {value!r}.", where="regularizers")
     return list(value)
-
-
-def _parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(overrides, Mapping):
-        return dict(overrides)
-    parsed: dict[str, Any] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"an override is written key=value, got {text!r}.", where="command line")
-        is_template = key.strip().endswith(".template") and value[:1] not in "\"'"
-        parsed[key.strip()] = value if is_template else parse_yaml(value, key.strip())
-    return parsed
-
-
-def _apply(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Set dotted keys in a copy. Where a `kind` changes, drop the old options that the new constructor lacks."""
-    raw = json.loads(json.dumps(recipe))
-    dropped: list[str] = []
-    given = {key: value for key, value in overrides.items() if not key.endswith(".kind")}
-    for key, kind in overrides.items():
-        if key.endswith(".kind"):
-            dropped += _change_kind(raw, key.removesuffix(".kind"), kind)
-    for key, value in given.items():
-        *path, last = key.split(".")
-        node: Any = raw
-        for i, step in enumerate(path):
-            node = _child(node, step, ".".join(path[: i + 1]))
-        if isinstance(node, list):
-            node[_index(node, last, key)] = value
-        else:
-            node[last] = value
-    return raw, dropped
-
-
-def _child(node: Any, step: str, where: str) -> Any:
-    """Descend one step; a section that is only a kind becomes a mapping, a missing one is made."""
-    key: Any = _index(node, step, where) if isinstance(node, list) else step
-    child = node[key] if isinstance(node, list) else node.get(key)
-    if isinstance(child, str):
-        child = {"model" if where == "backbone" else "kind": child}
-    elif child is None:
-        child = {}
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"this is a value ({child!r}), so it has no keys below it.", where=where)
-    node[key] = child
-    return child
-
-
-def _index(node: list[Any], step: str, where: str) -> int:
-    if not step.isdecimal() or int(step) >= len(node):
-        raise ConfigError(f"the list has {len(node)} entries; write a position from 0, got {step!r}.", where=where)
-    return int(step)
-
-
-def _change_kind(raw: dict[str, Any], section: str, kind: Any) -> list[str]:
-    """Set `section.kind`, keeping the options that the new component also has."""
-    *path, last = section.split(".")
-    node: Any = raw
-    for i, step in enumerate(path):
-        node = _child(node, step, ".".join(path[: i + 1]))
-    registry = _COMPONENTS.get(section) or (regularizers if path == ["regularizers"] else None)
-    if isinstance(node, list):
-        last = _index(node, last, section)  # type: ignore[assignment]
-        old = node[last]  # type: ignore[call-overload]
-    else:
-        old = node.get(last)
-    old = {"kind": old} if isinstance(old, str) else dict(old) if isinstance(old, dict) else {}
-    kept = {k: v for k, v in old.items() if k != "kind"}
-    dropped = []
-    if registry is not None and old.get("kind") != kind and kind != "auto":
-        known = registry.options(str(kind)) if str(kind) in registry.kinds() else registry.get(str(kind), section)
-        for option in [k for k in kept if k not in known]:  # type: ignore[operator]
-            dropped.append(f"{section}.{option}")
-            del kept[option]
-    node[last] = {"kind": kind, **kept}
-    return dropped

@@ -1,13 +1,14 @@
 """YAML without its traps: 1.2 booleans only, `1e-3` is a number, keys are text, duplicate keys are errors.
 
 PyYAML reads `no`, `off` and `y`-like words as booleans and `1e-3` as text; a label called `no` would become False.
+Whether `010` is ten or a word only its reader knows, so a number remembers how it was written: `str(number)` says it.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,6 +16,27 @@ from trimtab.errors import ConfigError
 
 _FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
 _INT = re.compile(r"^[-+]?\d+$")
+
+
+class _WrittenInt(int):
+    """An int that `str` shows as it was written."""
+
+    spelling: str
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+class _WrittenFloat(float):
+    """A float that `str` shows as it was written."""
+
+    spelling: str
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+N = TypeVar("N", _WrittenInt, _WrittenFloat)
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,15 +61,26 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any
     return result
 
 
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return _written(_WrittenInt(node.value), node.value)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return _written(_WrittenFloat(re.sub(r"\.(?=inf|nan)", "", node.value.lower())), node.value)
+
+
+def _written(number: N, spelling: str) -> N:
+    number.spelling = spelling
+    return number
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(re.sub(r"\.(?=inf|nan)", "", node.value.lower()))
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -84,7 +117,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
-    text = repr(value)
+    text = float.__repr__(value)
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
@@ -96,7 +129,13 @@ def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
+def _represent_int(dumper: _Dumper, value: int) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:int", int.__repr__(value))
+
+
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(_WrittenFloat, _represent_float)
+_Dumper.add_representer(_WrittenInt, _represent_int)
 _Dumper.add_representer(str, _represent_text)
 for _tag, _pattern, _first in (("float", _FLOAT, "-+0123456789."), ("int", _INT, "-+0123456789")):
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))

@@ -104,6 +104,18 @@ class Registry:
             if p.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
+    def nested(self, kind: str, option: str) -> tuple[Registry, Any] | None:
+        """The registry behind an option that is itself a component, and its default as a spec; None for other options.
+
+        An option that is left out, or given without a kind, is filled up from the default.
+        """
+        parameter = self.options(kind).get(option)
+        registry = None if parameter is None else _nested_registry(parameter.annotation)
+        if parameter is None or registry is None:
+            return None
+        registry._scan()
+        return registry, registry.describe(parameter.default)
+
     def resolve(self, spec: Spec, path: str) -> dict[str, Any]:
         """Plain data with every option filled in, presets expanded and nested components resolved.
 
@@ -124,13 +136,15 @@ class Registry:
             if "name" in options:
                 given.setdefault("name", name)
         kind = given.pop("kind")
-        for option, parameter in options.items():
-            nested = _nested_registry(parameter.annotation)
-            if nested is not None:
-                value = nested.describe(given.get(option, parameter.default))
+        for option in options:
+            if (nested := self.nested(kind, option)) is not None:
+                registry, default = nested
+                value = given.get(option, default)
                 if not isinstance(value, Mapping | str):
                     raise ConfigError(f"this must be a kind or a mapping, got {value!r}.", where=f"{path}.{option}")
-                given[option] = nested.resolve(value, f"{path}.{option}")
+                if isinstance(value, Mapping) and isinstance(default, Mapping) and "kind" not in value:
+                    value = {**default, **value}
+                given[option] = registry.resolve(value, f"{path}.{option}")
         return {"kind": kind, **_validate(cls, given, options, path)}
 
     def build(self, resolved: Mapping[str, Any], *context: Any) -> Any:

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "types errors seeding",
         "documents",
         "registry storage",
+        "overrides",
         "config",
         "templates metrics initializers injection batching",
         "verbalizers backbones",

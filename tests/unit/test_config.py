@@ -109,8 +109,14 @@ def test_overrides_may_be_a_mapping() -> None:
     assert resolve(recipe(), {"training.epochs": 4}).config.training.epochs == 4
 
 
-def test_the_last_override_wins() -> None:
+def test_the_last_override_of_a_key_wins() -> None:
     assert config("training.epochs=1", "training.epochs=2").training.epochs == 2
+
+
+def test_overrides_do_not_change_what_was_given() -> None:
+    given = {"prompt": {"kind": "residual"}, "prompt.length": 3}
+    resolve(recipe(), given)
+    assert given == {"prompt": {"kind": "residual"}, "prompt.length": 3}
 
 
 def test_override_descends_into_a_section_that_is_only_a_kind() -> None:
@@ -151,6 +157,94 @@ def test_kind_of_a_list_entry_can_change() -> None:
     assert config("regularizers.0.kind=gaussian", regularizers=["gaussian"]).regularizers[0]["kind"] == "gaussian"
     with refused(ConfigError, "there is no regularizer 'x'", where="regularizers.0.kind", fix="Known: gaussian"):
         config("regularizers.0.kind=x", regularizers=["gaussian"])
+
+
+def test_changed_kind_of_an_initializer_drops_the_options_of_the_old_one() -> None:
+    given = recipe(prompt={"kind": "residual", "initializer": {"kind": "uniform", "range": 0.5}})
+    resolution = resolve(given, ["prompt.initializer.kind=class_labels"])
+    assert resolution.config.prompt["initializer"] == {"kind": "class_labels"}
+    assert resolution.dropped == ("prompt.initializer.range",)
+    given["prompt"] = {"initializer": {"kind": "uniform", "range": 0.5}}
+    assert resolve(given, ["prompt.initializer.kind=class_labels"]).dropped == ("prompt.initializer.range",)
+
+
+def test_changed_kinds_of_a_section_and_of_what_lies_in_it_work_together() -> None:
+    given = recipe(prompt={"kind": "residual", "bottleneck": 8, "initializer": {"kind": "uniform", "range": 0.5}})
+    kinds = ["prompt.initializer.kind=text", "prompt.initializer.text=hello", "prompt.kind=prompt_tuning"]
+    for overrides in (kinds, kinds[::-1]):
+        resolution = resolve(given, overrides)
+        assert resolution.config.prompt["initializer"] == {"kind": "text", "text": "hello"}
+        assert resolution.config.prompt["kind"] == "prompt_tuning"
+        assert sorted(resolution.dropped) == ["prompt.bottleneck", "prompt.initializer.range"]
+
+
+def test_a_readout_that_becomes_auto_drops_the_options_of_the_old_one() -> None:
+    resolution = resolve(recipe(readout={"kind": "cloze", "combine": "max"}), ["readout.kind=auto"])
+    assert (resolution.config.readout, resolution.dropped) == ({"kind": "auto"}, ("readout.combine",))
+
+
+def test_options_given_beside_a_new_kind_stay_in_whichever_order() -> None:
+    given = recipe(prompt={"kind": "prompt_tuning", "initializer": {"kind": "text", "text": "hello"}})
+    overrides = [
+        "prompt.initializer.range=0.5", "prompt.initializer.kind=uniform", "prompt.bottleneck=8", "prompt.kind=residual"
+    ]  # fmt: skip
+    for order in (overrides, overrides[::-1]):
+        prompt = resolve(given, order).config.prompt
+        assert (prompt["kind"], prompt["bottleneck"]) == ("residual", 8)
+        assert prompt["initializer"] == {"kind": "uniform", "range": 0.5}
+
+
+def test_a_whole_section_is_replaced_before_its_parts_in_whichever_order() -> None:
+    for order in (["prompt=residual", "prompt.length=7"], ["prompt.length=7", "prompt=residual"]):
+        prompt = config(*order, prompt={"kind": "p_tuning_lstm", "length": 3}).prompt
+        assert (prompt["kind"], prompt["length"]) == ("residual", 7)
+
+
+def test_options_given_beside_a_kind_that_lacks_them_are_refused_not_dropped() -> None:
+    for override in ("prompt.bottleneck=8", "prompt={kind: residual, bottleneck: 8}"):
+        with refused(ConfigError, "there is no such key", where="prompt.bottleneck", fix="Known: initializer, length."):
+            config(override, "prompt.kind=prompt_tuning", prompt={"kind": "residual", "bottleneck": 9})
+
+
+def test_an_option_of_a_section_without_a_kind_goes_to_the_default_kind() -> None:
+    assert config("prompt.length=3").prompt["length"] == 3
+    assert config("prompt.length=3").prompt["kind"] == "prompt_tuning"
+    assert config(prompt={"length": 3}).prompt == config("prompt.length=3").prompt
+    assert config("prompt.initializer.first=50").prompt["initializer"] == {"kind": "sampled_vocab", "first": 50}
+    assert config("prompt.kind=residual", "prompt.initializer.first=50").prompt["initializer"]["first"] == 50
+    with refused(ConfigError, "there is no such key", where="prompt.lenght", fix="Did you mean 'length'?"):
+        config("prompt.lenght=3", "prompt.kind=prompt_tuning")
+    with refused(ConfigError, "there is no such key", where="prompt.lenght", fix="Did you mean 'length'?"):
+        config("prompt.kind=prompt_tuning", prompt={"lenght": 3})
+
+
+def test_an_option_of_a_readout_without_a_kind_is_refused_with_advice() -> None:
+    with refused(ConfigError, "the kind auto takes no options", where="readout", fix="Name the kind: cloze"):
+        config("readout.combine=max")
+
+
+def test_an_option_of_a_task_without_a_kind_is_refused_with_the_kinds() -> None:
+    with refused(ConfigError, "a task needs a kind", where="task", fix="support_desk"):
+        resolve({}, ["task.shots=16"])
+
+
+@pytest.mark.parametrize("number", ["1234e56", "010", "1_000", "1.50", "7"])
+def test_text_written_as_a_number_keeps_its_spelling(number: str) -> None:
+    words = f"task.label_words={{{number}: {number}, other: [{number}1, x]}}"
+    c = config(f"backbone.revision={number}", f"task.name={number}", words, f"task.truncate=[{number}]")
+    assert (c.backbone.revision, c.task["name"], c.task["truncate"]) == (number, number, [number])
+    assert c.task["label_words"] == {number: number, "other": [f"{number}1", "x"]}
+    in_recipe = resolve({**recipe(), "backbone": parse_yaml(f"{{revision: {number}}}", "r.yaml")}).config
+    assert in_recipe.backbone.revision == number
+    assert resolve(parse_yaml(dump_yaml(c.as_dict()), "config.yaml")).config == c
+
+
+def test_numbers_stay_plain_numbers_however_they_are_written() -> None:
+    c = config("training.learning_rate=1e-3", "training.epochs=010", "backbone.quantization={a: 1e3}")
+    assert c.as_dict()["training"]["learning_rate"] == 0.001
+    assert c.training.epochs == 10
+    assert c.digest() == resolve(recipe(), {"training.learning_rate": 0.001, "training.epochs": 10,
+                                            "backbone.quantization": {"a": 1000.0}}).config.digest()  # fmt: skip
 
 
 # What is refused
@@ -284,9 +378,8 @@ def test_options_beside_an_auto_readout_are_refused_not_ignored() -> None:
 
 
 @pytest.mark.parametrize("name", ["task", "prompt", "readout"])
-def test_kind_of_a_section_that_is_a_number_can_still_be_given(name: str) -> None:
-    """The number is replaced, and what is then missing is named."""
-    with refused(ConfigError, "", where=f"{name}.kind", fix=""):
+def test_a_section_that_is_a_number_is_refused_though_its_kind_is_given(name: str) -> None:
+    with refused(ConfigError, "this is a value (3), so it has no keys below it", where=name):
         config(f"{name}.kind=zzz", **{name: 3})
 
 

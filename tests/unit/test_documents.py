@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,25 @@ def test_keys_are_always_text(word: str) -> None:
 def test_numbers_are_numbers_of_the_right_type(text: str, value: float) -> None:
     got = parse_yaml(f"x: {text}", "x")["x"]
     assert got == value
-    assert type(got) is type(value)
+    assert isinstance(got, type(value))
+    assert json.dumps(got) == json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1234e56", "010", "+7", "1.50", "1E5", ".5", "5.", "-0", "+.Inf", "12", "0.5", "1_000"]
+)
+def test_a_number_remembers_how_it_was_written(text: str) -> None:
+    assert str(parse_yaml(f"x: {text}", "x")["x"]) == text
+
+
+def test_a_number_s_spelling_survives_a_copy_and_is_no_matter_of_equality() -> None:
+    got = copy.deepcopy(parse_yaml("[1234e56, 010]", "x"))
+    assert [str(n) for n in got] == ["1234e56", "010"]
+    assert got == [1234e56, 10]
+
+
+def test_numbers_with_a_spelling_are_dumped_as_numbers() -> None:
+    assert parse_yaml(dump_yaml(parse_yaml("[1e3, 010, +7]", "x")), "x") == [1000.0, 10, 7]
 
 
 def test_nan_is_a_float() -> None:
