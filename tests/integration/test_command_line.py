@@ -149,6 +149,32 @@ def test_predict_names_the_line_that_lacks_a_field(trimtab: Trimtab, recipe: Pat
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_predict_refuses_text_that_is_no_unicode(
+    trimtab: Trimtab, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trimtab("run", recipe, "--json", "-q").json["run"]
+    for text in ("the cat good\nthe \udcff film\n", '{"text": "the cat good"}\n{"text": "the \\ud83d film"}\n'):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        refused = trimtab("predict", run, "--input", "-")
+        assert (refused.code, refused.out) == (2, "")
+        assert "half of a surrogate pair" in refused.err
+        assert "input 2" in refused.err or "standard input:2" in refused.err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\nthe \xff film\n"), "utf-8"))
+    refused = trimtab("predict", run, "--input", "-")
+    assert refused.code == 2
+    assert "standard input: the text is not UTF-8" in refused.err
+
+
+def test_predict_refuses_a_bundle_that_lacks_a_key(trimtab: Trimtab, recipe: Path) -> None:
+    run = Path(trimtab("run", recipe, "--json", "-q").json["run"])
+    metadata = json.loads((run / "bundle.json").read_text())
+    del metadata["backbone"]["fingerprint"]
+    (run / "bundle.json").write_text(json.dumps(metadata))
+    refused = trimtab("predict", run, "--input", "test.jsonl")
+    assert refused.code == 2
+    assert "bundle.json: the key 'backbone.fingerprint' is missing" in refused.err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

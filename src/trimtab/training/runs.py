@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import RunConfig
 from trimtab.errors import ConfigError, TrimtabError
@@ -52,10 +53,17 @@ class Prepared:
     rows: dict[str, list[Row]]
 
     @cached_property
+    def initializer_fingerprint(self) -> str | None:
+        """Of what the initializer reads from disk, such as the prompt of another run."""
+        spec = self.config.prompt.get("initializer")
+        return None if spec is None else initializers.fingerprint(spec)
+
+    @cached_property
     def id(self) -> str:
-        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer and schema version."""
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version and a prompt begun from."""
         b = self.backbone
-        parts = (self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION))
+        parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
+        parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
@@ -113,6 +121,8 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         label_ids=[i for ids in rendering.label_ids(backbone.encoder) for i in ids],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
     )
 
 
@@ -215,6 +225,9 @@ def run_pack(
 
 def _opening(p: Prepared) -> dict[str, Any]:
     b = p.backbone
+    fingerprints = {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint}
+    if p.initializer_fingerprint:
+        fingerprints["initializer"] = p.initializer_fingerprint
     return {
         "id": p.id,
         "task": p.task.name,
@@ -222,7 +235,7 @@ def _opening(p: Prepared) -> dict[str, Any]:
         "backbone": b.name,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "working_directory": str(Path.cwd()),
-        "fingerprints": {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint},
+        "fingerprints": fingerprints,
         "environment": environment(b),
         "rows": {s: len(r) for s, r in p.rows.items()},
         "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},

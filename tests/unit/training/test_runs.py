@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tests.tiny import tiny_backbone, toy_rows, toy_task, write_jsonl
+from tests.tiny import save_tiny_model, tiny_backbone, toy_rows, toy_task, write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
@@ -25,9 +25,18 @@ from trimtab.errors import BundleError, ConfigError, DataError, TemplateError, T
 from trimtab.predictor import load
 from trimtab.readouts import cloze
 from trimtab.seeding import stream
-from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors
+from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
 from trimtab.training import loop, runs
-from trimtab.training.runs import Prepared, build_encoder, prepare, prompt_context, render_task, run_pack, train_pack
+from trimtab.training.runs import (
+    Prepared,
+    build_encoder,
+    make_bundle,
+    prepare,
+    prompt_context,
+    render_task,
+    run_pack,
+    train_pack,
+)
 from trimtab.verbalizers import Verbalizer
 
 TRAINING = {"learning_rate": 0.01, "max_steps": 6, "batch_size": 8, "evaluations": 6}
@@ -286,6 +295,40 @@ def test_a_run_keeps_the_time_at_which_it_started(
 
     monkeypatch.setattr(runs, "_opening", dated)
     assert run_pack([prepared(tmp_path, backbone)], tmp_path / "runs")[0]["started"] == "call 1"
+
+
+# Prompt transfer
+
+
+def test_a_run_that_begins_from_another_gets_a_new_id_when_that_one_is_trained_again(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    source = tmp_path / "source"
+    write_bundle(source, make_bundle(train_pack([prepared(tmp_path, backbone, "seed=1")])[0]))
+    start = f"prompt.initializer={{kind: from_run, run: {source}}}"
+    first = prepared(tmp_path, backbone, start)
+    assert prepared(tmp_path, backbone, start).id == first.id
+    assert run_pack([first], tmp_path / "runs")[0]["fingerprints"]["initializer"] == first.initializer_fingerprint
+    write_bundle(source, make_bundle(train_pack([prepared(tmp_path, backbone, "seed=2")])[0]))
+    again = prepared(tmp_path, backbone, start)
+    assert again.config == first.config
+    assert again.id != first.id
+
+
+def test_the_id_of_a_run_that_reads_no_other_is_over_config_data_backbone_tokenizer_and_schema(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    p = prepared(tmp_path, backbone)
+    digest = p.config.digest(p.task.fingerprint, backbone.fingerprint, backbone.tokenizer_fingerprint, "1")
+    assert p.id == f"toy-prompt_tuning-{digest}"
+
+
+def test_a_run_cannot_begin_from_a_prompt_of_another_backbone(tmp_path: Path, backbone: Backbone) -> None:
+    other = tiny_backbone(save_tiny_model(tmp_path / "other", seed=1))
+    write_bundle(tmp_path / "source", make_bundle(train_pack([prepared(tmp_path, other)])[0]))
+    what = f"was trained on the backbone {other.name!r} (fingerprint {other.fingerprint[:12]}), this run uses "
+    with refused(BundleError, what, where="prompt.initializer.run", fix=f"a run on {backbone.name!r}"):
+        prepared(tmp_path, backbone, f"prompt.initializer={{kind: from_run, run: {tmp_path / 'source'}}}")
 
 
 # Packs
