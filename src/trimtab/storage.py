@@ -212,6 +212,11 @@ class RunFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
+    def clear(self) -> None:
+        """Remove what an earlier try left; only config and record stay."""
+        for file in (*self.path.glob("*.safetensors"), *self.path.glob("*.jsonl"), self.path / "bundle.json"):
+            file.unlink(missing_ok=True)
+
     def write_history(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl: one line per evaluation on the dev split."""
         write_jsonl(self.path / "metrics.jsonl", events)

@@ -210,6 +210,22 @@ def test_a_diverged_run_says_so_and_keeps_its_last_good_state(trimtab: Trimtab, 
     assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 0
 
 
+def test_a_run_that_is_not_finite_from_the_start_says_what_may_be_wrong(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path
+) -> None:
+    huge = "prompt.initializer={kind: uniform, range: 3e38}"
+    stopped = trimtab("run", recipe, huge, "--json", "-q")
+    assert stopped.code == 2
+    record = json.loads(stopped.out)
+    assert (record["status"], record["metrics"]) == ("diverged", {})
+    assert "the loss was not finite before the first step, so there is no prompt to keep" in stopped.err
+    assert "prompt.initializer" in stopped.err
+    plain = trimtab("run", recipe, huge, "-q")
+    assert (plain.code, "run folder" in plain.out) == (2, True)
+    assert "diverged" in trimtab("ls").out
+    assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 2
+
+
 def test_a_full_disk_after_training_does_not_lose_the_prompt(
     trimtab: Trimtab, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
