@@ -22,6 +22,8 @@ from trimtab.registry import families
 from trimtab.templates import TextEncoder
 
 ASSETS = Path(__file__).parent.parent / "assets"
+UNUSED = ("[unused", "madeupword")
+"""How BERT and fairseq (RoBERTa) begin the names of vocabulary entries that fill up the matrix."""
 _WHOLE_FILE_BYTES = 1 << 30
 _SAMPLE_BYTES = 1 << 20
 
@@ -76,9 +78,7 @@ class Backbone:
         """Ids of vocabulary entries that are neither special nor unused, in the order of the vocabulary."""
         special = set(self.encoder.tokenizer.all_special_ids)
         tokens = self.encoder.tokens(range(len(self.encoder.tokenizer)))
-        return tuple(
-            i for i, token in enumerate(tokens) if token and i not in special and not token.startswith("[unused")
-        )
+        return tuple(i for i, token in enumerate(tokens) if token and i not in special and not token.startswith(UNUSED))
 
     @cached_property
     def max_positions(self) -> int:

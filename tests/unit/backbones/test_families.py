@@ -89,6 +89,18 @@ def test_prompts_live_in_the_size_of_the_embeddings(kind: str, embedding: int, t
     assert backbone.family.vocabulary_features(backbone.model, hidden).shape == (1, 1, embedding)
 
 
+# Vocabulary
+
+
+def test_entries_that_only_fill_up_the_vocabulary_are_no_words(tmp_path: Path) -> None:
+    folder = BUILDERS["roberta"](tmp_path)
+    before = load(folder)
+    before.encoder.tokenizer.add_tokens(["madeupword0000", "[unused1]", "blimey"])
+    tokens = before.encoder.tokens(before.ordinary_words)
+    assert "blimey" in tokens
+    assert not {"madeupword0000", "[unused1]", "<s>", "<pad>", "<mask>"} & set(tokens)
+
+
 # Attention
 
 
