@@ -54,6 +54,7 @@ class TrainingConfig(_Section):
     """The training loop.
 
     Attributes:
+        optimizer: `beta1`, `beta2` and `epsilon` are AdamW's; Adafactor has none of them.
         learning_rate: of all groups; where absent, the prompt encoder's default.
         learning_rates: per group, over `learning_rate`: `prompt` (the raw rows) and `encoder` (its network).
         schedule: of the rate after warm-up.
@@ -72,7 +73,7 @@ class TrainingConfig(_Section):
         keep_encoder: also save the encoder's parameters of the best checkpoint.
     """
 
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)
     learning_rates: dict[Literal["prompt", "encoder"], Annotated[float, Field(ge=0)]] = {}
     schedule: Literal["constant", "linear", "cosine"] = "linear"

@@ -377,7 +377,7 @@ def test_the_pack_of_the_saboteurs_is_sound(backbone: Backbone, tmp_path: Path) 
     ("where", "name", "saboteur"),
     [
         (StackedAdamW, "clip", clips_the_whole_pack),
-        ("trimtab.training.loop", "StackedAdamW", SharesMoments),
+        ("trimtab.training.optimization", "StackedAdamW", SharesMoments),
         (runs, "Loop", NoiseOfTheBatch),
         (runs, "Loop", DividesByTheMicroBatch),
         (runs, "Loop", OneOrderForAll),

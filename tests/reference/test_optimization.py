@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.optimization import Adafactor
 
-from trimtab.training.optimization import StackedAdamW, schedule_factor
+from trimtab.training.optimization import StackedAdafactor, StackedAdamW, schedule_factor
 
 RATES = [1e-2, 3e-3, 0.3]
 ENCODER_RATES = [1e-3, 3e-2, 0.1]
@@ -97,6 +98,35 @@ def test_a_run_that_pauses_goes_on_as_if_nothing_had_happened() -> None:
     assert all(bool(p.isfinite().all()) for p in parameters.values())
     for n, p in own.items():
         torch.testing.assert_close(parameters[n][1], p, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pausing", [False, True])
+def test_each_run_is_updated_as_by_transformers_adafactor(pausing: bool) -> None:
+    """Matrices keep row and column means, vectors everything; runs that pause keep both."""
+    start = values(0)
+    parameters = stacked(start)
+    rates = {n: RATES if n == "rows" else ENCODER_RATES for n in SHAPES}
+    optimizer = StackedAdafactor(parameters, rates, DECAYS)
+    references = []
+    for r, own in enumerate({n: nn.Parameter(v.clone()) for n, v in run.items()} for run in start):
+        groups = [{"params": [p], "lr": rates[n][r]} for n, p in own.items()]
+        fixed = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+        references.append((own, Adafactor(groups, weight_decay=DECAYS[r], **fixed)))
+    for step in range(12):
+        gradients = values(100 + step, scale=[1e-4, 1.0, 30.0][step % 3])
+        active = torch.tensor([True, not pausing or step not in (3, 4), True])
+        for n, p in parameters.items():
+            p.grad = torch.stack([g[n] for g in gradients])
+        optimizer.step([1.0] * 3, active)
+        for r, (own, reference) in enumerate(references):
+            if active[r]:
+                for n, p in own.items():
+                    p.grad = gradients[r][n].clone()
+                reference.step()
+            for n, p in own.items():
+                torch.testing.assert_close(
+                    parameters[n][r], p, rtol=1e-4, atol=1e-6, msg=lambda m, at=(step, r, n): f"{at}: {m}"
+                )
 
 
 def test_clipping_leaves_small_gradients_alone_and_is_per_run() -> None:

@@ -27,7 +27,7 @@ from trimtab.metrics import classification
 from trimtab.model import PromptedModel
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
-from trimtab.training.optimization import StackedAdamW, schedule_factor
+from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.packing import EncoderPack
 from trimtab.types import Batch, PromptTable, Row, TrainStep
 
@@ -101,14 +101,9 @@ class Loop:
         self.model, self.pack, self.members = model, pack, list(members)
         self.report = report or (lambda event: None)
         self.backbone_dropout = backbone_dropout
-        t = members[0].training
-        self.optimizer = StackedAdamW(
-            pack.stacked,
-            {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names},
-            [m.training.weight_decay for m in members],
-            (t.beta1, t.beta2),
-            t.epsilon,
-        )
+        rates = {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names}
+        decay = [m.training.weight_decay for m in members]
+        self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decay)
         self.seconds_in_steps, self.steps_done = 0.0, 0
 
     @property

@@ -1,14 +1,17 @@
-"""AdamW over stacked parameters, each run with its own rate, decay, clipping and step count; rate schedules."""
+"""Optimizers over stacked parameters, each run with its own rate, decay, clipping and step count; rate schedules."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from trimtab.config import TrainingConfig
 
 
 def schedule_factor(schedule: Literal["constant", "linear", "cosine"], warmup: float, step: int, steps: int) -> float:
@@ -28,36 +31,23 @@ def schedule_factor(schedule: Literal["constant", "linear", "cosine"], warmup: f
     return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
-class StackedAdamW:
-    """AdamW (Loshchilov and Hutter 2019) on parameters [R,...], one independent optimizer per run.
-
-        m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g^2;   p -= rate (m_hat / (sqrt(v_hat) + eps) + decay p)
-
-    Equal to torch.optim.AdamW on every run alone. Inactive runs keep parameters, moments and step count.
+class StackedOptimizer(ABC):
+    """An optimizer on parameters [R,...], one independent optimizer per run. Inactive runs keep everything they have.
 
     Args:
         parameters: name -> [R,...].
         rates: name -> learning rate of each run [R].
-        decay: weight decay of each run [R].
-        betas: decay of the moments.
-        epsilon: added to the root of the second moment.
+        decay: weight decay of each run [R], decoupled: p -= rate * decay * p.
     """
 
     def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        rates: Mapping[str, Sequence[float]],
-        decay: Sequence[float],
-        betas: tuple[float, float] = (0.9, 0.999),
-        epsilon: float = 1e-8,
+        self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, Sequence[float]], decay: Sequence[float]
     ) -> None:
         first = next(iter(parameters.values()))
         self.parameters = dict(parameters)
         self.rates = {n: torch.tensor(r, device=first.device, dtype=torch.float64) for n, r in rates.items()}
         self.decay = torch.tensor(list(decay), device=first.device, dtype=torch.float64)
-        self.betas, self.epsilon = betas, epsilon
         self.steps = torch.zeros(len(first), device=first.device, dtype=torch.float64)
-        self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
 
     @torch.no_grad()
     def clip(self, largest: float) -> Float[Tensor, "R"]:
@@ -81,24 +71,109 @@ class StackedAdamW:
         """
         active = active.to(self.steps.device)
         self.steps += active
-        b1, b2 = self.betas
-        correction1 = 1 - b1**self.steps
-        correction2 = 1 - b2**self.steps
         factor = torch.tensor(list(factors), device=self.steps.device, dtype=torch.float64)
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
             on = _like(active, parameter)
-            gradient = torch.where(on, parameter.grad, 0.0)
-            m, v = self.moments[name]
-            m.copy_(torch.where(on, m.lerp(gradient, 1 - b1), m))
-            v.copy_(torch.where(on, v * b2 + gradient.square() * (1 - b2), v))
+            direction = self._direction(name, torch.where(on, parameter.grad, 0.0), active)
             rate = self.rates[name] * factor
-            size = _like((rate / correction1.clamp(min=1e-12)).float(), parameter)
-            root = v.sqrt() / _like(correction2.clamp(min=1e-12).sqrt().float(), parameter) + self.epsilon
             shrunk = parameter * _like((1 - rate * self.decay).float(), parameter)
-            parameter.copy_(torch.where(on, shrunk - size * m / root, parameter))
+            moved = shrunk - _like(rate.float(), parameter) * direction
+            parameter.copy_(torch.where(on, moved, parameter))
             parameter.grad = None
+
+    @abstractmethod
+    def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
+        """Update the statistics of the active runs; what a rate of 1 subtracts from the parameter."""
+
+
+class StackedAdamW(StackedOptimizer):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2).
+
+        m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g^2;   p -= rate (m_hat / (sqrt(v_hat) + eps) + decay p)
+
+    Equal to torch.optim.AdamW on every run alone.
+
+    Args:
+        betas: decay of the moments.
+        epsilon: added to the root of the second moment.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Mapping[str, Sequence[float]],
+        decay: Sequence[float],
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, rates, decay)
+        self.betas, self.epsilon = betas, epsilon
+        self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
+
+    def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
+        b1, b2 = self.betas
+        on = _like(active, gradient)
+        m, v = self.moments[name]
+        m.copy_(torch.where(on, m.lerp(gradient, 1 - b1), m))
+        v.copy_(torch.where(on, v * b2 + gradient.square() * (1 - b2), v))
+        correction1 = (1 - b1**self.steps).clamp(min=1e-12)
+        correction2 = (1 - b2**self.steps).clamp(min=1e-12)
+        root = v.sqrt() / _like(correction2.sqrt().float(), v) + self.epsilon
+        return m / _like(correction1.float(), m) / root
+
+
+class StackedAdafactor(StackedOptimizer):
+    """Adafactor (Shazeer and Stern 2018, algorithms 4 and 5) as prompt tuning uses it: a given rate, no momentum, no
+    scaling by the size of the parameter (Lester et al. 2021, section 3).
+
+        b2 = 1 - t^-0.8;   V = b2 V + (1-b2) (g^2 + 1e-30), of a matrix only its row and column means are kept
+        U = g / sqrt(V);   U /= max(1, RMS(U));   p -= rate (U + decay p)
+
+    Equal to transformers' Adafactor with `scale_parameter` and `relative_step` off, on every run alone.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, Sequence[float]], decay: Sequence[float]
+    ) -> None:
+        super().__init__(parameters, rates, decay)
+        self.means: dict[str, tuple[Tensor, ...]] = {}
+        for name, p in self.parameters.items():
+            factored = p.ndim >= 3
+            self.means[name] = (p.new_zeros(p.shape[:-1]), p.new_zeros(*p.shape[:-2], p.shape[-1])) if factored else (
+                torch.zeros_like(p),
+            )  # fmt: skip
+
+    def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
+        square = gradient.square() + 1e-30
+        means = self.means[name]
+        now = (square.mean(-1), square.mean(-2)) if len(means) == 2 else (square,)
+        b2 = 1 - self.steps.clamp(min=1) ** -0.8
+        for kept, new in zip(means, now, strict=True):
+            share = _like(b2.float(), kept)
+            kept.copy_(torch.where(_like(active, kept), kept * share + new * (1 - share), kept))
+        if len(means) == 2:
+            row, column = means
+            tiny = torch.finfo(row.dtype).tiny
+            scale = (row / row.mean(-1, keepdim=True).clamp(min=tiny)).clamp(min=tiny).rsqrt()[..., None]
+            update = gradient * scale * column.clamp(min=tiny).rsqrt()[..., None, :]
+        else:
+            update = gradient * means[0].clamp(min=torch.finfo(gradient.dtype).tiny).rsqrt()
+        size = update.flatten(1).square().mean(1).sqrt()
+        return update / _like(size.clamp(min=1.0), update)
+
+
+def build_optimizer(
+    training: TrainingConfig,
+    parameters: Mapping[str, nn.Parameter],
+    rates: Mapping[str, Sequence[float]],
+    decay: Sequence[float],
+) -> StackedOptimizer:
+    """The optimizer that a training section asks for."""
+    if training.optimizer == "adafactor":
+        return StackedAdafactor(parameters, rates, decay)
+    return StackedAdamW(parameters, rates, decay, (training.beta1, training.beta2), training.epsilon)
 
 
 def _like(per_run: Tensor, parameter: Tensor) -> Tensor:
