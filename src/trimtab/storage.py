@@ -198,7 +198,7 @@ class RunFolder:
         Raises:
             TrimtabError: the folder cannot be made, or the disk is nearly full.
         """
-        is_new = not self.path.exists()
+        is_new = self.status is None
         free = shutil.disk_usage(next(p for p in (self.path, *self.path.absolute().parents) if p.exists())).free
         if free < _ROOM_BYTES:
             raise TrimtabError(

@@ -321,7 +321,7 @@ class SharesMoments(StackedAdamW):
     @torch.no_grad()
     def step(self, factors: Sequence[float], active: Tensor) -> None:
         super().step(factors, active)
-        for _, v in self.moments.values():
+        for _, v in self.statistics.values():
             v.copy_(v.mean(0, keepdim=True).expand_as(v))
 
 

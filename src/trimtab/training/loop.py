@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -77,6 +78,18 @@ class Member:
             epoch += 1
 
 
+@dataclass(frozen=True)
+class LoopState:
+    """Where a loop stands after an evaluation: tensors, and facts as plain data."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+_PROGRESS = ("status", "best_dev", "best_step", "step", "stale", "history", "recent")
+"""What a member has come to, apart from its tensors."""
+
+
 class Loop:
     """Trains the members of one pack.
 
@@ -86,6 +99,7 @@ class Loop:
         members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
         report: receives events: `{"event": "step" | "evaluation" | "end", "run": r, ...}`.
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
+        save: receives the state after every evaluation; `load` continues from it, bit for bit on the same machine.
     """
 
     def __init__(
@@ -95,6 +109,7 @@ class Loop:
         members: Sequence[Member],
         report: Report | None = None,
         backbone_dropout: bool = False,
+        save: Callable[[LoopState], None] | None = None,
     ) -> None:
         if backbone_dropout and len(members) > 1:
             raise ValueError("backbone dropout needs a pack of one run: its masks would depend on batch mates")
@@ -105,6 +120,32 @@ class Loop:
         decay = [m.training.weight_decay for m in members]
         self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decay)
         self.seconds_in_steps, self.steps_done = 0.0, 0
+        self.save = save or (lambda state: None)
+
+    @property
+    def state(self) -> LoopState:
+        """Where the loop stands. The tensors are the loop's own, not copies."""
+        tensors = {f"prompt.{n}": p.detach() for n, p in self.pack.stacked.items()}
+        tensors |= {f"optimizer.{n}": v for n, v in self.optimizer.state.items()}
+        tensors |= {f"best.{r}.{n}": v for r, m in enumerate(self.members) for n, v in m.best.items()}
+        members = [{name: getattr(m, name) for name in _PROGRESS} for m in self.members]
+        facts = {"steps_done": self.steps_done, "seconds_in_steps": self.seconds_in_steps, "members": members}
+        return LoopState(tensors, facts)
+
+    @torch.no_grad()
+    def load(self, state: LoopState) -> None:
+        """Continue from a state of a loop with the same members."""
+        own = self.state.tensors
+        for name, value in state.tensors.items():
+            if name.startswith("best."):
+                _, r, parameter = name.split(".", 2)
+                self.members[int(r)].best[parameter] = value.to(self.model.backbone.device)
+            else:
+                own[name].copy_(value)
+        for member, progress in zip(self.members, state.facts["members"], strict=True):
+            for name in _PROGRESS:
+                setattr(member, name, progress[name])
+        self.steps_done, self.seconds_in_steps = state.facts["steps_done"], state.facts["seconds_in_steps"]
 
     @property
     def seconds_per_step(self) -> float:
@@ -113,8 +154,9 @@ class Loop:
 
     def run(self) -> None:
         """Train until every member is done; afterwards the pack holds each member's best checkpoint, if it has one."""
-        streams = [m.batches() for m in self.members]
-        self._evaluate(self._running())
+        streams = [islice(m.batches(), self.steps_done, None) for m in self.members]
+        if not self.steps_done:
+            self._evaluate(self._running())
         while running := self._running():
             begun = time.perf_counter()
             self._step({r: next(streams[r]) for r in running})
@@ -126,6 +168,8 @@ class Loop:
             for r in self._running():
                 if self.members[r].step >= self.members[r].steps:
                     self._end(r, "done")
+            if due:
+                self.save(self.state)
         for r, member in enumerate(self.members):
             if member.best:
                 self.pack.restore(r, member.best)

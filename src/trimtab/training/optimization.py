@@ -48,6 +48,13 @@ class StackedOptimizer(ABC):
         self.rates = {n: torch.tensor(r, device=first.device, dtype=torch.float64) for n, r in rates.items()}
         self.decay = torch.tensor(list(decay), device=first.device, dtype=torch.float64)
         self.steps = torch.zeros(len(first), device=first.device, dtype=torch.float64)
+        self.statistics: dict[str, tuple[Tensor, ...]] = {}
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything that an update depends on beside parameters and gradients; the tensors themselves, no copies."""
+        parts = {f"{name}.{i}": part for name, parts in self.statistics.items() for i, part in enumerate(parts)}
+        return {"steps": self.steps, **parts}
 
     @torch.no_grad()
     def clip(self, largest: float) -> Float[Tensor, "R"]:
@@ -110,12 +117,12 @@ class StackedAdamW(StackedOptimizer):
     ) -> None:
         super().__init__(parameters, rates, decay)
         self.betas, self.epsilon = betas, epsilon
-        self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
+        self.statistics = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
 
     def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
         b1, b2 = self.betas
         on = _like(active, gradient)
-        m, v = self.moments[name]
+        m, v = self.statistics[name]
         m.copy_(torch.where(on, m.lerp(gradient, 1 - b1), m))
         v.copy_(torch.where(on, v * b2 + gradient.square() * (1 - b2), v))
         correction1 = (1 - b1**self.steps).clamp(min=1e-12)
@@ -138,16 +145,14 @@ class StackedAdafactor(StackedOptimizer):
         self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, Sequence[float]], decay: Sequence[float]
     ) -> None:
         super().__init__(parameters, rates, decay)
-        self.means: dict[str, tuple[Tensor, ...]] = {}
         for name, p in self.parameters.items():
             factored = p.ndim >= 3
-            self.means[name] = (p.new_zeros(p.shape[:-1]), p.new_zeros(*p.shape[:-2], p.shape[-1])) if factored else (
-                torch.zeros_like(p),
-            )  # fmt: skip
+            shapes = [p.shape[:-1], (*p.shape[:-2], p.shape[-1])] if factored else [p.shape]
+            self.statistics[name] = tuple(p.new_zeros(shape) for shape in shapes)
 
     def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
         square = gradient.square() + 1e-30
-        means = self.means[name]
+        means = self.statistics[name]
         now = (square.mean(-1), square.mean(-2)) if len(means) == 2 else (square,)
         b2 = 1 - self.steps.clamp(min=1) ** -0.8
         for kept, new in zip(means, now, strict=True):

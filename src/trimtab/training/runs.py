@@ -6,6 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,8 +32,15 @@ from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, wri
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template, TextEncoder
-from trimtab.training.loop import Loop, Member, Report
+from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.packing import EncoderPack
+from trimtab.training.resume import (
+    Checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    sole_trainer,
+    write_checkpoint,
+)
 from trimtab.types import PromptTable, Row
 
 
@@ -146,8 +154,14 @@ class Trained:
     seconds_per_step: float
 
 
-def train_pack(pack: Sequence[Prepared], report: Report | None = None) -> list[Trained]:
+def train_pack(
+    pack: Sequence[Prepared], report: Report | None = None, checkpoint_folder: Path | None = None
+) -> list[Trained]:
     """Train runs together that differ only in seeds, rates, weight decay, initializer or regularizer weights.
+
+    Args:
+        checkpoint_folder: where the state of the pack is kept after every evaluation; one of the same runs that lies
+            there is continued.
 
     Raises:
         ConfigError: they differ in something else, or backbone dropout is on in a pack of several.
@@ -165,7 +179,17 @@ def train_pack(pack: Sequence[Prepared], report: Report | None = None) -> list[T
     stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack]).to(backbone.device)
     model = PromptedModel(backbone, readout)
     begun = time.perf_counter()
-    loop = Loop(model, stacked, members, report, first.config.backbone.dropout)
+    ids = tuple(p.id for p in pack)
+
+    def save(state: LoopState) -> None:
+        if checkpoint_folder is not None:
+            with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
+                write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
+
+    loop = Loop(model, stacked, members, report, first.config.backbone.dropout, save)
+    found = read_checkpoint(checkpoint_folder) if checkpoint_folder is not None else None
+    if found is not None and found.runs == ids:
+        loop.load(found.state)
     loop.run()
     seconds = time.perf_counter() - begun
     count = sum(p.numel() for p in encoders[0].parameters())
@@ -213,17 +237,38 @@ def run_pack(
     todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
     if todo:
         bare = _bare_accuracy(pack[todo[0]])
-        for i in todo:
-            folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
-        failed: list[TrimtabError] = []
-        for i, trained in zip(todo, train_pack([pack[i] for i in todo], report), strict=True):
+        with sole_trainer([folders[i].path for i in todo]):
+            if again:
+                remove_checkpoint(folders[0].path)
+            for i in todo:
+                folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
+            _train_and_write(pack, folders, todo, bare, report)
+    return [{"run": str(f.path), **f.record} for f in folders]
+
+
+def _train_and_write(
+    pack: Sequence[Prepared], folders: Sequence[RunFolder], todo: Sequence[int], bare: float, report: Report | None
+) -> None:
+    """Train the runs of `todo` as one pack, or the pack that was killed, if all its runs are in `pack`."""
+    place = folders[todo[0]].path
+    trained_together = list(todo)
+    for folder in (f.path for f in folders):
+        found = read_checkpoint(folder)
+        ids = [p.id for p in pack]
+        if found is not None and {ids[i] for i in todo} <= set(found.runs) <= set(ids):
+            place, trained_together = folder, [ids.index(run) for run in found.runs]
+            break
+    failed: list[TrimtabError] = []
+    results = train_pack([pack[i] for i in trained_together], report, place)
+    for i, trained in zip(trained_together, results, strict=True):
+        if i in todo:
             try:
                 _write(folders[i], trained, bare)
             except TrimtabError as error:
                 failed.append(_rescue(trained, error))
-        if failed:
-            raise failed[0]
-    return [{"run": str(f.path), **f.record} for f in folders]
+    if failed:
+        raise failed[0]
+    remove_checkpoint(place)
 
 
 def _opening(p: Prepared) -> dict[str, Any]:
