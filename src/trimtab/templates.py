@@ -227,7 +227,7 @@ class Template:
         slot = sum(t.place < before for t in kept)
         answer_at = fill.reads if fill.decoder else tuple(slot + r for r in fill.reads)
         dropped = len(tokens) - len(kept)
-        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder)
+        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot)
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
         """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one

@@ -85,6 +85,7 @@ class Encoded:
         eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
         dropped: tokens cut off by truncation.
         decoder: what the decoder of an encoder-decoder reads.
+        answer_slot: where the answer slot begins; its tokens are those of the fill.
     """
 
     ids: tuple[int, ...]
@@ -93,6 +94,7 @@ class Encoded:
     eligible: tuple[int, ...] = ()
     dropped: int = 0
     decoder: tuple[int, ...] = ()
+    answer_slot: int = -1
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -75,7 +75,7 @@ def with_vocabulary_bias(backbone: Backbone) -> Backbone:
 class HiddenReadout:
     """Returns the hidden state at the answer slot, so that whole vectors can be compared."""
 
-    def scores(self, hidden: Tensor, readout_of: Tensor) -> Tensor:
+    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         return hidden[:, 0].float()
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def rows_of(backbone: Backbone, rendering: Rendering, n: int, seed: int = 0, pro
 
 def cloze(backbone: Backbone, rendering: Rendering, **options: Any) -> Readout:
     """The cloze readout of a rendering."""
-    return readouts.build({"kind": "cloze", **options}, backbone, [rendering.label_ids(backbone.encoder)])
+    return readouts.build({"kind": "cloze", **options}, backbone, [rendering.plan(backbone.encoder)])
 
 
 def toy_run(
@@ -135,6 +135,6 @@ def model_of(prepared: Prepared) -> PromptedModel:
     """Backbone and readout of a prepared run."""
     rendering = prepared.rendering
     readout = readouts.build(
-        prepared.config.readout, prepared.backbone, [rendering.label_ids(prepared.backbone.encoder)]
+        prepared.config.readout, prepared.backbone, [rendering.plan(prepared.backbone.encoder)]
     )
     return PromptedModel(prepared.backbone, readout)

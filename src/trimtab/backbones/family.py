@@ -16,7 +16,8 @@ class Family(ABC):
     """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    default_readout: ClassVar[str] = "cloze"
+    readouts: ClassVar[tuple[str, ...]] = ("cloze",)
+    """Readouts that make sense, the default first."""
     padding_side: ClassVar[Literal["left", "right"]] = "right"
     head_prefix: ClassVar[str]
     """Parameter names of the vocabulary head start so; used to refuse checkpoints that lack it."""
@@ -36,6 +37,14 @@ class Family(ABC):
     def max_positions(self, config: Any) -> int:
         """How many positions a sequence may have."""
         return int(config.max_position_embeddings)
+
+    def decoder_start_id(self, config: Any) -> int | None:
+        """What the decoder of an encoder-decoder begins with."""
+        return None
+
+    def squash(self, model: nn.Module, logits: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        """What happens to logits after the vocabulary matrix; nothing in most families."""
+        return logits
 
     @abstractmethod
     def vocabulary_features(self, model: nn.Module, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:

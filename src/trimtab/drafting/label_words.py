@@ -1,8 +1,8 @@
 """Label words for a table that nobody has written a recipe for: per class a few words that the tokenizer has whole.
 
-The first word of a class, in this order: the class's name; a part or the stem of it; the usual word for it, such as `thing` for ENTY; the word
-most typical of the class's rows; the name whatever it is; any word. Words are never shared between classes. Where the
-names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded
+The first word of a class, in this order: the class's name; a part or the stem of it; the usual word for it, such as
+`thing` for ENTY; the word most typical of the class's rows; the name whatever it is; any word. Words are never shared
+between classes. Where the names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded
 as one, so that its words fit each other. After it, unless the names form a scale, stand the words most typical of the
 class's training rows: for topics, the mean over a few words beats one word of a small model (figures in docs/LOG.md).
 """

@@ -98,7 +98,7 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         "  # {prompt}: the learned vectors; {answer}: the word that the model fills in; other braces: columns",
         f"  template: {quoted(task['template'])}",
         "  # words for each class, averaged: any that fit the template and are one piece of the model's vocabulary;",
-        "  # the first is chosen for the reason beside it, those after it are typical of the training rows of the class",
+        "  # the first for the reason beside it, those after it because they are typical of the class's training rows",
         "  label_words:",
         *_aligned(label_words),
         *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
