@@ -112,3 +112,21 @@ def toy_task(folder: Path, n: int = 32, **options: Any) -> dict[str, Any]:
         "label_words": {"positive": "yes", "negative": "no"},
         **options,
     }
+
+
+def bundle_metadata(shape: Sequence[int], fingerprint: str = "f1", **changes: Any) -> dict[str, Any]:
+    """The least that bundle.json must hold, for a prompt of this shape."""
+    options = {"dtype": "float32", "revision": None, "trust_remote_code": False, "attention": "auto"}
+    return {
+        "prompt": {"kind": "prompt_tuning", "shape": list(shape)},
+        "backbone": {"model": "x", "fingerprint": fingerprint, "options": {**options, "quantization": None}},
+        "tokenizer": {"fingerprint": "f2"},
+        "task": {
+            "template": "{prompt} {text} {answer}.",
+            "truncate": [],
+            "max_length": 32,
+            "label_words": {"positive": ["yes", "good"], "negative": ["no"]},
+        },
+        "readout": {"kind": "cloze", "combine": "mean"},
+        **changes,
+    }

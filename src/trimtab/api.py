@@ -62,7 +62,8 @@ def run(
         report: receives progress events, see `trimtab.training.loop.Loop`.
 
     Returns:
-        The content of run.json and `run`, the folder. `status` is `done`, or `diverged` when the loss was not finite.
+        The content of run.json and `run`, the folder. `status` is `done`, or `diverged` when the loss was not finite;
+        then the last good state is kept, and where there was none, `metrics` is empty and the folder holds no bundle.
 
     Raises:
         TrimtabError: something in the recipe, the data or the model must be changed.

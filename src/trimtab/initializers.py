@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, final, runtime_checkable
+from typing import Annotated, Any, Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from trimtab.errors import ConfigError
+from trimtab.errors import BundleError, ConfigError
 from trimtab.registry import initializers
-from trimtab.storage import read_prompt
+from trimtab.storage import read_bundle, read_prompt
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class PromptContext:
         label_ids: token ids of the label words, class by class.
         encode: text -> token ids.
         generator: the `init` stream.
+        backbone: name of the backbone.
+        fingerprint: of the backbone, so that a prompt made for another one can be refused.
     """
 
     embeddings: Float[Tensor, "V E"]
@@ -36,6 +40,8 @@ class PromptContext:
     label_ids: Sequence[int]
     encode: Callable[[str], list[int]]
     generator: torch.Generator
+    backbone: str = ""
+    fingerprint: str = ""
 
     @property
     def embedding_size(self) -> int:
@@ -144,7 +150,16 @@ class FromRun:
     run: str
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
-        values = torch.from_numpy(read_prompt(Path(self.run)))
+        bundle = read_bundle(Path(self.run))
+        stated = bundle.metadata["backbone"]
+        if stated["fingerprint"] != context.fingerprint:
+            raise BundleError(
+                f"the prompt of {self.run} was trained on the backbone {stated['model']!r} (fingerprint "
+                f"{stated['fingerprint'][:12]}), this run uses {context.backbone!r} ({context.fingerprint[:12]}).",
+                where="prompt.initializer.run",
+                fix=f"Name a run on {context.backbone!r}, or train on {stated['model']!r}.",
+            )
+        values = torch.from_numpy(bundle.prompt)
         wanted = (length, context.embedding_size)
         if tuple(values.shape) != wanted:
             raise ConfigError(
@@ -153,3 +168,17 @@ class FromRun:
                 fix=f"Set prompt.length={values.shape[0]}." if values.shape[1] == wanted[1] else None,
             )
         return values
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the shape and values of the other run's prompt."""
+        prompt = read_prompt(Path(self.run))
+        return hashlib.sha256(f"{prompt.shape}".encode() + np.ascontiguousarray(prompt, "<f4").tobytes()).hexdigest()
+
+
+def fingerprint(spec: Mapping[str, Any]) -> str | None:
+    """The fingerprint of what an initializer reads from disk; None where its options say all.
+
+    An initializer that reads files has a method `fingerprint()`; what it returns becomes part of the run's id.
+    """
+    read = getattr(initializers.build(spec), "fingerprint", None)
+    return None if read is None else str(read())

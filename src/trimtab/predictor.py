@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.errors import BundleError, DataError
+from trimtab.errors import BackboneError, BundleError, DataError
 from trimtab.metrics import classification
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
@@ -106,21 +107,33 @@ class Predictor:
             inputs: examples, mappings field -> text, or plain texts where the template has a single field.
 
         Raises:
-            DataError: an input lacks a field of the template.
+            DataError: an input lacks a field of the template, or is no valid Unicode.
             TemplateError: an input is empty.
+            BackboneError: a score is not a number.
         """
         examples = [self._example(given, i) for i, given in enumerate(inputs)]
         scores = self.score(examples)
         probabilities = scores.softmax(1) if len(examples) else scores
         predictions = []
-        for example, row in zip(examples, probabilities.tolist(), strict=True):
+        for i, (example, row) in enumerate(zip(examples, probabilities.tolist(), strict=True)):
+            if any(map(math.isnan, row)):
+                raise self._not_finite(_place(example, i))
             named = dict(zip(self.classes, row, strict=True))
             best = max(named, key=named.__getitem__)
             predictions.append(Prediction(example.id, best, named, example.label))
         return predictions
 
     def evaluate(self, examples: Sequence[Example]) -> Evaluation:
-        """Metrics and predictions on labelled examples."""
+        """Metrics and predictions on labelled examples.
+
+        Raises:
+            DataError, TemplateError, BackboneError: as `predict`; also an example without a label of the task.
+        """
+        for i, example in enumerate(examples):
+            if example.label not in self.classes:
+                known = f"the label {example.label!r} is not one of {', '.join(self.classes)}."
+                what = "the example has no label." if example.label is None else known
+                raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
         predictions = self.predict(examples)
         index = self.classes.index
         gold = [index(str(e.label)) for e in examples]
@@ -144,9 +157,25 @@ class Predictor:
             if name not in example.fields:
                 raise DataError(
                     f"the field {name!r} is missing; the template needs {', '.join(self.rendering.template.fields)}.",
-                    where=example.source or f"input {position + 1}",
+                    where=_place(example, position),
                 )
+        for text in (example.id, *(example.fields[name] for name in self.rendering.template.fields)):
+            if any("\ud800" <= c <= "\udfff" for c in text):  # cannot be tokenized or written
+                what = "a text holds half of a surrogate pair, such as \\ud83d alone."
+                raise DataError(what, where=_place(example, position))
         return example
+
+    def _not_finite(self, where: str) -> BackboneError:
+        backbone = self.model.backbone
+        return BackboneError(
+            f"the scores of {backbone.name!r} are not finite in {backbone.dtype}.",
+            where=where,
+            fix="Train with backbone.dtype=float32 or a lower training.learning_rate.",
+        )
+
+
+def _place(example: Example, position: int) -> str:
+    return example.source or f"input {position + 1}"
 
 
 def load(
@@ -201,7 +230,8 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
             )
     task = meta["task"]
     template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
-    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]), meta["readout"])
-    readout = readouts.build(meta["readout"], backbone, [rendering.plan(backbone.encoder)])
+    readout = readouts.resolve(meta["readout"], "readout")
+    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]), readout)
+    reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
-    return Predictor(PromptedModel(backbone, readout), rendering, table, meta)
+    return Predictor(PromptedModel(backbone, reader), rendering, table, meta)

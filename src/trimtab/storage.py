@@ -25,6 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from trimtab.bundle_schema import check_metadata
 from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, TrimtabError, suggest
 
@@ -66,13 +67,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Write indented JSON atomically.
+
+    Raises:
+        TrimtabError: as `write_atomically`; also a number that is not finite, which JSON cannot say.
+    """
+    write_text(path, _json(value, path, indent=1) + "\n")
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    """Write one JSON object a line, atomically; errors as `write_json`."""
+    write_text(path, "".join(_json(r, path) + "\n" for r in records))
+
+
+def _json(value: Any, path: Path, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise TrimtabError("a number that is not finite has no place in JSON.", where=str(path)) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -134,8 +146,8 @@ def read_bundle(folder: Path) -> Bundle:
     """Read and check a bundle or run folder.
 
     Raises:
-        BundleError: not a bundle, a newer schema, an unfinished run, or a prompt that is missing, corrupted, of another
-            shape than stated, or not finite.
+        BundleError: not a bundle, a newer schema, an unfinished run, a missing key, or a prompt that is missing,
+            corrupted, of another shape than stated, or not finite.
     """
     if not folder.is_dir():
         raise BundleError("there is no such folder.", where=str(folder), fix="`trimtab ls runs` lists finished runs.")
@@ -149,12 +161,8 @@ def read_bundle(folder: Path) -> Bundle:
             f"the bundle has schema {metadata.get('schema')!r}, this version of trimtab reads {SCHEMA_VERSION}.",
             where=str(folder / "bundle.json"),
         )
-    try:
-        stated = tuple(metadata["prompt"]["shape"])
-        for key in ("backbone", "tokenizer", "task", "readout"):
-            metadata[key]
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"the key {error} is missing.", where=str(folder / "bundle.json")) from None
+    check_metadata(metadata, str(folder / "bundle.json"))
+    stated = tuple(metadata["prompt"]["shape"])
     prompt = read_tensors(folder / "prompt.safetensors").get("inputs")
     if prompt is None or prompt.shape != stated:
         got = "no tensor `inputs`" if prompt is None else f"shape {prompt.shape}"
@@ -203,6 +211,11 @@ class RunFolder:
             if is_new:
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+    def clear(self) -> None:
+        """Remove what an earlier try left; only config and record stay."""
+        for file in (*self.path.glob("*.safetensors"), *self.path.glob("*.jsonl"), self.path / "bundle.json"):
+            file.unlink(missing_ok=True)
 
     def write_history(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl: one line per evaluation on the dev split."""

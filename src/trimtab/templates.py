@@ -347,7 +347,7 @@ def _encode_run(
             value = value.rstrip()
         owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
         text += value
-    pieces = encoder.encode(text)
+    pieces = encoder.encode(text.rstrip(" "))  # a space belongs to what follows; alone, byte-level BPE makes it a piece
     tokens = []
     for token, (start, stop) in zip(pieces.ids, pieces.spans, strict=True):
         middle = max(start, stop - 1)  # a byte-level piece may start with the space before its word

@@ -9,22 +9,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
 from tests.contract.toy_runs import ENCODERS, LENGTH, cloze, name_of, rows_of, toy_rendering, toy_run
-from tests.tiny import save_tiny_model
+from trimtab import predictor
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.injection import place_prompt
 from trimtab.model import PromptedModel
-from trimtab.registry import families
-from trimtab.training.runs import train_pack
+from trimtab.registry import families, prompts
+from trimtab.storage import write_bundle
+from trimtab.training.runs import Trained, make_bundle, train_pack
 from trimtab.types import Batch, PromptTable, Row
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"bert": save_tiny_model}
-"""model_type -> a function that writes a tiny model of that family, with its tokenizer, to a folder."""
+MODELS = [*families.kinds(), *VARIANTS]
+METHODS = [{"kind": kind} for kind in prompts.kinds()]
+PLAIN = [{"kind": "prompt_tuning"}]
+RATES = {"prompt_tuning": 0.1, "p_tuning_lstm": 0.03, "p_tuning_mlp": 0.03, "residual": 0.05}
+
+
+def attentions(name: str) -> tuple[str, ...]:
+    """The attention implementations of a model, named `family` or `family:variant`."""
+    return ("eager", "sdpa") if families.get(name.partition(":")[0]).fused_attention else ("eager",)
+
 
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -34,42 +45,34 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A tiny model of a family on disk."""
     made: dict[str, Path] = {}
+    builders = BUILDERS | VARIANTS
 
-    def folder(kind: str) -> Path:
-        if kind not in BUILDERS:
-            pytest.fail(f"the family {kind!r} is registered, but BUILDERS in {__file__} has no tiny model for it")
-        if kind not in made:
-            made[kind] = BUILDERS[kind](tmp_path_factory.mktemp("families") / kind)
-        return made[kind]
+    def folder(name: str) -> Path:
+        if name not in builders:
+            pytest.fail(f"the family {name!r} is registered, but BUILDERS in tiny_families.py has no tiny model for it")
+        if name not in made:
+            made[name] = builders[name](tmp_path_factory.mktemp("families") / name)
+        return made[name]
 
     return folder
 
 
-@pytest.fixture(params=families.kinds())
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["sdpa", "eager"])
-def loaded(kind: str, family_folder: Callable[[str], Path], request: pytest.FixtureRequest) -> Backbone:
-    """A tiny model of each family under each attention implementation, float32."""
-    backbone = load_backbone(str(family_folder(kind)), dtype="float32", device="cpu", attention=request.param)
-    return with_vocabulary_bias(backbone)
+@pytest.fixture(params=[(n, a) for n in MODELS for a in attentions(n)], ids="-".join)
+def loaded(family_folder: Callable[[str], Path], request: pytest.FixtureRequest) -> Backbone:
+    """A tiny model of each family under each attention implementation that it has, float32."""
+    name, attention = request.param
+    return load_backbone(str(family_folder(name)), dtype="float32", device="cpu", attention=attention)
 
 
 @pytest.fixture
-def fresh(kind: str, family_folder: Callable[[str], Path]) -> Backbone:
+def fresh(name: str, family_folder: Callable[[str], Path]) -> Backbone:
     """A tiny model of each family that a test may damage."""
-    return load_backbone(str(family_folder(kind)), dtype="float32", device="cpu")
-
-
-def with_vocabulary_bias(backbone: Backbone) -> Backbone:
-    """Random models start with a bias of zeros, beside which forgetting it would not show."""
-    bias = backbone.model.get_output_embeddings().bias
-    if bias is not None:
-        with torch.no_grad():
-            bias.copy_(torch.linspace(-1, 1, len(bias)))
-    return backbone
+    return load_backbone(str(family_folder(name)), dtype="float32", device="cpu")
 
 
 class HiddenReadout:
@@ -174,19 +177,36 @@ def check_bare_rows(backbone: Backbone) -> None:
 
 
 def check_cloze(backbone: Backbone) -> None:
-    """Cloze scores are the mean label-word logits of the model's own forward pass over the whole vocabulary."""
+    """Cloze scores are the mean label-word logits of the whole model, which sees each row alone: no pads, no mask, and
+    positions as it counts them itself."""
     rendering, rows, table = toy_rendering(backbone), mixed_rows(backbone), table_of(backbone)
-    batch = on_side(backbone, rows, backbone.family.padding_side)
     label_ids = rendering.label_ids(backbone.encoder)
+    expected = torch.stack([label_logits(backbone, row, table, label_ids) for row in rows])
+    for side in SIDES:
+        with torch.no_grad():
+            found = PromptedModel(backbone, cloze(backbone, rendering)).scores(on_side(backbone, rows, side), table)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def label_logits(backbone: Backbone, row: Row, table: PromptTable, label_ids: list[list[int]]) -> Tensor:
+    """The mean logit of each class's label words, from a call of the model that trimtab has no part in."""
+    batch = collate([row], backbone.pad_id)
     with torch.no_grad():
-        found = PromptedModel(backbone, cloze(backbone, rendering)).scores(batch, table)
-        embeds = place_prompt(backbone.model.get_input_embeddings()(batch.ids), table, batch)
-        logits = backbone.model(
-            inputs_embeds=embeds, attention_mask=batch.attention_mask, position_ids=batch.position_ids
-        ).logits
-    at_answer = logits[torch.arange(len(rows)), batch.answer_at[:, 0]]
-    expected = torch.stack([torch.stack([row[i] for i in ids]).mean() for row in at_answer for ids in label_ids])
-    torch.testing.assert_close(found, expected.view(len(rows), len(label_ids)), rtol=1e-4, atol=1e-5)
+        words = backbone.model.get_input_embeddings()(batch.ids)
+        logits = backbone.model(inputs_embeds=place_prompt(words, table, batch)).logits[0, row.encoded.answer_at[0]]
+    return torch.stack([torch.stack([logits[i] for i in ids]).mean() for ids in label_ids])
+
+
+def check_longest(backbone: Backbone) -> None:
+    """A row may be as long as the family says, which is all the room that the model has."""
+    assert backbone.max_positions == POSITIONS
+    row = mixed_rows(backbone)[0]
+    ids = row.encoded.ids
+    room = backbone.max_positions - len(ids)
+    longest = replace(row, encoded=replace(row.encoded, ids=(*ids[:-1], *[ids[-2]] * room, ids[-1])))
+    found = read(backbone, [longest, row], table_of(backbone), "left")
+    assert bool(found.isfinite().all())
+    assert not torch.allclose(found[0], found[1]), "the longer row must differ"
 
 
 def check_gradient(backbone: Backbone) -> None:
@@ -225,7 +245,7 @@ def frozen(backbone: Backbone) -> Iterator[None]:
     assert not any(m.training for m in backbone.model.modules())
 
 
-def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> None:
+def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> Trained:
     """Training does not touch the backbone."""
     training = {"max_steps": 3, "evaluations": 1, "learning_rate": 0.1, "batch_size": 4}
     prepared = toy_run(folder, backbone, {**recipe, "training": training}, n=8)
@@ -233,6 +253,47 @@ def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> No
         trained = train_pack([prepared])[0]
     assert trained.member.step == 3
     assert trained.member.status == "done"
+    return trained
+
+
+def check_reload(trained: Trained, folder: Path) -> None:
+    """A bundle read from disk, on a backbone read from disk, gives the scores of the prompt in memory, bit for bit."""
+    prepared = trained.prepared
+    backbone, examples = prepared.backbone, prepared.task.splits["test"]
+    assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
+    readout = cloze(backbone, prepared.rendering)
+    table = PromptTable(torch.from_numpy(trained.prompt)[None])
+    expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
+    write_bundle(folder, make_bundle(trained))
+    assert torch.equal(predictor.load(folder, device="cpu").score(examples), expected)
+
+
+def check_pack(backbone: Backbone, folder: Path) -> None:
+    """Two runs packed together have the losses and prompts of each alone."""
+
+    def go(*seeds: int) -> list[Trained]:
+        training = {"max_steps": 6, "evaluations": 3, "learning_rate": 0.05, "batch_size": 4}
+        return train_pack([toy_run(folder, backbone, {"seed": s, "training": training}, n=8) for s in seeds])
+
+    together = go(1, 2)
+    assert not np.allclose(together[0].prompt, together[1].prompt), "the members must differ"
+    for packed, alone in zip(together, (*go(1), *go(2)), strict=True):
+        np.testing.assert_allclose(packed.prompt, alone.prompt, rtol=1e-4, atol=1e-5)
+        losses = [[h["train_loss"] for h in t.member.history[1:]] for t in (packed, alone)]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def check_learns(backbone: Backbone, folder: Path, method: str) -> None:
+    """A prompt learns the two-class toy on it: 0.8 on 64 rows is five standard deviations from chance."""
+    training = {"max_steps": 80, "evaluations": 4, "learning_rate": RATES[method], "batch_size": 16}
+    prepared = toy_run(folder, backbone, {"prompt": {"kind": method}, "training": training}, n=64)
+    trained = train_pack([prepared])[0]
+    table = PromptTable(torch.from_numpy(trained.prompt)[None])
+    model = PromptedModel(backbone, cloze(backbone, prepared.rendering))
+    scores = model.score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
+    gold = torch.tensor([row.label for row in prepared.rows["test"]])
+    accuracy = float((scores.argmax(1) == gold).float().mean())
+    assert accuracy >= 0.8, f"the toy was not learned: {accuracy}"
 
 
 # The promises, kept by every family of the registry ------------------------------------------------------------------
@@ -262,9 +323,32 @@ def test_gradient_reaches_every_slot_row_and_no_weight(loaded: Backbone) -> None
     check_gradient(loaded)
 
 
-@pytest.mark.parametrize("spec", ENCODERS, ids=name_of)
-def test_training_leaves_the_backbone_bit_identical(fresh: Backbone, spec: dict[str, Any], tmp_path: Path) -> None:
-    check_frozen(fresh, tmp_path, {"prompt": spec})
+def test_a_row_may_be_as_long_as_the_family_says(loaded: Backbone) -> None:
+    check_longest(loaded)
+
+
+def matrix(**wanted: list[dict[str, Any]]) -> pytest.MarkDecorator:
+    """Models x methods: those listed for a model, or else for `others`."""
+    pairs = [(name, spec) for name in MODELS for spec in wanted.get(name, wanted["others"])]
+    return pytest.mark.parametrize(
+        ("name", "spec"), [pytest.param(n, s, id=f"{n}-{name_of(s)}") for n, s in pairs], indirect=["name"]
+    )
+
+
+@matrix(bert=ENCODERS, others=METHODS)
+def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the_same(
+    fresh: Backbone, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    check_reload(check_frozen(fresh, tmp_path, {"prompt": spec}), tmp_path / "bundle")
+
+
+@matrix(albert=METHODS, roberta=METHODS, camembert=[], **{"xlm-roberta": [], "electra:wide": []}, others=PLAIN)
+def test_a_prompt_learns_the_toy(fresh: Backbone, spec: dict[str, Any], tmp_path: Path) -> None:
+    check_learns(fresh, tmp_path, spec["kind"])
+
+
+def test_runs_packed_together_equal_each_alone(fresh: Backbone, tmp_path: Path) -> None:
+    check_pack(fresh, tmp_path)
 
 
 def test_training_with_noise_and_backbone_dropout_leaves_the_backbone_bit_identical(
@@ -273,15 +357,15 @@ def test_training_with_noise_and_backbone_dropout_leaves_the_backbone_bit_identi
     check_frozen(fresh, tmp_path, {"regularizers": ["gaussian"], "backbone": {"dropout": True}})
 
 
-@pytest.mark.parametrize("spec", ENCODERS, ids=name_of)
+@matrix(bert=ENCODERS, others=PLAIN)
 def test_float32_prompt_trains_on_a_bfloat16_backbone(
-    kind: str,
+    name: str,
     family_folder: Callable[[str], Path],
     spec: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backbone = load_backbone(str(family_folder(kind)), dtype="bfloat16", device="cpu")
+    backbone = load_backbone(str(family_folder(name)), dtype="bfloat16", device="cpu")
     assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
     gradients = []
     from trimtab.training.optimization import StackedAdamW
@@ -307,10 +391,10 @@ def test_float32_prompt_trains_on_a_bfloat16_backbone(
     assert len(set(losses)) == len(losses), "the loss does not move"
 
 
-def test_gradients_in_bfloat16_agree_with_float32(kind: str, family_folder: Callable[[str], Path]) -> None:
+def test_gradients_in_bfloat16_agree_with_float32(name: str, family_folder: Callable[[str], Path]) -> None:
     directions = []
     for dtype in ("float32", "bfloat16"):
-        backbone = load_backbone(str(family_folder(kind)), dtype=dtype, device="cpu")
+        backbone = load_backbone(str(family_folder(name)), dtype=dtype, device="cpu")
         check_gradient(backbone)
         rendering = toy_rendering(backbone)
         leaf = table_of(backbone, 1).detached()
@@ -322,19 +406,16 @@ def test_gradients_in_bfloat16_agree_with_float32(kind: str, family_folder: Call
     assert float(torch.cosine_similarity(*directions, dim=0)) > 0.9
 
 
-# Saboteurs -----------------------------------------------------------------------------------------------------------
+# Saboteurs: mixed into a family of the registry, each breaks one thing ------------------------------------------------
 
 
-class Sound(Family):
-    """A correct BERT family, the base of the broken ones."""
-
-    head_prefix = "cls.predictions"
-
-    def vocabulary_features(self, model: Any, hidden: Tensor) -> Tensor:
-        return model.cls.predictions.transform(hidden)
+def sabotaged(backbone: Backbone, saboteur: type[Family]) -> Backbone:
+    """The backbone with its family broken."""
+    broken = type(saboteur.__name__, (saboteur, type(backbone.family)), {})
+    return replace(backbone, family=broken())
 
 
-class ShiftsPositions(Sound):
+class ShiftsPositions(Family):
     """Counts positions from the first pad."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -342,21 +423,23 @@ class ShiftsPositions(Sound):
         return super().hidden(model, replace(batch, position_ids=positions), embeds)
 
 
-class IgnoresMask(Sound):
+class IgnoresMask(Family):
     """Attends to pads."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
         return super().hidden(model, replace(batch, attention_mask=torch.ones_like(batch.ids)), embeds)
 
 
-class ScalesEmbeddings(Sound):
-    """Scales the vectors of one route only, as a family with an embedding scale would if treated carelessly."""
+class ScalesEmbeddings(Family):
+    """Scales vectors of one route only, as a family with an embedding scale would if treated carelessly. Some elements
+    more than others: DeBERTa's first step is a LayerNorm, which would undo a plain factor."""
 
     def embed(self, model: nn.Module, ids: Tensor) -> Tensor:
-        return super().embed(model, ids) * 1.01
+        vectors = super().embed(model, ids)
+        return vectors * torch.linspace(1.0, 1.02, vectors.shape[-1])
 
 
-class MixesRows(Sound):
+class MixesRows(Family):
     """Lets each row see a little of the batch."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -364,7 +447,7 @@ class MixesRows(Sound):
         return hidden + 1e-3 * hidden.mean(0, keepdim=True)
 
 
-class RoundsBareRows(Sound):
+class RoundsBareRows(Family):
     """Off by the last bits where there is no prompt."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -372,14 +455,14 @@ class RoundsBareRows(Sound):
         return hidden if embeds is not None else hidden * (1 + 2e-7)
 
 
-class SkipsTransform(Sound):
+class SkipsTransform(Family):
     """Applies the vocabulary matrix to the raw hidden states."""
 
     def vocabulary_features(self, model: Any, hidden: Tensor) -> Tensor:
         return hidden
 
 
-class ForgetsBias(Sound):
+class ForgetsBias(Family):
     """Leaves out the vocabulary bias."""
 
     def vocabulary_rows(self, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -387,14 +470,32 @@ class ForgetsBias(Sound):
         return weight, bias * 0
 
 
-class CutsGradient(Sound):
+class IgnoresPrompt(Family):
+    """Reads the ids whatever is placed into the slots."""
+
+    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+        hidden = super().hidden(model, batch, None)
+        return hidden if embeds is None else hidden + 0 * embeds.sum()
+
+
+class HasWhims(Family):
+    """Keeps a state of its own, drawn when it is made."""
+
+    def __init__(self) -> None:
+        self.whim = torch.rand(())
+
+    def vocabulary_features(self, model: nn.Module, hidden: Tensor) -> Tensor:
+        return super().vocabulary_features(model, hidden) + self.whim  # type: ignore[safe-super]
+
+
+class CutsGradient(Family):
     """Detaches what enters."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
         return super().hidden(model, batch, None if embeds is None else embeds.detach())
 
 
-class DeafToLastSlot(Sound):
+class DeafToLastSlot(Family):
     """Hides the last virtual token from attention."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -404,7 +505,7 @@ class DeafToLastSlot(Sound):
         return super().hidden(model, replace(batch, attention_mask=mask), embeds)
 
 
-class Drifts(Sound):
+class Drifts(Family):
     """Moves one weight by its last bit at each pass."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -414,7 +515,7 @@ class Drifts(Sound):
         return super().hidden(model, batch, embeds)
 
 
-class CountsSteps(Sound):
+class CountsSteps(Family):
     """Keeps running statistics in a buffer, as batch normalization would."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -422,7 +523,7 @@ class CountsSteps(Sound):
         return super().hidden(replace_buffers(model), batch, embeds)
 
 
-class Thaws(Sound):
+class Thaws(Family):
     """Lets the backbone collect gradients."""
 
     def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
@@ -440,41 +541,109 @@ def replace_buffers(model: nn.Module) -> nn.Module:
     return sane
 
 
-@pytest.fixture
-def bert(family_folder: Callable[[str], Path]) -> Backbone:
-    return with_vocabulary_bias(load_backbone(str(family_folder("bert")), dtype="float32", device="cpu"))
+class CountsFromZero(Family):
+    """RoBERTa with BERT's positions."""
+
+    def positions(self, model: nn.Module, batch: Batch) -> Tensor:
+        return batch.position_ids
 
 
-def test_the_base_of_the_saboteurs_keeps_every_promise(bert: Backbone, tmp_path: Path) -> None:
-    sound = replace(bert, family=Sound())
-    for check in (check_routes_agree, check_padding_and_mates, check_sides_agree, check_bare_rows, check_cloze):
-        check(sound)
-    check_gradient(sound)
-    check_frozen(sound, tmp_path, {})
+class LetsTheModelCount(Family):
+    """RoBERTa counting for itself: right from ids; from `inputs_embeds` it counts pads as well."""
+
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+        inputs = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+        return model.base_model(**inputs, attention_mask=batch.attention_mask).last_hidden_state
+
+
+class ForgetsThePadsPosition(Family):
+    """RoBERTa with two positions that are not for tokens."""
+
+    def max_positions(self, config: Any) -> int:
+        return int(config.max_position_embeddings)
+
+
+class ForgetsActivation(Family):
+    """A head of dense and LayerNorm only."""
+
+    def vocabulary_features(self, model: Any, hidden: Tensor) -> Tensor:
+        head = getattr(model, "lm_head", None) or model.predictions
+        norm = head.layer_norm if hasattr(head, "layer_norm") else head.LayerNorm
+        return norm(head.dense(hidden))
+
+
+class SkipsTheLastNorm(Family):
+    """ModernBERT read before its final LayerNorm."""
+
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+        kept: list[Tensor] = []
+        hook = model.model.final_norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        super().hidden(model, batch, embeds)
+        hook.remove()
+        return kept[0]
+
+
+class TakesTheOldHead(Family):
+    """DeBERTa's own head with the rows that `get_output_embeddings` names."""
+
+    def vocabulary_rows(self, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return Family.vocabulary_rows(self, model, ids)
+
+
+BROKEN = (AssertionError, RuntimeError, IndexError)
+"""What a check that fails raises; a wrong size or index raises before anything can be asserted."""
+
+DIFFERENT = [n for n in MODELS if n not in ("xlm-roberta", "camembert", "electra:wide")]
+"""Models whose code differs."""
+
+RELATIVE = ("modernbert", "deberta-v2", "deberta-v2:own_head")
+"""Models without absolute positions, for which a shift of all of them is no mistake."""
+
+EVERYWHERE = [
+    (ScalesEmbeddings, check_routes_agree),
+    (IgnoresMask, check_padding_and_mates),
+    (IgnoresMask, check_sides_agree),
+    (MixesRows, check_padding_and_mates),
+    (MixesRows, check_bare_rows),
+    (RoundsBareRows, check_bare_rows),
+    (SkipsTransform, check_cloze),
+    (ForgetsBias, check_cloze),
+    (CutsGradient, check_gradient),
+    (IgnoresPrompt, check_gradient),
+    (DeafToLastSlot, check_gradient),
+    (Thaws, check_gradient),
+]
+POSITIONAL = [(ShiftsPositions, check_padding_and_mates), (ShiftsPositions, check_sides_agree)]
+PARTICULAR = [
+    *((n, s, c) for n in DIFFERENT if n not in RELATIVE for s, c in POSITIONAL),
+    ("roberta", CountsFromZero, check_cloze),
+    ("xlm-roberta", CountsFromZero, check_bare_rows),
+    ("roberta", LetsTheModelCount, check_sides_agree),
+    ("roberta", LetsTheModelCount, check_cloze),
+    ("camembert", LetsTheModelCount, check_padding_and_mates),
+    ("roberta", ForgetsThePadsPosition, check_longest),
+    ("roberta", ForgetsActivation, check_cloze),
+    ("albert", ForgetsActivation, check_cloze),
+    ("modernbert", SkipsTheLastNorm, check_cloze),
+    ("modernbert", SkipsTheLastNorm, check_bare_rows),
+    ("deberta-v2:own_head", TakesTheOldHead, check_cloze),
+]
 
 
 @pytest.mark.parametrize(
-    ("saboteur", "check"),
-    [
-        (ScalesEmbeddings, check_routes_agree),
-        (ShiftsPositions, check_padding_and_mates),
-        (ShiftsPositions, check_sides_agree),
-        (IgnoresMask, check_padding_and_mates),
-        (IgnoresMask, check_sides_agree),
-        (MixesRows, check_padding_and_mates),
-        (MixesRows, check_bare_rows),
-        (RoundsBareRows, check_bare_rows),
-        (SkipsTransform, check_cloze),
-        (ForgetsBias, check_cloze),
-        (CutsGradient, check_gradient),
-        (DeafToLastSlot, check_gradient),
-        (Thaws, check_gradient),
-    ],
-    ids=lambda value: value.__name__,
+    ("name", "saboteur", "check"),
+    [*((n, s, c) for n in DIFFERENT for s, c in EVERYWHERE), *PARTICULAR],
+    ids=lambda value: getattr(value, "__name__", value),
+    indirect=["name"],
 )
-def test_saboteur_is_caught(saboteur: type[Family], check: Callable[[Backbone], None], bert: Backbone) -> None:
-    with pytest.raises(AssertionError):
-        check(replace(bert, family=saboteur()))
+def test_saboteur_is_caught(fresh: Backbone, saboteur: type[Family], check: Callable[[Backbone], None]) -> None:
+    with pytest.raises(BROKEN):
+        check(sabotaged(fresh, saboteur))
+
+
+@pytest.fixture
+def bert(family_folder: Callable[[str], Path]) -> Backbone:
+    return load_backbone(str(family_folder("bert")), dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -484,7 +653,23 @@ def test_saboteur_whose_backbone_moves_is_caught(
     saboteur: type[Family], message: str, bert: Backbone, tmp_path: Path
 ) -> None:
     with pytest.raises(AssertionError, match=message):
-        check_frozen(replace(bert, family=saboteur()), tmp_path, {})
+        check_frozen(sabotaged(bert, saboteur), tmp_path, {})
+
+
+def test_saboteur_whose_scores_do_not_survive_a_reload_is_caught(bert: Backbone, tmp_path: Path) -> None:
+    trained = check_frozen(sabotaged(bert, HasWhims), tmp_path, {})
+    with pytest.raises(AssertionError):
+        check_reload(trained, tmp_path / "bundle")
+
+
+def test_saboteur_that_lets_members_of_a_pack_meet_is_caught(bert: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        check_pack(sabotaged(bert, MixesRows), tmp_path)
+
+
+def test_saboteur_on_which_nothing_can_be_learned_is_caught(bert: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="not learned"):
+        check_learns(sabotaged(bert, IgnoresPrompt), tmp_path, "prompt_tuning")
 
 
 def test_a_family_without_a_tiny_model_fails_loudly(family_folder: Callable[[str], Path]) -> None:

@@ -149,6 +149,32 @@ def test_predict_names_the_line_that_lacks_a_field(trimtab: Trimtab, recipe: Pat
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_predict_refuses_text_that_is_no_unicode(
+    trimtab: Trimtab, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trimtab("run", recipe, "--json", "-q").json["run"]
+    for text in ("the cat good\nthe \udcff film\n", '{"text": "the cat good"}\n{"text": "the \\ud83d film"}\n'):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        refused = trimtab("predict", run, "--input", "-")
+        assert (refused.code, refused.out) == (2, "")
+        assert "half of a surrogate pair" in refused.err
+        assert "input 2" in refused.err or "standard input:2" in refused.err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\nthe \xff film\n"), "utf-8"))
+    refused = trimtab("predict", run, "--input", "-")
+    assert refused.code == 2
+    assert "standard input: the text is not UTF-8" in refused.err
+
+
+def test_predict_refuses_a_bundle_that_lacks_a_key(trimtab: Trimtab, recipe: Path) -> None:
+    run = Path(trimtab("run", recipe, "--json", "-q").json["run"])
+    metadata = json.loads((run / "bundle.json").read_text())
+    del metadata["backbone"]["fingerprint"]
+    (run / "bundle.json").write_text(json.dumps(metadata))
+    refused = trimtab("predict", run, "--input", "test.jsonl")
+    assert refused.code == 2
+    assert "bundle.json: the key 'backbone.fingerprint' is missing" in refused.err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -182,6 +208,22 @@ def test_a_diverged_run_says_so_and_keeps_its_last_good_state(trimtab: Trimtab, 
     record = json.loads(stopped.out)
     assert record["status"] == "diverged"
     assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 0
+
+
+def test_a_run_that_is_not_finite_from_the_start_says_what_may_be_wrong(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path
+) -> None:
+    huge = "prompt.initializer={kind: uniform, range: 3e38}"
+    stopped = trimtab("run", recipe, huge, "--json", "-q")
+    assert stopped.code == 2
+    record = json.loads(stopped.out)
+    assert (record["status"], record["metrics"]) == ("diverged", {})
+    assert "the loss was not finite before the first step, so there is no prompt to keep" in stopped.err
+    assert "prompt.initializer" in stopped.err
+    plain = trimtab("run", recipe, huge, "-q")
+    assert (plain.code, "run folder" in plain.out) == (2, True)
+    assert "diverged" in trimtab("ls").out
+    assert trimtab("predict", record["run"], "--input", "test.jsonl").code == 2
 
 
 def test_a_full_disk_after_training_does_not_lose_the_prompt(

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "types errors seeding",
-        "documents",
+        "documents bundle_schema",
         "registry storage",
         "overrides",
         "config",

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny import bundle_metadata
 from tests.unit.refusals import refused
 from trimtab.errors import BundleError, ConfigError
-from trimtab.initializers import ClassLabels, FromRun, Initializer, PromptContext, SampledVocab, Text, Uniform
+from trimtab.initializers import (
+    ClassLabels,
+    FromRun,
+    Initializer,
+    PromptContext,
+    SampledVocab,
+    Text,
+    Uniform,
+    fingerprint,
+)
 from trimtab.registry import initializers
 from trimtab.seeding import torch_stream
 from trimtab.storage import Bundle, write_bundle
@@ -28,6 +38,8 @@ def context(seed: int = 0, label_ids: list[int] = [7, 9]) -> PromptContext:  # n
         label_ids=label_ids,
         encode=lambda text: [int(t) for t in text.split()],
         generator=torch_stream(seed, "init"),
+        backbone="y",
+        fingerprint="f1",
     )
 
 
@@ -98,10 +110,9 @@ def test_empty_text_is_refused() -> None:
         Text(text=" ")(context(), 2)
 
 
-def bundle(folder: Path, length: int, size: int) -> str:
-    keys = ("backbone", "tokenizer", "task", "readout")
-    metadata = {"prompt": {"shape": [length, size]}, **{key: {} for key in keys}}
-    write_bundle(folder, Bundle(metadata, np.full((length, size), 0.5, np.float32)))
+def bundle(folder: Path, length: int, size: int, value: float = 0.5, fingerprint: str = "f1") -> str:
+    prompt = np.full((length, size), value, np.float32)
+    write_bundle(folder, Bundle(bundle_metadata((length, size), fingerprint), prompt))
     return str(folder)
 
 
@@ -115,6 +126,21 @@ def test_from_run_refuses_another_length_and_says_which_fits(tmp_path: Path) -> 
     what = f"the prompt of {run} has shape (3, 4), this run needs (2, 4)"
     with refused(ConfigError, what, where="prompt.initializer.run", fix="Set prompt.length=3"):
         FromRun(run=run)(context(), 2)
+
+
+def test_from_run_refuses_a_prompt_of_another_backbone_and_names_both(tmp_path: Path) -> None:
+    run = bundle(tmp_path / "r", 3, 4, fingerprint="e" * 64)
+    what = f"the prompt of {run} was trained on the backbone 'x' (fingerprint {'e' * 12}), this run uses 'y' (f1)"
+    with refused(BundleError, what, where="prompt.initializer.run", fix="a run on 'y'"):
+        FromRun(run=run)(context(), 3)
+
+
+def test_only_an_initializer_that_reads_a_prompt_has_a_fingerprint_and_it_is_that_of_the_values(tmp_path: Path) -> None:
+    first, copy, other = (bundle(tmp_path / n, 3, 4, v) for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.6)))
+    prints = [fingerprint({"kind": "from_run", "run": run}) for run in (first, copy, other)]
+    assert prints[0] == prints[1] != prints[2]
+    assert all(len(str(p)) == 64 for p in prints)
+    assert fingerprint({"kind": "sampled_vocab", "first": 0}) is None
 
 
 def test_from_run_refuses_another_embedding_size(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from tests.tiny import save_tiny_model, tiny_backbone
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
-from trimtab.errors import BackboneError, BundleError, DataError, TemplateError
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError
 from trimtab.predictor import Predictor, Rendering, from_bundle, load
 from trimtab.storage import Bundle, read_bundle, write_bundle
 from trimtab.templates import Template
@@ -128,6 +129,43 @@ def test_plain_text_for_several_fields_is_refused(backbone: Backbone) -> None:
         two.predict(["good"])
     absent, empty = two.predict([{"a": "good", "b": None}, {"a": "good", "b": ""}])
     assert absent.scores == pytest.approx(empty.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("label", "what"),
+    [(None, "the example has no label"), ("neutral", "the label 'neutral' is not one of positive, negative")],
+)
+def test_an_example_without_a_known_label_cannot_be_evaluated(predictor: Predictor, label: Any, what: str) -> None:
+    good = Example("a", {"text": "good"}, "positive")
+    with refused(DataError, what, where="t.csv:3", fix="`predict` needs no labels"):
+        predictor.evaluate([good, Example("b", {"text": "good"}, label, "t.csv:3")])
+    with refused(DataError, what, where="input 2", fix="`predict` needs no labels"):
+        predictor.evaluate([good, Example("b", {"text": "good"}, label)])
+
+
+@pytest.mark.parametrize("given", ["bad \ud83d", {"text": "good \ude00"}, {"text": "good", "id": "\ud83d"}])
+def test_half_of_a_surrogate_pair_is_refused_with_the_place(predictor: Predictor, given: Any) -> None:
+    with refused(DataError, "a text holds half of a surrogate pair, such as \\ud83d alone", where="input 2"):
+        predictor.predict(["good \U0001f600", given])
+    with refused(DataError, "half of a surrogate pair", where="t.jsonl:7"):
+        predictor.predict([Example("a", {"text": "\ud83d"}, None, "t.jsonl:7")])
+
+
+def test_scores_that_are_not_numbers_are_refused_with_the_place(predictor: Predictor) -> None:
+    assert predictor.table is not None
+    broken = replace(predictor, table=PromptTable(predictor.table.inputs * torch.nan))
+    what = f"the scores of {predictor.model.backbone.name!r} are not finite in torch.float32"
+    with refused(BackboneError, what, where="input 1", fix="float32"):
+        broken.predict(["good"])
+    with refused(BackboneError, what, where="t.csv:2", fix="float32"):
+        broken.predict([Example("a", {"text": "good"}, None, "t.csv:2")])
+
+
+def test_a_readout_that_does_not_exist_or_lacks_an_option_is_refused(backbone: Backbone) -> None:
+    with refused(ConfigError, "there is no such key", where="readout.zzz", fix="combine"):
+        from_bundle(bundle(backbone, readout={"kind": "cloze", "zzz": 1}), backbone)
+    with refused(ConfigError, "there is no readout 'x'", where="readout.kind", fix="cloze"):
+        from_bundle(bundle(backbone, readout={"kind": "x"}), backbone)
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections import namedtuple
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.tiny import bundle_metadata
 from tests.unit.refusals import refused
 from trimtab import storage
 from trimtab.documents import read_yaml
@@ -36,13 +38,7 @@ from trimtab.storage import (
     write_text,
 )
 
-METADATA: dict[str, Any] = {
-    "prompt": {"kind": "prompt_tuning", "shape": [2, 3]},
-    "backbone": {"model": "x"},
-    "tokenizer": {},
-    "task": {},
-    "readout": {"kind": "cloze"},
-}
+METADATA = bundle_metadata((2, 3))
 PROMPT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -224,14 +220,49 @@ def test_another_schema_is_refused(tmp_path: Path, schema: Any) -> None:
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["prompt", "backbone", "tokenizer", "task", "readout"])
+NEEDED = (
+    "prompt prompt.shape backbone backbone.model backbone.fingerprint backbone.options backbone.options.dtype "
+    "backbone.options.revision backbone.options.trust_remote_code backbone.options.attention "
+    "backbone.options.quantization tokenizer tokenizer.fingerprint task task.template task.truncate task.max_length "
+    "task.label_words readout readout.kind"
+).split()
+
+
+@pytest.mark.parametrize("key", NEEDED)
 def test_a_bundle_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
     bundle_in(tmp_path)
     metadata = read_json(tmp_path / "bundle.json")
-    del metadata[key]
+    node = metadata
+    *outer, last = key.split(".")
+    for step in outer:
+        node = node[step]
+    del node[last]
     write_json(tmp_path / "bundle.json", metadata)
-    with refused(BundleError, f"the key '{key}' is missing", where=str(tmp_path / "bundle.json")):
+    with refused(BundleError, f"the key {key!r} is missing", where=str(tmp_path / "bundle.json"), fix="Copy it again"):
         read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"prompt": {"shape": 6}}, "the key 'prompt.shape' must be otherwise"),
+        ({"prompt": {"shape": [6]}}, "the key 'prompt.shape' must be otherwise"),
+        ({"tokenizer": {"fingerprint": None}}, "the key 'tokenizer.fingerprint' must be otherwise"),
+        ({"task": {**METADATA["task"], "max_length": "x"}}, "the key 'task.max_length' must be otherwise"),
+        ({"task": {**METADATA["task"], "label_words": ["yes"]}}, "the key 'task.label_words' must be otherwise"),
+        ({"task": None}, "the key 'task' must be otherwise"),
+    ],
+)
+def test_a_bundle_with_a_value_of_another_sort_is_refused(tmp_path: Path, changes: Any, what: str) -> None:
+    with refused(BundleError, what, where=str(tmp_path / "bundle.json"), fix="Copy it again"):
+        read_bundle(bundle_in(tmp_path, **changes))
+
+
+def test_a_number_that_json_does_not_know_is_not_written(tmp_path: Path) -> None:
+    for write, content in ((write_json, {"a": math.nan}), (write_jsonl, [{"a": [math.inf]}])):
+        with refused(TrimtabError, "a number that is not finite has no place in JSON", where=str(tmp_path / "a")):
+            write(tmp_path / "a", content)
+    assert contents(tmp_path) == []
 
 
 def test_a_prompt_of_another_shape_than_stated_is_refused(tmp_path: Path) -> None:

@@ -19,8 +19,12 @@ class Family(ABC):
     readouts: ClassVar[tuple[str, ...]] = ("cloze",)
     """Readouts that make sense, the default first."""
     padding_side: ClassVar[Literal["left", "right"]] = "right"
-    head_prefix: ClassVar[str]
+    fused_attention: ClassVar[bool] = True
+    """Whether transformers offers PyTorch's fused attention (SDPA) for it beside the eager one."""
+    head_prefix: ClassVar[str | tuple[str, ...]]
     """Parameter names of the vocabulary head start so; used to refuse checkpoints that lack it."""
+    head_advice: ClassVar[str] = "Use a checkpoint that was saved with its masked-LM head."
+    """What to do where the checkpoint lacks it."""
 
     def embed(self, model: nn.Module, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
         """Word embeddings as `inputs_embeds` wants them: before positions, segments and LayerNorm."""
@@ -30,9 +34,13 @@ class Family(ABC):
         """Last hidden states, from `embeds` or, for the bare model, from the ids."""
         inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         out = model.base_model(  # type: ignore[operator]
-            **inputs, attention_mask=batch.attention_mask, position_ids=batch.position_ids
+            **inputs, attention_mask=batch.attention_mask, position_ids=self.positions(model, batch)
         )
         return out.last_hidden_state
+
+    def positions(self, model: nn.Module, batch: Batch) -> Int[Tensor, "B T"]:
+        """Positions as the model numbers them. Always explicit, so that they do not depend on the padding side."""
+        return batch.position_ids
 
     def max_positions(self, config: Any) -> int:
         """How many positions a sequence may have."""

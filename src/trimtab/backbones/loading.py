@@ -22,6 +22,8 @@ from trimtab.registry import families
 from trimtab.templates import TextEncoder
 
 ASSETS = Path(__file__).parent.parent / "assets"
+UNUSED = ("[unused", "madeupword")
+"""How BERT and fairseq (RoBERTa) begin the names of vocabulary entries that fill up the matrix."""
 _WHOLE_FILE_BYTES = 1 << 30
 _SAMPLE_BYTES = 1 << 20
 
@@ -87,9 +89,7 @@ class Backbone:
         """Ids of vocabulary entries that are neither special nor unused, in the order of the vocabulary."""
         special = set(self.encoder.tokenizer.all_special_ids)
         tokens = self.encoder.tokens(range(len(self.encoder.tokenizer)))
-        return tuple(
-            i for i, token in enumerate(tokens) if token and i not in special and not token.startswith("[unused")
-        )
+        return tuple(i for i, token in enumerate(tokens) if token and i not in special and not token.startswith(UNUSED))
 
     @cached_property
     def max_positions(self) -> int:
@@ -129,6 +129,24 @@ def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: torch.d
     return torch.bfloat16 if fast else torch.float32
 
 
+def resolve_attention(
+    attention: Literal["auto", "eager", "sdpa"], family: Family, dtype: torch.dtype, device: torch.device
+) -> Literal["eager", "sdpa"]:
+    """The attention implementation: `auto` takes the faster one that the family has.
+
+    Raises:
+        BackboneError: `sdpa` asked for and absent.
+    """
+    if attention == "sdpa" and not family.fused_attention:
+        raise BackboneError(
+            "this family has eager attention only.", where="backbone.attention", fix="Use attention: auto or eager."
+        )
+    if attention == "auto":
+        slow = device.type == "cpu" and dtype == torch.bfloat16
+        return "eager" if slow or not family.fused_attention else "sdpa"
+    return attention
+
+
 def locate(name: str) -> str:
     """A folder for embedded models, else the name itself (a folder or a Hugging Face id)."""
     embedded = ASSETS / name
@@ -158,12 +176,13 @@ def load_backbone(
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         revision: commit, tag or branch of a Hugging Face id.
         trust_remote_code: run model code that comes with the checkpoint.
-        attention: `auto` is eager for bfloat16 on a CPU (measured faster for short sequences), else SDPA.
+        attention: `auto` is eager for bfloat16 on a CPU (measured faster for short sequences) and for families that
+            have nothing else, else SDPA.
         quantization: options of a transformers quantization config, `quant_method` among them.
 
     Raises:
         BackboneError: unknown or unreachable model, no safetensors, an unsupported family, a checkpoint without the
-            vocabulary head, or a slow tokenizer.
+            vocabulary head, a slow tokenizer, or SDPA asked of a family that has eager attention only.
     """
     import transformers
 
@@ -175,9 +194,8 @@ def load_backbone(
         family = _family(name, config)
         on = resolve_device(device)
         kind = resolve_dtype(dtype, on)
-        eager = attention == "eager" or (attention == "auto" and on.type == "cpu" and kind == torch.bfloat16)
         options = dict(source, trust_remote_code=trust_remote_code, dtype=kind, use_safetensors=True)
-        options["attn_implementation"] = "eager" if eager else "sdpa"
+        options["attn_implementation"] = resolve_attention(attention, family, kind, on)
         if quantization:
             options["quantization_config"] = transformers.quantizers.AutoQuantizationConfig.from_dict(quantization)
         loader = getattr(transformers, family.auto_class)
@@ -248,11 +266,12 @@ def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family
     where = "backbone.model"
     missing = sorted(k for k in info["missing_keys"] if k.startswith(family.head_prefix))
     if missing:
+        absent = f"{missing[0]} {'and others are' if len(missing) > 1 else 'is'} missing"
         raise BackboneError(
-            f"the checkpoint of {name!r} has no vocabulary head ({missing[0]} and others are missing), so an "
-            "answer would be read by random weights.",
+            f"the checkpoint of {name!r} has no vocabulary head ({absent}), so an answer would be read by random "
+            "weights.",
             where=where,
-            fix="Use a checkpoint that was saved with its masked-LM head.",
+            fix=family.head_advice,
         )
     _check_tokenizer(name, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]

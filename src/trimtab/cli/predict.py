@@ -55,7 +55,11 @@ def read_inputs(name: str) -> list[Inputs]:
 
     if name != "-" and not name.endswith(".txt"):
         return examples(read_table(Path(name)))
-    lines = [line.rstrip("\n") for line in (sys.stdin if name == "-" else read_lines(Path(name)))]
+    try:
+        lines = [line.rstrip("\n") for line in (sys.stdin if name == "-" else read_lines(Path(name)))]
+    except UnicodeDecodeError as error:
+        what = f"the text is not {error.encoding.upper()}."
+        raise DataError(what, where="standard input", fix="Convert it, for example with iconv.") from None
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError("there is no input.", where="standard input" if name == "-" else name)

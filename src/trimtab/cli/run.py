@@ -45,14 +45,27 @@ def command(
     else:
         _print(record)
     if record["status"] == "diverged":
-        raise DivergedError(
-            f"the loss was not finite at step {record['steps']}; the best state before it is in the run folder.",
-            where=record["run"],
-            fix="Lower training.learning_rate.",
-        )
+        raise _diverged(record)
+
+
+def _diverged(record: dict[str, Any]) -> DivergedError:
+    if record["metrics"]:
+        what = f"the loss was not finite at step {record['steps']}; the best state before it is in the run folder."
+        return DivergedError(what, where=record["run"], fix="Lower training.learning_rate.")
+    return DivergedError(
+        "the loss was not finite before the first step, so there is no prompt to keep.",
+        where=record["run"],
+        fix="Change prompt.initializer or set backbone.dtype=float32; the learning rate has had no effect yet.",
+    )
 
 
 def _print(record: dict[str, Any]) -> None:
+    if record["metrics"]:
+        _print_scores(record)
+    say(f"  run folder  {record['run']}")
+
+
+def _print_scores(record: dict[str, Any]) -> None:
     metrics, baselines, parameters = record["metrics"], record["baselines"], record["parameters"]
     seconds = "finished earlier" if record["reused"] else f"{record['seconds']:.1f} s"
     say(f"{record['task']}, {record['prompt']} on {record['backbone']} ({record['environment']['dtype']}), {seconds}")
@@ -66,4 +79,3 @@ def _print(record: dict[str, Any]) -> None:
     cut = sum(record["truncated"].values())
     if cut:
         say(f"  truncated   {cut} rows")
-    say(f"  run folder  {record['run']}")

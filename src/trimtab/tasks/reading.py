@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.errors import DataError, suggest
 
@@ -56,6 +56,9 @@ def resolve_path(path: str, places: Places) -> Path:
 def read_table(path: Path, name: str | None = None) -> Table:
     """Read a table by its file name's ending.
 
+    Cells of CSV may be quoted, with delimiters and line breaks inside. In a tab-separated file quotes count only if
+    they are well-formed in the whole file; else, as in the files of GLUE, they are text like any other character.
+
     Args:
         path: the file.
         name: how errors call it; the path by default.
@@ -78,7 +81,7 @@ def read_table(path: Path, name: str | None = None) -> Table:
         table = _read_parquet(path, shown)
     else:
         lines = _decoded_lines(path, shown)
-        table = _read_jsonl(lines, shown) if suffix == ".jsonl" else _read_csv(lines, shown, suffix)
+        table = _read_jsonl(lines, shown) if suffix == ".jsonl" else _read_delimited(lines, shown, suffix)
     if not table.rows:
         raise DataError("the table has no rows.", where=shown)
     return table
@@ -108,14 +111,40 @@ def _decoded_lines(path: Path, shown: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"the file cannot be read: {error.strerror}.", where=shown) from None
 
 
-def _read_csv(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Table:
+def _read_delimited(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Table:
     first = next(lines, None)
     if first is None:
         raise DataError("the file is empty.", where=shown)
     delimiter = "\t" if suffix == ".tsv" else _sniff(first[1])
-    csv.field_size_limit(min(sys.maxsize, _FIELD_LIMIT))
     text = (line for chunk in ([first], lines) for _, line in chunk)
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    return _read_tabs(list(text), shown) if delimiter == "\t" else _read_csv(text, shown, delimiter)
+
+
+def _read_tabs(lines: list[str], shown: str) -> Table:
+    """Quotes count if they are well-formed in the whole file, else they are text like any other.
+
+    Two lone quotes that enclose whole rows by chance are not taken for well-formed ones. Where neither reading fits,
+    the one that gets further tells what is wrong.
+    """
+    failures: list[DataError] = []
+    chance: Table | None = None
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        try:
+            table = _read_csv(lines, shown, "\t", quoting)
+        except DataError as error:
+            failures.append(error)
+        else:
+            if not any("\t" in cell and "\n" in cell for row in table.rows for cell in row.values()):
+                return table
+            chance = table
+    if chance is not None:
+        return chance
+    raise max(failures, key=lambda error: int(str(error.where).rpartition(":")[2]))
+
+
+def _read_csv(text: Iterable[str], shown: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Table:
+    csv.field_size_limit(min(sys.maxsize, _FIELD_LIMIT))
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
     rows, sources = [], []
     start = 1
     try:

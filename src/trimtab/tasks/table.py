@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 
@@ -39,7 +39,8 @@ class Table:
         test: the rows that are reported.
         label: the label column.
         split_column: a column of `path` that says train, dev or test.
-        id_column: a column of unique ids; `id` is used where it exists, else file position.
+        id_column: a column of ids, unique over all files; null takes `id` where it exists, else the position in the
+            file; false always takes the position.
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take, slots included; 0 for what the backbone has.
         shots: training rows per class, drawn with the `subset` seed; 0 for all.
@@ -61,7 +62,7 @@ class Table:
         test: str | None = None,
         label: str = "label",
         split_column: str | None = None,
-        id_column: str | None = None,
+        id_column: Annotated[str | Literal[False] | None, Field(union_mode="left_to_right")] = None,
         truncate: list[str] = [],  # noqa: B006  (a schema default, never mutated)
         max_length: Annotated[int, Field(ge=0)] = 0,
         shots: Annotated[int, Field(ge=0)] = 0,
@@ -113,13 +114,17 @@ class Table:
         seen: dict[str, str] = {}
         for split, given in self.files.items():
             table = read_table(resolve_path(given, places), given if ":" in given else None)
-            for column in filter(None, (self.label, self.split_column, self.id_column)):
-                if column not in table.columns:
+            for column in (self.label, self.split_column, self.id_column):
+                if column and column not in table.columns:
                     raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns))
             for i, row in enumerate(table.rows):
                 example = self._example(row, table, i, split)
                 if example.id in seen:
-                    raise DataError(f"the id {example.id!r} stands at {seen[example.id]} too.", where=example.source)
+                    raise DataError(
+                        f"the id {example.id!r} stands at {seen[example.id]} too.",
+                        where=example.source,
+                        fix="Make the ids unique over all files, or number the rows instead: task.id_column=false.",
+                    )
                 seen[example.id] = example.source
                 splits.setdefault(self._split_of(row, split, example.source), []).append(example)
         return splits
@@ -148,7 +153,7 @@ class Table:
                 if several or not label
                 else f"Add it to task.label_words. {suggest(label, self.verbalizer.classes)}",
             )
-        column = self.id_column or ("id" if "id" in table.columns else None)
+        column = "id" if self.id_column is None and "id" in table.columns else self.id_column
         name = as_text(row.get(column), column, source) if column else ""
         cells = {c: row.get(c) for c in table.columns}
         fields = row_fields(cells, skip=(self.label, self.split_column))

@@ -36,7 +36,10 @@ Report = Callable[[Mapping[str, Any]], None]
 
 @dataclass
 class Member:
-    """One run of a pack: its data, its settings, and how far it has come."""
+    """One run of a pack: its data, its settings, and how far it has come.
+
+    `best` is the state of the best checkpoint; empty where even the first evaluation was not finite.
+    """
 
     seeds: Seeds
     training: TrainingConfig
@@ -114,7 +117,7 @@ class Loop:
         return self.seconds_in_steps / max(1, self.steps_done)
 
     def run(self) -> None:
-        """Train until every member is done; afterwards the pack holds each member's best checkpoint."""
+        """Train until every member is done; afterwards the pack holds each member's best checkpoint, if it has one."""
         streams = [m.batches() for m in self.members]
         self._evaluate(self._running())
         while running := self._running():
@@ -129,7 +132,8 @@ class Loop:
                 if self.members[r].step >= self.members[r].steps:
                     self._end(r, "done")
         for r, member in enumerate(self.members):
-            self.pack.restore(r, member.best)
+            if member.best:
+                self.pack.restore(r, member.best)
 
     def _running(self) -> list[int]:
         return [r for r, m in enumerate(self.members) if m.status == "running"]
@@ -227,8 +231,7 @@ class Loop:
         """Keep a better checkpoint; stop a member that has not improved for long."""
         member = self.members[r]
         if not math.isfinite(dev["loss"]):
-            if not member.best:
-                member.best, member.best_dev = self.pack.state(r), dev
+            member.best_dev = member.best_dev or dev
             self._end(r, "diverged")
             return
         select = member.training.select

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import RunConfig
 from trimtab.errors import ConfigError, TrimtabError
@@ -52,10 +52,17 @@ class Prepared:
     rows: dict[str, list[Row]]
 
     @cached_property
+    def initializer_fingerprint(self) -> str | None:
+        """Of what the initializer reads from disk, such as the prompt of another run."""
+        spec = self.config.prompt.get("initializer")
+        return None if spec is None else initializers.fingerprint(spec)
+
+    @cached_property
     def id(self) -> str:
-        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer and schema version."""
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version and a prompt begun from."""
         b = self.backbone
-        parts = (self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION))
+        parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
+        parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
@@ -134,6 +141,8 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         label_ids=[i for its in rendering.label_ids(backbone.encoder) for ids in its for i in ids],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
     )
 
 
@@ -213,16 +222,20 @@ def run_pack(
 ) -> list[dict[str, Any]]:
     """Train what is not finished yet, write run folders, return the records (run.json) in the order given.
 
+    A run whose loss was not finite has the status `diverged`: it keeps its last good state or, where there was none,
+    has no metrics and no bundle.
+
     Raises:
+        BackboneError: the backbone alone gives scores that are not numbers; nothing was written.
         TrimtabError: a run folder could not be written; the trained prompt was saved elsewhere, the message says where.
     """
     _check_pack(pack)
     folders = [RunFolder(runs_dir / p.id) for p in pack]
     todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
-    for i in todo:
-        folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
     if todo:
         bare = _bare_accuracy(pack[todo[0]])
+        for i in todo:
+            folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
         failed: list[TrimtabError] = []
         for i, trained in zip(todo, train_pack([pack[i] for i in todo], report), strict=True):
             try:
@@ -236,6 +249,9 @@ def run_pack(
 
 def _opening(p: Prepared) -> dict[str, Any]:
     b = p.backbone
+    fingerprints = {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint}
+    if p.initializer_fingerprint:
+        fingerprints["initializer"] = p.initializer_fingerprint
     return {
         "id": p.id,
         "task": p.task.name,
@@ -243,7 +259,7 @@ def _opening(p: Prepared) -> dict[str, Any]:
         "backbone": b.name,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "working_directory": str(Path.cwd()),
-        "fingerprints": {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint},
+        "fingerprints": fingerprints,
         "environment": environment(b),
         "rows": {s: len(r) for s, r in p.rows.items()},
         "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},
@@ -265,8 +281,15 @@ def environment(backbone: Backbone) -> dict[str, Any]:
 
 
 def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
-    """Bundle first, then history and predictions, run.json last. `bare`: accuracy without a prompt."""
+    """Bundle first, then history and predictions, run.json last. `bare`: accuracy without a prompt.
+
+    A run that was not finite from the start has no good state, so it leaves its record only.
+    """
     p, member = trained.prepared, trained.member
+    if not member.best:
+        folder.clear()
+        folder.finish(_record(folder, trained, {}, bare), member.status)
+        return
     bundle = make_bundle(trained)
     write_bundle(folder.path, bundle)
     if p.config.training.keep_encoder:
@@ -277,22 +300,25 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
-    loss = member.best_dev["loss"]
-    metrics["dev"]["loss"] = loss if math.isfinite(loss) else None
+    metrics["dev"]["loss"] = member.best_dev["loss"]
     folder.write_history(member.history)
     write_bundle(folder.path, Bundle({**bundle.metadata, "metrics": metrics}, bundle.prompt))
-    record = {
+    folder.finish(_record(folder, trained, metrics, bare), member.status)
+
+
+def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float) -> dict[str, Any]:
+    p, member = trained.prepared, trained.member
+    return {
         **_opening(p),
         "started": folder.record["started"],
-        "parameters": {"trained": trained.parameters, "kept": int(bundle.prompt.size)},
+        "parameters": {"trained": trained.parameters, "kept": int(trained.prompt.size)},
         "metrics": metrics,
         "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},
-        "best_step": member.best_step,
+        "best_step": member.best_step if member.best else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
         "seconds_per_step": round(trained.seconds_per_step, 6),
     }
-    folder.finish(record, member.status)
 
 
 def _rescue(trained: Trained, error: TrimtabError) -> TrimtabError:

@@ -104,6 +104,48 @@ def test_malformed_csv_is_refused_with_its_line(
         table(tmp_path, "t.csv", content)
 
 
+@pytest.mark.parametrize("name", ["t.tsv", "t.csv"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('"a ""b"""\t1\nc\t2\n', [('a "b"', "1"), ("c", "2")]),
+        ('"a\tb"\t1\n', [("a\tb", "1")]),
+        ('"a\nb"\t1\nc\t2\n', [("a\nb", "1"), ("c", "2")]),
+        ('x "y" z\t1\n', [('x "y" z', "1")]),
+        ('"a" b\t1\n', [('"a" b', "1")]),
+        ('"a\t1\nb\t2\n', [('"a', "1"), ("b", "2")]),
+        ('"a\t1\n"b\t2\n', [('"a', "1"), ('"b', "2")]),
+        ('"good"\t0\n"a\t1\n', [('"good"', "0"), ('"a', "1")]),
+        ('"\t1\nb\t2\n"\t3\n', [('"', "1"), ("b", "2"), ('"', "3")]),
+    ],
+)
+def test_quotes_of_a_tab_separated_file_count_where_they_are_well_formed_and_else_are_text(
+    tmp_path: Path, name: str, content: str, expected: list[tuple[str, str]]
+) -> None:
+    got = table(tmp_path, name, "text\tlabel\n" + content)
+    assert got.columns == ("text", "label")
+    assert values(got) == expected
+
+
+def test_lines_of_a_tab_separated_file_with_bare_quotes_stay_right(tmp_path: Path) -> None:
+    assert table(tmp_path, "t.tsv", 'text\tlabel\n"a\t1\n\nb\t2\n').sources == ("t.tsv:2", "t.tsv:4")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("a\t1\nb\t2\t3\n", 3),
+        ('"a\t1\nb\t2\nc\t3\t4\n', 4),
+        ('"a\tb"\t1\n"c\td"\t2\ne\t3\t4\n', 4),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_where_the_likelier_reading_of_quotes_ends(
+    tmp_path: Path, content: str, line: int
+) -> None:
+    with refused(DataError, "the header has 2 columns, this row has 3", where=f"t.tsv:{line}", fix=QUOTE):
+        table(tmp_path, "t.tsv", "text\tlabel\n" + content)
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
 def test_a_binary_file_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
     with refused(DataError, "this is a binary file, not a table of text", where=f"{name}:2"):

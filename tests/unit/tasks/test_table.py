@@ -306,8 +306,32 @@ def test_a_label_that_is_a_mapping_is_refused(tmp_path: Path) -> None:
 def test_a_repeated_id_is_refused_with_both_places(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "t.jsonl", [{"id": i % 5, **r} for i, r in enumerate(rows(12))])
     what = f"the id '0' stands at {tmp_path / 't.jsonl'}:1 too"
-    with refused(DataError, what, where=f"{tmp_path / 't.jsonl'}:6"):
+    with refused(DataError, what, where=f"{tmp_path / 't.jsonl'}:6", fix="task.id_column=false"):
         load(tmp_path, path="t.jsonl")
+
+
+def test_ids_that_repeat_across_files_are_refused_with_advice_that_works(tmp_path: Path) -> None:
+    for split in SPLITS:
+        write_jsonl(tmp_path / f"{split}.jsonl", [{"id": i, **r} for i, r in enumerate(rows(6))])
+    what = f"the id '0' stands at {tmp_path / 'train.jsonl'}:1 too"
+    with refused(DataError, what, where=f"{tmp_path / 'dev.jsonl'}:1", fix="task.id_column=false"):
+        load(tmp_path, **FILES)
+    task = load(tmp_path, id_column=False, **FILES)
+    assert [ids(task, s)[0] for s in SPLITS] == ["train-1", "dev-1", "test-1"]
+    assert task.splits["dev"][3].fields["id"] == "3"
+    assert task.template == "{prompt} {field:text} {answer}"
+
+
+@pytest.mark.parametrize(("given", "column"), [(0, "0"), ("false", "false"), (None, None), (False, False)])
+def test_only_false_itself_stands_for_no_id_column(given: Any, column: Any) -> None:
+    resolved = tasks.resolve({"kind": "table", "train": "t.csv", "label_words": WORDS, "id_column": given}, "task")
+    assert resolved["id_column"] == column
+    assert type(resolved["id_column"]) is type(column)
+
+
+def test_true_is_no_id_column() -> None:
+    with refused(ConfigError, "got True", where="task.id_column.str"):
+        tasks.resolve({"kind": "table", "train": "t.csv", "label_words": WORDS, "id_column": True}, "task")
 
 
 def test_an_unknown_split_name_is_refused(tmp_path: Path) -> None:

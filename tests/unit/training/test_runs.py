@@ -16,18 +16,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tests.tiny import tiny_backbone, toy_rows, toy_task, write_jsonl
+from tests.tiny import save_tiny_model, tiny_backbone, toy_rows, toy_task, write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.documents import read_yaml
-from trimtab.errors import BundleError, ConfigError, DataError, TemplateError, TrimtabError
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, TrimtabError
 from trimtab.predictor import load
 from trimtab.readouts import cloze
 from trimtab.seeding import stream
-from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors
+from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
 from trimtab.training import loop, runs
-from trimtab.training.runs import Prepared, build_encoder, prepare, prompt_context, render_task, run_pack, train_pack
+from trimtab.training.runs import (
+    Prepared,
+    build_encoder,
+    make_bundle,
+    prepare,
+    prompt_context,
+    render_task,
+    run_pack,
+    train_pack,
+)
 from trimtab.verbalizers import Verbalizer
 
 TRAINING = {"learning_rate": 0.01, "max_steps": 6, "batch_size": 8, "evaluations": 6}
@@ -288,6 +297,40 @@ def test_a_run_keeps_the_time_at_which_it_started(
     assert run_pack([prepared(tmp_path, backbone)], tmp_path / "runs")[0]["started"] == "call 1"
 
 
+# Prompt transfer
+
+
+def test_a_run_that_begins_from_another_gets_a_new_id_when_that_one_is_trained_again(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    source = tmp_path / "source"
+    write_bundle(source, make_bundle(train_pack([prepared(tmp_path, backbone, "seed=1")])[0]))
+    start = f"prompt.initializer={{kind: from_run, run: {source}}}"
+    first = prepared(tmp_path, backbone, start)
+    assert prepared(tmp_path, backbone, start).id == first.id
+    assert run_pack([first], tmp_path / "runs")[0]["fingerprints"]["initializer"] == first.initializer_fingerprint
+    write_bundle(source, make_bundle(train_pack([prepared(tmp_path, backbone, "seed=2")])[0]))
+    again = prepared(tmp_path, backbone, start)
+    assert again.config == first.config
+    assert again.id != first.id
+
+
+def test_the_id_of_a_run_that_reads_no_other_is_over_config_data_backbone_tokenizer_and_schema(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    p = prepared(tmp_path, backbone)
+    digest = p.config.digest(p.task.fingerprint, backbone.fingerprint, backbone.tokenizer_fingerprint, "1")
+    assert p.id == f"toy-prompt_tuning-{digest}"
+
+
+def test_a_run_cannot_begin_from_a_prompt_of_another_backbone(tmp_path: Path, backbone: Backbone) -> None:
+    other = tiny_backbone(save_tiny_model(tmp_path / "other", seed=1))
+    write_bundle(tmp_path / "source", make_bundle(train_pack([prepared(tmp_path, other)])[0]))
+    what = f"was trained on the backbone {other.name!r} (fingerprint {other.fingerprint[:12]}), this run uses "
+    with refused(BundleError, what, where="prompt.initializer.run", fix=f"a run on {backbone.name!r}"):
+        prepared(tmp_path, backbone, f"prompt.initializer={{kind: from_run, run: {tmp_path / 'source'}}}")
+
+
 # Packs
 
 
@@ -432,19 +475,62 @@ def test_one_diverging_run_does_not_stop_its_pack(
     np.testing.assert_allclose(both[1].prompt, alone.prompt, atol=1e-4)
 
 
-def test_a_run_that_is_not_finite_from_the_start_leaves_a_record_that_any_json_reader_takes(
-    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    poison(monkeypatch, lambda count: True, training_only=False)
-    record = run_pack([prepared(tmp_path, backbone)], tmp_path / "runs")[0]
-    assert (record["status"], record["steps"]) == ("diverged", 0)
+def all_json(folder: Path) -> None:
+    """Every file of a run folder that is JSON must be so for any reader."""
 
     def refuse(constant: str) -> Any:
         raise AssertionError(constant)
 
-    for name in ("run.json", "bundle.json"):
-        json.loads((Path(record["run"]) / name).read_text(), parse_constant=refuse)
-    assert record["metrics"]["dev"]["loss"] is None
+    for file in folder.glob("*.json*"):
+        for text in file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]:
+            json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("cause", ["loss", "initializer"])
+def test_a_run_that_is_not_finite_from_the_start_keeps_no_prompt_and_says_so(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    overrides = ["prompt.initializer={kind: uniform, range: 3e38}"] if cause == "initializer" else []
+    if cause == "loss":
+        poison(monkeypatch, lambda count: True, training_only=False)
+    record = run_pack([prepared(tmp_path, backbone, *overrides)], tmp_path / "runs")[0]
+    assert (record["status"], record["steps"], record["best_step"]) == ("diverged", 0, None)
+    assert record["metrics"] == {}
+    assert set(record["baselines"]) == {"majority", "no_prompt"}
+    folder = Path(record["run"])
+    assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "run.json"]
+    all_json(folder)
+    with refused(BundleError, "the run has the status 'diverged' and no bundle", where=str(folder), fix="trimtab run"):
+        read_bundle(folder)
+
+
+def test_results_of_an_earlier_try_do_not_outlive_a_run_that_keeps_no_prompt(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = prepared(tmp_path, backbone, "training.keep_encoder=true")
+    folder = Path(run_pack([p], tmp_path / "runs")[0]["run"])
+    poison(monkeypatch, lambda count: True, training_only=False)
+    run_pack([p], tmp_path / "runs", again=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "run.json"]
+
+
+def test_a_run_that_is_not_finite_from_the_start_does_not_stop_its_pack(tmp_path: Path, backbone: Backbone) -> None:
+    huge = "prompt.initializer={kind: uniform, range: 3e38}"
+    pack = [prepared(tmp_path, backbone, huge), prepared(tmp_path, backbone)]
+    lost, good = run_pack(pack, tmp_path / "runs")
+    assert (lost["status"], good["status"]) == ("diverged", "done")
+    all_json(Path(good["run"]))
+    assert good["metrics"]["test"] == run_pack(pack[1:], tmp_path / "alone")[0]["metrics"]["test"]
+
+
+def test_a_backbone_that_gives_no_numbers_is_refused_before_anything_is_written(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    broken = tiny_backbone(tiny_folder)
+    broken.model.get_output_embeddings().weight.data.fill_(torch.nan)
+    with refused(BackboneError, "are not finite", where=f"{tmp_path}/test.jsonl:1", fix="float32"):
+        run_pack([prepared(tmp_path, broken)], tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_diverged_run_is_tried_again(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

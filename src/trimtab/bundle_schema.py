@@ -1,0 +1,72 @@
+"""What `bundle.json` must hold for a prompt to be used again. More is allowed, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trimtab.errors import BundleError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Prompt(_Part):
+    shape: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class _Options(_Part):
+    dtype: Literal["auto", "float32", "bfloat16"]
+    revision: str | None
+    trust_remote_code: bool
+    attention: Literal["auto", "eager", "sdpa"]
+    quantization: dict[str, Any] | None
+
+
+class _Backbone(_Part):
+    model: str
+    fingerprint: str
+    options: _Options
+
+
+class _Tokenizer(_Part):
+    fingerprint: str
+
+
+class _Task(_Part):
+    template: str
+    truncate: list[str]
+    max_length: int
+    label_words: dict[str, list[str]]
+
+
+class _Readout(_Part):
+    kind: str
+
+
+class _Metadata(_Part):
+    prompt: _Prompt
+    backbone: _Backbone
+    tokenizer: _Tokenizer
+    task: _Task
+    readout: _Readout
+
+
+def check_metadata(metadata: Mapping[str, Any], where: str) -> None:
+    """Refuse the content of a bundle.json in which something is missing or of another sort.
+
+    Raises:
+        BundleError: with the dotted name of the key.
+    """
+    try:
+        _Metadata.model_validate(dict(metadata))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        what = f"the key {key!r} must be otherwise: {first['msg']}, got {first['input']!r}."
+        if first["type"] == "missing":
+            what = f"the key {key!r} is missing."
+        raise BundleError(what, where=where, fix="Copy it again or rerun the training.") from None
