@@ -39,7 +39,7 @@ class Rendering:
     verbalizer: Verbalizer
     max_length: int
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
-    _plans: dict[int, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
         """Render one example.
@@ -69,12 +69,12 @@ class Rendering:
             TemplateError: a label word or a token that the readout needs is not in the vocabulary, or something follows
                 the answer where it must come last.
         """
-        if id(encoder) not in self._plans:
+        if encoder not in self._plans:
             plan = plan_answers(self.readout, encoder, self.label_ids(encoder))
             if any(f.is_last for f in plan.fills):
                 self.template.check_answer_is_last()
-            self._plans[id(encoder)] = plan
-        return self._plans[id(encoder)]
+            self._plans[encoder] = plan
+        return self._plans[encoder]
 
 
 @dataclass(frozen=True)

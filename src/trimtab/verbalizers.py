@@ -51,7 +51,7 @@ class Verbalizer:
             spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
 
         Raises:
-            TemplateError: the tokenizer does not know a word, or maps words of two classes to the same tokens (an
+            TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the same tokens (an
                 uncased tokenizer does so with "US" and "us").
         """
         owner: dict[tuple[int, ...], str] = {}
@@ -62,14 +62,15 @@ class Verbalizer:
                 pieces = tuple(encoder.encode(f" {word}" if spaced else word).ids)
                 at = f"{where}.{label}"
                 if not pieces or encoder.unk_id in pieces:
+                    becomes = "the unknown token" if pieces else "nothing"
                     raise TemplateError(
-                        f"the tokenizer cannot produce the label word {word!r}; it becomes the unknown token.",
+                        f"the tokenizer cannot produce the label word {word!r}; it becomes {becomes}.",
                         where=at,
                         fix="Choose another word.",
                     )
                 if owner.setdefault(pieces, label) != label:
                     raise TemplateError(
-                        f"the label word {word!r} is the same token as a word of class {owner[pieces]!r}.", where=at
+                        f"the label word {word!r} has the same tokens as a word of class {owner[pieces]!r}.", where=at
                     )
                 ids.append(pieces)
             result.append(ids)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
-from tests.contract.toy_runs import ENCODERS, LENGTH, cloze, name_of, rows_of, toy_rendering, toy_run
+from tests.contract.toy_runs import ENCODERS, LENGTH, reader, name_of, rows_of, toy_rendering, toy_run
 from trimtab import predictor
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
@@ -184,7 +184,7 @@ def check_cloze(backbone: Backbone) -> None:
     expected = torch.stack([label_logits(backbone, row, table, label_ids) for row in rows])
     for side in SIDES:
         with torch.no_grad():
-            found = PromptedModel(backbone, cloze(backbone, rendering)).scores(on_side(backbone, rows, side), table)
+            found = PromptedModel(backbone, reader(backbone, rendering)).scores(on_side(backbone, rows, side), table)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -261,7 +261,7 @@ def check_reload(trained: Trained, folder: Path) -> None:
     prepared = trained.prepared
     backbone, examples = prepared.backbone, prepared.task.splits["test"]
     assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
-    readout = cloze(backbone, prepared.rendering)
+    readout = reader(backbone, prepared.rendering)
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
     expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     write_bundle(folder, make_bundle(trained))
@@ -289,7 +289,7 @@ def check_learns(backbone: Backbone, folder: Path, method: str) -> None:
     prepared = toy_run(folder, backbone, {"prompt": {"kind": method}, "training": training}, n=64)
     trained = train_pack([prepared])[0]
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
-    model = PromptedModel(backbone, cloze(backbone, prepared.rendering))
+    model = PromptedModel(backbone, reader(backbone, prepared.rendering))
     scores = model.score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     gold = torch.tensor([row.label for row in prepared.rows["test"]])
     accuracy = float((scores.argmax(1) == gold).float().mean())
@@ -398,7 +398,7 @@ def test_gradients_in_bfloat16_agree_with_float32(name: str, family_folder: Call
         check_gradient(backbone)
         rendering = toy_rendering(backbone)
         leaf = table_of(backbone, 1).detached()
-        model = PromptedModel(backbone, cloze(backbone, rendering))
+        model = PromptedModel(backbone, reader(backbone, rendering))
         batch = model.collate(rows_of(backbone, rendering, 8))
         model.readout.loss(model.scores(batch, leaf), batch.labels).sum().backward()
         assert leaf.inputs.grad is not None

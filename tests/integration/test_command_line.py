@@ -183,7 +183,7 @@ def test_predict_refuses_a_bundle_that_lacks_a_key(trimtab: Trimtab, recipe: Pat
         ("task.label=lable", "there is no column 'lable'. Did you mean 'label'?"),
         ("task.template={prompt} {txt} {answer}", "{txt}, the data has no such column. Did you mean 'text'?"),
         ("task.label_words={positive: yes}", "at least two classes are needed"),
-        ("task.label_words={positive: yes, negative: zebra}", "task.label_words.negative: the label word 'zebra'"),
+        ("task.label_words={positive: yes, negative: 中}", "task.label_words.negative: the tokenizer cannot produce the label word '中'"),
         ("task.template={prompt:3} {text} {answer}", "the slots sum to 3, prompt.length is 4"),
         ("backbone.model=./nowhere", "there is no folder './nowhere'"),
         ("task.max_length=6", "needs at least"),

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.backbones.family import Family
+from trimtab.errors import BackboneError
 from trimtab.registry import families
 from trimtab.types import Batch
 
@@ -23,6 +24,7 @@ class EncoderDecoder(Family):
     auto_class = "AutoModelForSeq2SeqLM"
     readouts = ("ranking",)
     head_prefix = "lm_head"
+    head_advice = "Use a checkpoint that was saved with its language-model head."
 
     def hidden(self, model: Any, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B U H"]:
         inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
@@ -36,7 +38,14 @@ class EncoderDecoder(Family):
         return out.last_hidden_state
 
     def decoder_start_id(self, config: Any) -> int | None:
-        return int(config.decoder_start_token_id)
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            raise BackboneError(
+                "the checkpoint does not say what its decoder begins with.",
+                where="backbone.model",
+                fix='Set "decoder_start_token_id" in its config.json.',
+            )
+        return int(start)
 
 
 @final
@@ -58,7 +67,9 @@ class T5(EncoderDecoder):
 @families.register("bart")
 @families.register("mbart")
 class Bart(EncoderDecoder):
-    """BART and mBART; they have no position ids, so only right padding equals unpadded rows."""
+    """BART and mBART; they count positions from the first column, pads included."""
+
+    padding_sides = ("right",)
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
         return hidden

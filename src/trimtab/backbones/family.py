@@ -19,6 +19,8 @@ class Family(ABC):
     readouts: ClassVar[tuple[str, ...]] = ("cloze",)
     """Readouts that make sense, the default first."""
     padding_side: ClassVar[Literal["left", "right"]] = "right"
+    padding_sides: ClassVar[tuple[Literal["left", "right"], ...]] = ("left", "right")
+    """Sides on which pads change nothing: both, where positions can be given or are relative."""
     fused_attention: ClassVar[bool] = True
     """Whether transformers offers PyTorch's fused attention (SDPA) for it beside the eager one."""
     head_prefix: ClassVar[str | tuple[str, ...]]

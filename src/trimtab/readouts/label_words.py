@@ -88,4 +88,5 @@ class LabelWords:
         tokens = self._tokens[batch.readout_of]
         row = (batch.first_row[:, None, None] + self._fill[batch.readout_of])[..., None]
         read = torch.arange(tokens.shape[-1], device=hidden.device)
+        read = read.clamp(max=hidden.shape[1] - 1)  # no row of the batch may have the longest words of the table
         return logits[row, read, tokens.clamp(min=0)] - normalizer[row, read]

@@ -57,7 +57,7 @@ def prepared(folder: Path, backbone: Backbone, *overrides: str, n: int = 16, **t
 
 def test_prepare_resolves_readout_and_dtype_and_renders_all_splits(tmp_path: Path, backbone: Backbone) -> None:
     p = prepared(tmp_path, backbone)
-    assert p.config.readout == {"kind": "cloze", "combine": "mean"}
+    assert p.config.readout == {"kind": "cloze", "combine": "mean", "length_normalized": False}
     assert p.config.backbone.dtype == "float32"
     assert {s: len(r) for s, r in p.rows.items()} == {"train": 16, "dev": 16, "test": 16}
     assert {row.label for row in p.rows["train"]} == {0, 1}
@@ -71,20 +71,13 @@ def test_prepare_resolves_readout_and_dtype_and_renders_all_splits(tmp_path: Pat
         (["task.template='{prompt:2} {text} {answer}'"], TemplateError, "sum to 2", "task.template", "prompt.length=2"),
         (["task.truncate=[txt]"], TemplateError, "'txt' is not a field", "task.truncate", "'text'"),
         (
-            ["task.label_words.positive=zebra"],
-            TemplateError,
-            "must be one piece",
-            "task.label_words.positive",
-            "common",
-        ),
-        (
             ["task.label_words.positive=中"],
             TemplateError,
             "cannot produce",
             "task.label_words.positive",
             "another word",
         ),
-        (["task.label_words.positive=NO"], TemplateError, "the same token", "task.label_words.negative", None),
+        (["task.label_words.positive=NO"], TemplateError, "the same tokens", "task.label_words.negative", None),
         (["task.label_words.other=maybe"], DataError, "no row in train", "task.label_words.other", "Remove"),
         (["task.label=lable"], DataError, "no column 'lable'", "{folder}/train.jsonl", "'label'"),
         (["task.max_length=100"], ConfigError, "the backbone has 64 positions, got 100", "task.max_length", None),
@@ -122,8 +115,8 @@ def test_wrong_input_is_refused_before_anything_is_written(
 
 def test_label_words_are_checked_without_loading_a_model(tmp_path: Path, backbone: Backbone) -> None:
     task = prepared(tmp_path, backbone).task
-    wrong = replace(task, verbalizer=Verbalizer.of({"positive": "zebra", "negative": "no"}))
-    with refused(TemplateError, "must be one piece", where="task.label_words.positive", fix="common"):
+    wrong = replace(task, verbalizer=Verbalizer.of({"positive": "中", "negative": "no"}))
+    with refused(TemplateError, "cannot produce", where="task.label_words.positive", fix="another word"):
         render_task(wrong, 3, backbone.encoder, 64)
 
 
