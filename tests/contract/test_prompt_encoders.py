@@ -16,7 +16,6 @@ from tests.contract.toy_runs import (
     ENCODERS,
     LENGTH,
     build,
-    cloze,
     context,
     name_of,
     rows_of,

@@ -13,7 +13,7 @@ from tests.tiny import SPECIALS, WORDS, tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
 from trimtab.templates import Template, TextEncoder
-from trimtab.types import Encoded
+from trimtab.types import Encoded, Fill
 
 ENCODER = TextEncoder(tiny_tokenizer())
 CLS, SEP, MASK, UNK = (ENCODER.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[MASK]", "[UNK]"))
@@ -380,6 +380,35 @@ def test_every_byte_of_a_field_is_cut_before_any_literal(gpt2: TextEncoder) -> N
     assert len(template.render({"text": "😀" * 50}, gpt2, fixed + 1, "x").eligible) == 1
     with refused(TemplateError, f"at least {fixed + 1} positions", where="x", fix="Shorten"):
         template.render({"text": "😀" * 50}, gpt2, fixed, "x")
+
+
+# Models that read from left to right
+
+
+@pytest.mark.parametrize(
+    "source", ["{prompt} {answer} {text}", "{text} {answer} {prompt}", "{prompt}{text}{answer}{a}"]
+)
+def test_fields_and_slots_after_the_answer_are_refused_where_it_must_come_last(source: str) -> None:
+    with refused(TemplateError, f"{{answer}} must come last, got {source!r}", where="task.template", fix="to the end"):
+        Template.parse(source, 2).check_answer_is_last()
+
+
+@pytest.mark.parametrize("source", ["{prompt} {text} {answer}", "{prompt} {text} {answer}. The end.{sep}"])
+def test_literals_after_the_answer_are_left_out_where_it_must_come_last(source: str) -> None:
+    template = Template.parse(source, 2)
+    template.check_answer_is_last()
+    encoded = template.render({"text": "a cat"}, ENCODER, 64, "x", Fill((9, 8), (-1, 0, 1), is_last=True))
+    assert encoded.ids[-2:] == (9, 8)
+    assert encoded.answer_at == (len(encoded) - 3, len(encoded) - 2, len(encoded) - 1)
+    assert encoded.answer_slot == len(encoded) - 2
+
+
+def test_reads_follow_the_answer_when_text_before_it_is_cut() -> None:
+    template, fill = Template.parse("{text} {prompt} {answer} old", 2), Fill((9, 8), (-1, 0))
+    encoded = template.render({"text": "a cat and a dog"}, ENCODER, 10, "x", fill)
+    assert encoded.dropped > 0
+    assert encoded.ids[encoded.answer_slot : encoded.answer_slot + 2] == (9, 8)
+    assert encoded.answer_at == (encoded.answer_slot - 1, encoded.answer_slot)
 
 
 # The text encoder

@@ -43,9 +43,7 @@ def test_a_word_of_two_classes_is_refused() -> None:
         Verbalizer.of({"a": ["yes", "good"], "b": "good"})
 
 
-@pytest.mark.parametrize(
-    ("word", "pieces"), [("goodx", "good ##x"), ("good bad", "good bad"), ("good!", "good !")]
-)
+@pytest.mark.parametrize(("word", "pieces"), [("goodx", "good ##x"), ("good bad", "good bad"), ("good!", "good !")])
 def test_a_word_may_have_several_pieces(word: str, pieces: str) -> None:
     assert Verbalizer.of({"a": "yes", "b": word}).encode(ENCODER, spaced=True) == [ids("yes"), ids(pieces)]
 

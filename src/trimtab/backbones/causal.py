@@ -18,17 +18,8 @@ from trimtab.registry import families
 from trimtab.types import Batch
 
 
-@families.register("gpt2")
-@families.register("gpt_neox")
-@families.register("opt")
-@families.register("llama")
-@families.register("mistral")
-@families.register("qwen2")
-@families.register("qwen3")
-@families.register("gemma")
-@families.register("gemma3_text")
-class Causal(Family):
-    """Decoder-only models, read by ranking."""
+class DecoderOnly(Family):
+    """What decoder-only models have in common."""
 
     auto_class = "AutoModelForCausalLM"
     readouts = ("ranking",)
@@ -52,8 +43,22 @@ class Causal(Family):
 
 
 @final
+@families.register("gpt2")
+@families.register("gpt_neox")
+@families.register("opt")
+@families.register("llama")
+@families.register("mistral")
+@families.register("qwen2")
+@families.register("qwen3")
+@families.register("gemma")
+@families.register("gemma3_text")
+class Causal(DecoderOnly):
+    """Models with nothing of their own."""
+
+
+@final
 @families.register("gemma2")
-class Gemma2(Causal):
+class Gemma2(DecoderOnly):
     """Gemma 2 has eager attention only."""
 
     fused_attention = False

@@ -206,9 +206,7 @@ def test_a_broken_tokenizer_is_refused(folder: Path) -> None:
 
 
 def test_an_unsupported_family_is_refused(tmp_path: Path) -> None:
-    config = MPNetConfig(
-        vocab_size=200, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
+    config = MPNetConfig(vocab_size=200, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     MPNetForMaskedLM(config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     what = f"{str(tmp_path)!r} is of the family 'mpnet', which is not supported"

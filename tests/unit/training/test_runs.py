@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tests.contract.tiny_families import BUILDERS
 from tests.tiny import save_tiny_model, tiny_backbone, toy_rows, toy_task, write_jsonl
 from tests.unit.refusals import refused
+from trimtab import api
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.documents import read_yaml
@@ -118,6 +120,28 @@ def test_label_words_are_checked_without_loading_a_model(tmp_path: Path, backbon
     wrong = replace(task, verbalizer=Verbalizer.of({"positive": "中", "negative": "no"}))
     with refused(TemplateError, "cannot produce", where="task.label_words.positive", fix="another word"):
         render_task(wrong, 3, backbone.encoder, 64)
+
+
+@pytest.mark.parametrize(("kind", "wrong", "right"), [("bert", "ranking", "cloze"), ("gpt2", "cloze", "ranking")])
+def test_a_readout_that_the_backbone_cannot_do_is_refused(kind: str, wrong: str, right: str, tmp_path: Path) -> None:
+    place = tmp_path / kind
+    BUILDERS[kind](place)
+    sections = {"task": toy_task(tmp_path, 4), "backbone": {"model": str(place)}, "readout": {"kind": wrong}}
+    advice = {"where": "readout.kind", "fix": f"Use {right}"}
+    with refused(ConfigError, f"cannot be read by {wrong!r}", **advice):
+        prepare(resolve(sections).config, tiny_backbone(place))
+    with refused(ConfigError, f"cannot be read by {wrong!r}", **advice):
+        api.validate(sections)
+    assert (
+        prepare(resolve({**sections, "readout": "auto"}).config, tiny_backbone(place)).config.readout["kind"] == right
+    )
+
+
+def test_a_text_after_the_answer_is_refused_on_a_causal_backbone(tmp_path: Path) -> None:
+    BUILDERS["gpt2"](tmp_path / "gpt2")
+    task = toy_task(tmp_path, 4, template="{prompt} {answer}: {text}")
+    with refused(TemplateError, "{answer} must come last", where="task.template", fix="to the end"):
+        prepare(resolve({"task": task}).config, tiny_backbone(tmp_path / "gpt2"))
 
 
 def test_shots_are_drawn_with_the_subset_seed(tmp_path: Path, backbone: Backbone) -> None:
