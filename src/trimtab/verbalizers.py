@@ -51,8 +51,8 @@ class Verbalizer:
             spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
 
         Raises:
-            TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the same tokens (an
-                uncased tokenizer does so with "US" and "us").
+            TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the
+                same tokens (an uncased tokenizer does so with "US" and "us").
         """
         owner: dict[tuple[int, ...], str] = {}
         result: list[list[tuple[int, ...]]] = []

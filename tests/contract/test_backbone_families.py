@@ -224,13 +224,13 @@ def own_logits(backbone: Backbone, encoded: Encoded, prompt: int, table: PromptT
     return backbone.model(inputs_embeds=vectors, **decoder).logits[0]
 
 
-LONG_WORDS = {"positive": ["very good", "yes"], "negative": ["very very bad", "not good", "no"]}
-"""Words of one, two and three tokens; in a causal model two of them share a beginning of one token."""
+LONG_WORDS = {"positive": ["very good", "yes"], "negative": ["very very bad", "very bad", "no"]}
+"""Words of one, two and three tokens; in a causal model two share the beginning "very"."""
 
 
 def check_long_words(backbone: Backbone) -> None:
-    """A word of several tokens scores the sum of their log-probabilities, each read from its own sequence alone; padding
-    and batch mates change nothing."""
+    """A word of several tokens scores the sum of their log-probabilities, each read from its own sequence alone;
+    padding and batch mates change nothing."""
     rendering = replace(toy_rendering(backbone), verbalizer=Verbalizer.of(LONG_WORDS))
     rows, table = [replace(r, prompt=i % 2) for i, r in enumerate(rows_of(backbone, rendering, 4))], table_of(backbone)
     plan = rendering.plan(backbone.encoder)
@@ -238,13 +238,9 @@ def check_long_words(backbone: Backbone) -> None:
     expected = []
     for row in rows:
         chances = [own_logits(backbone, e, row.prompt, table).log_softmax(-1) for e in row.variants]
-        words = [
-            torch.stack(
-                [sum(chances[w.fill][at, i] for at, i in zip(row.variants[w.fill].answer_at, w.ids)) for w in its]
-            )
-            for its in plan.words
-        ]
-        expected.append(torch.stack([its.mean() for its in words]))
+        places = [e.answer_at for e in row.variants]
+        words = [[chances[w.fill][list(places[w.fill]), list(w.ids)].sum() for w in its] for its in plan.words]
+        expected.append(torch.stack([torch.stack(its).mean() for its in words]))
     model = PromptedModel(backbone, reader(backbone, rendering))
     for side in sides(backbone):
         for mates in (rows, rows[2:3]):
@@ -696,7 +692,7 @@ DIFFERENT = [n for n in MODELS if n not in ("xlm-roberta", "camembert", "electra
 """Models whose code differs."""
 
 RELATIVE = ("modernbert", "deberta-v2", "deberta-v2:own_head", "llama", "gemma2", "t5", "bart")
-"""Models without absolute positions, for which a shift of all of them is no mistake, and those that are not told any."""
+"""Models for which a shift of all positions is no mistake, because they are relative or nobody tells them any."""
 
 WITHOUT_BIAS = ("gpt2", "opt", "llama", "gemma2", "t5")
 
@@ -740,7 +736,7 @@ PARTICULAR = [
 
 @pytest.mark.parametrize(
     ("name", "saboteur", "check"),
-    [*((n, s, c) for n in DIFFERENT for s, c in EVERYWHERE), *PARTICULAR],
+    [*((n, s, c) for n in DIFFERENT for s, c in EVERYWHERE if (n, c) != ("bart", check_sides_agree)), *PARTICULAR],
     ids=lambda value: getattr(value, "__name__", value),
     indirect=["name"],
 )

@@ -18,6 +18,7 @@ from tests.contract.toy_runs import (
     build,
     context,
     name_of,
+    reader,
     rows_of,
     toy_rendering,
 )

@@ -6,12 +6,14 @@ models are deaf to the toy's words, so each has a seed with which a prompt can l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, pre_tokenizers
 from torch import nn
 
@@ -250,8 +252,23 @@ def t5(folder: Path, name: str = "T5", seed: int = 1, **options: Any) -> Path:
 
 
 def t5_own_head(folder: Path) -> Path:
-    """T5 v1.1 and Flan-T5: gated, and a vocabulary matrix of its own."""
-    return t5(folder, tie_word_embeddings=False, feed_forward_proj="gated-gelu")
+    """T5 v1.1 and Flan-T5: gated, no scale, and a vocabulary matrix of its own."""
+    return with_own_head(t5(folder, tie_word_embeddings=False, feed_forward_proj="gated-gelu"))
+
+
+def mt5(folder: Path) -> Path:
+    return with_own_head(t5(folder, "MT5", tie_word_embeddings=False, feed_forward_proj="gated-gelu"))
+
+
+def with_own_head(folder: Path) -> Path:
+    """Saving ties the matrices of T5 and says so in the config; the published checkpoints have two and say that."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    head = torch.randn(weights["shared.weight"].shape, generator=torch.Generator().manual_seed(2))
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tie_word_embeddings": False}))
+    return folder
 
 
 def bart(folder: Path, name: str = "Bart", tokenizer: Any = None, **options: Any) -> Path:
@@ -294,7 +311,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     ),
     "gemma3_text": lambda folder: gemma(folder, "Gemma3", sliding_window=16),
     "t5": t5,
-    "mt5": lambda folder: t5(folder, "MT5", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+    "mt5": mt5,
     "bart": bart,
     "mbart": mbart,
 }

@@ -2,9 +2,10 @@
 
 The first word of a class, in this order: the class's name; a part or the stem of it; the usual word for it, such as
 `thing` for ENTY; the word most typical of the class's rows; the name whatever it is; any word. Words are never shared
-between classes. Where the names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole words, the scale is worded
-as one, so that its words fit each other. After it, unless the names form a scale, stand the words most typical of the
-class's training rows: for topics, the mean over a few words beats one word of a small model (figures in docs/LOG.md).
+between classes. Where the names together form a well-known scale (yes/no, ratings, ...) and not all of them are whole
+words, the scale is worded as one, so that its words fit each other. After it, unless the names form a scale, stand the
+words most typical of the class's training rows: for topics, the mean over a few words beats one word of a small model
+(figures in docs/LOG.md).
 """
 
 from __future__ import annotations
