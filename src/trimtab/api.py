@@ -19,7 +19,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.templates import TextEncoder
 from trimtab.training.loop import Report
-from trimtab.training.runs import check_components, open_backbone, prepare, render_task, run_pack
+from trimtab.training.runs import check_components, concrete_readout, open_backbone, prepare, render_task, run_pack
 from trimtab.types import Encoded, Evaluation, Example, Prediction
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Shown:
     encoded: Encoded
     tokens: tuple[str, ...]
     label_words: tuple[str, ...]
+    answer_tokens: int
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,11 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     resolution = _resolve(recipe, overrides)
     config = resolution.config
     check_components(config)
-    encoder, positions = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
+    encoder, positions, readouts = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
                                       name=config.backbone.model)  # fmt: skip
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
-    rendering = render_task(task, config.prompt["length"], encoder, positions)
-    rows = {s: [rendering.row(e, encoder).encoded for e in task.splits[s]] for s in SPLITS}
+    rendering = render_task(task, config.prompt["length"], encoder, positions, concrete_readout(config, readouts))
+    rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
     return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped)
@@ -180,10 +181,11 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     """The first `n` training examples as the backbone will see them."""
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
+    answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
     for example in v.task.splits["train"][:n]:
         encoded = v.rendering.row(example, v.encoder).encoded
         words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
-        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words))
+        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
     return shown
 
 

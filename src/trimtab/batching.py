@@ -12,26 +12,30 @@ from trimtab.types import Batch, Row
 
 
 def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "right"] = "right") -> Batch:
-    """Pad rows to a batch.
+    """Pad rows, each with all its variants, to a batch.
 
     Lengths are final already, so pads go outside the whole sequence and every position is shifted by at most one
     constant per row. Position ids count real tokens from 0 on either padding side.
     """
-    length = max(len(r.encoded) for r in rows)
-    n_slots = max(len(r.encoded.slots) for r in rows)
-    n_answers = max(len(r.encoded.answer_at) for r in rows)
-    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    eligible = torch.zeros((len(rows), length), dtype=torch.bool)
-    slots = torch.full((len(rows), n_slots), -1, dtype=torch.long)
-    answer_at = torch.zeros((len(rows), n_answers), dtype=torch.long)
-    for b, row in enumerate(rows):
-        e = row.encoded
+    flat = [(x, row, e) for x, row in enumerate(rows) for e in row.variants]
+    length = max(len(e) for _, _, e in flat)
+    n_slots = max(len(e.slots) for _, _, e in flat)
+    n_answers = max(len(e.answer_at) for _, _, e in flat)
+    n_decoder = max(len(e.decoder) for _, _, e in flat)
+    ids = torch.full((len(flat), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(flat), length), dtype=torch.long)
+    eligible = torch.zeros((len(flat), length), dtype=torch.bool)
+    slots = torch.full((len(flat), n_slots), -1, dtype=torch.long)
+    answer_at = torch.zeros((len(flat), n_answers), dtype=torch.long)
+    decoder = torch.full((len(flat), n_decoder), pad_id, dtype=torch.long)
+    for b, (_, _, e) in enumerate(flat):
         shift = length - len(e) if padding_side == "left" else 0
         ids[b, shift : shift + len(e)] = torch.tensor(e.ids)
         mask[b, shift : shift + len(e)] = 1
         slots[b, : len(e.slots)] = torch.tensor(e.slots, dtype=torch.long) + shift
-        answer_at[b, : len(e.answer_at)] = torch.tensor(e.answer_at, dtype=torch.long) + shift
+        answers = torch.tensor(e.answer_at, dtype=torch.long)
+        answer_at[b, : len(e.answer_at)] = answers if e.decoder else answers + shift
+        decoder[b, : len(e.decoder)] = torch.tensor(e.decoder, dtype=torch.long)
         if e.eligible:
             eligible[b, torch.tensor(e.eligible) + shift] = True
     return Batch(
@@ -41,15 +45,19 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         slots=slots,
         answer_at=answer_at,
         eligible=eligible,
-        prompt_of=torch.tensor([r.prompt for r in rows]),
+        prompt_of=torch.tensor([r.prompt for _, r, _ in flat]),
+        keys=torch.tensor([r.key for _, r, _ in flat]),
+        example_of=torch.tensor([x for x, _, _ in flat]),
         readout_of=torch.tensor([r.readout for r in rows]),
         labels=torch.tensor([r.label for r in rows]),
-        keys=torch.tensor([r.key for r in rows]),
+        decoder_ids=decoder if n_decoder else None,
     )
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Indices grouped so that rows x longest row <= `max_tokens`, similar lengths together, longest group first.
+
+    The length of an example of several rows is the tokens of all of them.
 
     A row longer than the budget forms a group of its own.
 

@@ -33,8 +33,8 @@ class PromptedModel:
 
     def scores(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
-    ) -> Float[Tensor, "B C"]:
-        """Class scores [B,C] in float32.
+    ) -> Float[Tensor, "X C"]:
+        """Class scores [X,C] in float32.
 
         Args:
             batch: rows on the backbone's device.
@@ -51,7 +51,7 @@ class PromptedModel:
                 embeds = embeds + delta.to(embeds.dtype)
             hidden = self.backbone.family.hidden(self.backbone.model, batch, place_prompt(embeds, table, batch))
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
-        return self.readout.scores(hidden.gather(1, at), batch.readout_of)
+        return self.readout.scores(hidden.gather(1, at), batch)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""
@@ -68,7 +68,7 @@ class PromptedModel:
         if not rows:
             return torch.zeros(0, 0)
         scores: list[Tensor | None] = [None] * len(rows)
-        for group in micro_batches([len(r.encoded) for r in rows], max_tokens):
+        for group in micro_batches([r.cost for r in rows], max_tokens):
             for i, row in zip(group, self.scores(self.collate([rows[i] for i in group]), table).cpu(), strict=True):
                 scores[i] = row
         return torch.stack([s for s in scores if s is not None])

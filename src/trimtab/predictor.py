@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, DataError
 from trimtab.metrics import classification
 from trimtab.model import PromptedModel
+from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
 from trimtab.templates import Template, TextEncoder
-from trimtab.types import Evaluation, Example, Prediction, PromptTable, Row
+from trimtab.types import AnswerPlan, Evaluation, Example, Prediction, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
@@ -25,11 +26,20 @@ MAX_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Rendering:
-    """How a task's examples become rows for a backbone: template, verbalizer, and the positions available."""
+    """How a task's examples become rows for a backbone.
+
+    Attributes:
+        template: text, slots and answer slot.
+        verbalizer: the label words.
+        max_length: positions available.
+        readout: the resolved readout, which says how the answer slot is filled.
+    """
 
     template: Template
     verbalizer: Verbalizer
     max_length: int
+    readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
+    _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
         """Render one example.
@@ -38,13 +48,33 @@ class Rendering:
             TemplateError: it is empty, or does not fit.
         """
         name = example.source or example.id
-        encoded = self.template.render(example.fields, encoder, self.max_length, name)
+        fills = self.plan(encoder).fills
+        longest = max(len(f.ids) for f in fills)
+        first, *others = (
+            self.template.render(example.fields, encoder, self.max_length - longest + len(f.ids), name, f)
+            for f in fills
+        )
         classes = self.verbalizer.classes
-        return Row(encoded, classes.index(example.label) if example.label in classes else -1, prompt)
+        label = classes.index(example.label) if example.label in classes else -1
+        return Row(first, label, prompt, others=tuple(others))
 
-    def label_ids(self, encoder: TextEncoder) -> list[list[int]]:
+    def label_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
         """Token ids of the label words, class by class."""
         return self.verbalizer.encode(encoder, spaced=self.template.answer_is_spaced)
+
+    def plan(self, encoder: TextEncoder) -> AnswerPlan:
+        """How the readout wants the answer slot filled.
+
+        Raises:
+            TemplateError: a label word or a token that the readout needs is not in the vocabulary, or something follows
+                the answer where it must come last.
+        """
+        if encoder not in self._plans:
+            plan = plan_answers(self.readout, encoder, self.label_ids(encoder))
+            if any(f.is_last for f in plan.fills):
+                self.template.check_answer_is_last()
+            self._plans[encoder] = plan
+        return self._plans[encoder]
 
 
 @dataclass(frozen=True)
@@ -200,9 +230,8 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
             )
     task = meta["task"]
     template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
-    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]))
-    readout = readouts.build(
-        readouts.resolve(meta["readout"], "readout"), backbone, [rendering.label_ids(backbone.encoder)]
-    )
+    readout = readouts.resolve(meta["readout"], "readout")
+    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]), readout)
+    reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
-    return Predictor(PromptedModel(backbone, readout), rendering, table, meta)
+    return Predictor(PromptedModel(backbone, reader), rendering, table, meta)

@@ -6,12 +6,14 @@
 |---|---|
 | `{prompt:N}` | N slots for virtual tokens; all numbered slots sum to the prompt length |
 | `{prompt}` | all slots of the prompt |
-| `{answer}` | the answer slot: the mask token, read by the readout |
+| `{answer}` | the answer slot: a mask token, a sentinel or the label word itself, as the readout needs |
 | `{sep}` | the tokenizer's separator token |
 | `{name}` | a field of the example; `{field:name}` where the name is one of the words above |
 | `{{`, `}}` | a literal brace |
 
-Text between slots is tokenized as one string, so pieces at field borders are those of ordinary text. Special tokens
+Text between slots is tokenized as one string, so pieces at field borders are those of ordinary text. White space at the
+beginning of the sequence and before slots belongs to no piece: byte-level vocabularies keep the space before a word in
+the word. Special tokens
 written inside a field are plain text. Truncation cuts fields only, never a slot, an answer or a literal; padding comes
 later, so masks, labels and position ids never need to be shifted.
 """
@@ -20,11 +22,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trimtab.errors import TemplateError, suggest
-from trimtab.types import Encoded
+from trimtab.types import Encoded, Fill
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|([{}])")
 
@@ -42,16 +44,24 @@ class TextEncoder:
 
     Args:
         tokenizer: a fast transformers tokenizer.
-        mask_id: the id of the answer slot; None where the family has no mask token.
+        decoder_start_id: what the decoder of an encoder-decoder begins with; None for other models.
+
+    Attributes:
+        prefix: ids of the special tokens before a text.
+        suffix: ids of those after it.
+        mask_id: the mask token; None where there is none.
+        sentinel_id: the first of T5's sentinels; None where there is none.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
+        self.tokenizer, self.decoder_start_id = tokenizer, decoder_start_id
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
         self.mask_id: int | None = tokenizer.mask_token_id
+        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
         self.sep_id: int | None = tokenizer.sep_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
@@ -171,7 +181,23 @@ class Template:
                     fix=suggest(name, known),
                 )
 
-    def render(self, fields: Mapping[str, str], encoder: TextEncoder, max_length: int, name: str) -> Encoded:
+    def check_answer_is_last(self, where: str = "task.template") -> None:
+        """A causal model reads from left to right: no field and no slot may follow the answer.
+
+        Raises:
+            TemplateError: one does.
+        """
+        at = next(i for i, p in enumerate(self.pieces) if p.kind == "answer")
+        if any(p.kind in ("field", "prompt") for p in self.pieces[at + 1 :]):
+            raise TemplateError(
+                f"this backbone reads from left to right, so {{answer}} must come last, got {self.source!r}.",
+                where=where,
+                fix="Move {answer} to the end of the template.",
+            )
+
+    def render(
+        self, fields: Mapping[str, str], encoder: TextEncoder, max_length: int, name: str, fill: Fill | None = None
+    ) -> Encoded:
         """Token ids of one example, at most `max_length` of them, slots and special tokens included.
 
         Args:
@@ -179,6 +205,7 @@ class Template:
             encoder: the backbone's text encoder.
             max_length: how many positions the backbone has.
             name: the example's id or file:line, for errors.
+            fill: what stands in the answer slot; the mask token where nothing is given.
 
         Raises:
             TemplateError: all fields are empty, or slots, answer and literals do not fit even with fields cut to one
@@ -186,38 +213,48 @@ class Template:
         """
         if not any(fields.get(f, "").strip() for f in self.fields):
             raise TemplateError(f"all fields of the template ({', '.join(self.fields)}) are empty.", where=name)
-        tokens = self._tokens(fields, encoder)
+        if fill is None:
+            fill = Fill((_special(encoder.mask_id, "mask", "{answer}"),), (0,))
+        tokens, before = self._tokens(fields, encoder, fill)
         kept = self._truncate(tokens, max_length, name)
-        ids, slots, answer_at, eligible = [], [], [], []
+        ids, slots, eligible = [], [], []
         for position, token in enumerate(kept):
             ids.append(token.id)
             if token.kind == "prompt":
                 slots.append(position)
-            elif token.kind == "answer":
-                answer_at.append(position)
             elif token.kind == "field":
                 eligible.append(position)
-        return Encoded(tuple(ids), tuple(slots), tuple(answer_at), tuple(eligible), len(tokens) - len(kept))
+        slot = sum(t.place < before for t in kept)
+        answer_at = fill.reads if fill.decoder else tuple(slot + r for r in fill.reads)
+        dropped = len(tokens) - len(kept)
+        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot)
 
-    def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder) -> list[_Token]:
-        """All tokens, untruncated: runs of text and fields are tokenized as one string each."""
+    def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
+        """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one
+        string each.
+        """
         tokens = [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
+        slot = 0
         for piece in (*self.pieces, None):
             if piece is not None and piece.kind in ("text", "field"):
                 run.append(piece)
                 continue
-            tokens += _encode_run(run, fields, encoder)
+            is_first = all(t.kind in ("special", "prompt") for t in tokens)
+            tokens += _encode_run(run, fields, encoder, is_first, piece is not None)
             run = []
             if piece is None:
-                break
-            if piece.kind == "prompt":
+                tokens += [_Token(i, "special") for i in encoder.suffix]
+            elif piece.kind == "prompt":
                 tokens += [_Token(encoder.filler_id, "prompt")] * piece.count
             elif piece.kind == "answer":
-                tokens.append(_Token(_special(encoder.mask_id, "mask", "{answer}"), "answer"))
+                slot = len(tokens)
+                tokens += [_Token(i, "answer") for i in fill.ids]
+                if fill.is_last:
+                    break
             else:
                 tokens.append(_Token(_special(encoder.sep_id, "separator", "{sep}"), "special"))
-        return tokens + [_Token(i, "special") for i in encoder.suffix]
+        return [replace(t, place=i) for i, t in enumerate(tokens)], slot
 
     def _truncate(self, tokens: list[_Token], max_length: int, name: str) -> list[_Token]:
         excess = len(tokens) - max_length
@@ -249,6 +286,7 @@ class _Token:
     id: int
     kind: str
     field: str | None = None
+    place: int = -1
 
 
 def _add_text(pieces: list[Piece], text: str) -> None:
@@ -296,11 +334,17 @@ def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
     return pieces
 
 
-def _encode_run(run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder) -> list[_Token]:
+def _encode_run(
+    run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder, is_first: bool, before_slot: bool
+) -> list[_Token]:
     """Tokenize a run of literals and fields as one string; a token belongs to the field where it ends."""
     text, owners = "", []
-    for piece in run:
+    for i, piece in enumerate(run):
         value = piece.value if piece.kind == "text" else fields.get(piece.value, "").strip()
+        if is_first and not text:
+            value = value.lstrip()
+        if before_slot and i == len(run) - 1:
+            value = value.rstrip()
         owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
         text += value
     pieces = encoder.encode(text.rstrip(" "))  # a space belongs to what follows; alone, byte-level BPE makes it a piece

@@ -8,7 +8,8 @@
 | E | size of the input embeddings | C | classes |
 | H | hidden size | A | answer slots |
 | L | layers | R | prompts in the table |
-| W | label words of a class | | |
+| W | label words of a class | X | examples of a batch (B where each is one row) |
+| U | decoder length | | |
 
 `E` and `H` differ on ALBERT. Slots of rows with a shorter prompt, or with none, are padded with -1.
 """
@@ -35,15 +36,56 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """What stands in the answer slot, and where the model's opinion of a label word is read.
+
+    Attributes:
+        ids: token ids in the slot: mask tokens, a sentinel, or the beginning of a label word.
+        reads: positions that are read, counted from the slot's first position (-1 is the token before the slot); of an
+            encoder-decoder, positions in `decoder`.
+        decoder: token ids that the decoder reads; empty for models without one.
+        is_last: the sequence ends with the slot: a causal model must not see what comes after the answer.
+    """
+
+    ids: tuple[int, ...]
+    reads: tuple[int, ...]
+    decoder: tuple[int, ...] = ()
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class WordPlan:
+    """Where one label word is read: its token j at read j of the sequence rendered with fill `fill`."""
+
+    fill: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """How the label words of one task are read. An example is rendered once per fill, not once per word.
+
+    Attributes:
+        fills: the variants of a sequence, at least one.
+        words: by class, by label word.
+    """
+
+    fills: tuple[Fill, ...]
+    words: tuple[tuple[WordPlan, ...], ...]
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A rendered example: token ids of final length, slots included, padding not.
 
     Attributes:
         ids: token ids; slots hold a filler id that is never looked at.
         slots: positions of the virtual tokens, in the order of the prompt's rows; empty for a bare row.
-        answer_at: positions that the readout reads.
+        answer_at: positions that the readout reads; of an encoder-decoder, positions in `decoder`.
         eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
         dropped: tokens cut off by truncation.
+        decoder: what the decoder of an encoder-decoder reads.
+        answer_slot: where the answer slot begins; its tokens are those of the fill.
     """
 
     ids: tuple[int, ...]
@@ -51,6 +93,8 @@ class Encoded:
     answer_at: tuple[int, ...]
     eligible: tuple[int, ...] = ()
     dropped: int = 0
+    decoder: tuple[int, ...] = ()
+    answer_slot: int = -1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,7 +104,8 @@ class Encoded:
 class Row:
     """An encoded example on its way into a batch: which prompt it uses, which readout reads it.
 
-    `key` names the row within its run, so that random streams depend on the row and not on its batch mates.
+    `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
+    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest.
     """
 
     encoded: Encoded
@@ -68,11 +113,26 @@ class Row:
     prompt: int = -1
     readout: int = 0
     key: int = 0
+    others: tuple[Encoded, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Encoded, ...]:
+        """One sequence per fill."""
+        return (self.encoded, *self.others)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the example takes in a batch, padding between its variants included."""
+        return len(self.variants) * max(len(v) for v in self.variants)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows. `prompt_of[b]` is the row's prompt in the table, or -1 for the bare model."""
+    """Padded rows. `prompt_of[b]` is the row's prompt in the table, or -1 for the bare model.
+
+    A row is a sequence; an example is one row, or several where its label words need them (`example_of`). Labels,
+    scores and losses belong to examples, everything else to rows.
+    """
 
     ids: Int[Tensor, "B T"]
     attention_mask: Int[Tensor, "B T"]
@@ -81,12 +141,25 @@ class Batch:
     answer_at: Int[Tensor, "B A"]
     eligible: Bool[Tensor, "B T"]
     prompt_of: Int[Tensor, "B"]
-    readout_of: Int[Tensor, "B"]
-    labels: Int[Tensor, "B"]
     keys: Int[Tensor, "B"]
+    example_of: Int[Tensor, "B"]
+    readout_of: Int[Tensor, "X"]
+    labels: Int[Tensor, "X"]
+    decoder_ids: Int[Tensor, "B U"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def first_row(self) -> Int[Tensor, "X"]:
+        """The first row of each example; the others follow it."""
+        counts = torch.bincount(self.example_of, minlength=len(self.labels))
+        return counts.cumsum(0) - counts
+
+    @property
+    def prompt_of_example(self) -> Int[Tensor, "X"]:
+        """The prompt that an example uses, the same in all its rows."""
+        return self.prompt_of[self.first_row]
 
     @property
     def is_bare(self) -> bool:
@@ -95,7 +168,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items()})
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -123,16 +196,16 @@ class TrainStep:
         embedding_rms: root mean square of the backbone's embedding table.
         rescore: scores of the same rows from other embeddings, differentiable down to the prompt table. Called with the
             perturbation to add to the text embeddings.
-        loss: loss per row from scores and labels.
+        loss: loss per example from scores and labels.
         noise: standard normal noise [B,T,E] that depends on (run, step, row) only, never on batch mates.
     """
 
     batch: Batch
     embeds: Float[Tensor, "B T E"]
-    scores: Float[Tensor, "B C"]
+    scores: Float[Tensor, "X C"]
     embedding_rms: float
-    rescore: Callable[[Float[Tensor, "B T E"]], Float[Tensor, "B C"]]
-    loss: Callable[[Float[Tensor, "B C"], Int[Tensor, "B"]], Float[Tensor, "B"]]
+    rescore: Callable[[Float[Tensor, "B T E"]], Float[Tensor, "X C"]]
+    loss: Callable[[Float[Tensor, "X C"], Int[Tensor, "X"]], Float[Tensor, "X"]]
     noise: Callable[[str], Float[Tensor, "B T E"]]
 
 

@@ -41,41 +41,37 @@ class Verbalizer:
                     )
         return cls(tuple(words), tuple(words.values()))
 
-    def encode(self, encoder: TextEncoder, *, spaced: bool, where: str = "task.label_words") -> list[list[int]]:
-        """Token ids, one per label word: `ids[c][w]`.
+    def encode(
+        self, encoder: TextEncoder, *, spaced: bool, where: str = "task.label_words"
+    ) -> list[list[tuple[int, ...]]]:
+        """Token ids of the label words: `ids[c][w]`, one or several tokens each.
 
         Args:
             encoder: the backbone's text encoder.
             spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
 
         Raises:
-            TemplateError: the tokenizer does not know a word, splits it into several pieces, or maps words of two
-                classes to one piece (an uncased tokenizer does so with "US" and "us").
+            TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the
+                same tokens (an uncased tokenizer does so with "US" and "us").
         """
-        owner: dict[int, str] = {}
-        result: list[list[int]] = []
+        owner: dict[tuple[int, ...], str] = {}
+        result: list[list[tuple[int, ...]]] = []
         for label, its in zip(self.classes, self.words, strict=True):
             ids = []
             for word in its:
-                pieces = encoder.encode(f" {word}" if spaced else word).ids
+                pieces = tuple(encoder.encode(f" {word}" if spaced else word).ids)
                 at = f"{where}.{label}"
-                if len(pieces) != 1:
-                    shown = " ".join(encoder.tokens(pieces))
+                if not pieces or encoder.unk_id in pieces:
+                    becomes = "the unknown token" if pieces else "nothing"
                     raise TemplateError(
-                        f"the label word {word!r} must be one piece of this tokenizer, got {len(pieces)} ({shown}).",
-                        where=at,
-                        fix="Choose a more common word for this class.",
-                    )
-                if pieces[0] == encoder.unk_id:
-                    raise TemplateError(
-                        f"the tokenizer cannot produce the label word {word!r}; it becomes the unknown token.",
+                        f"the tokenizer cannot produce the label word {word!r}; it becomes {becomes}.",
                         where=at,
                         fix="Choose another word.",
                     )
-                if owner.setdefault(pieces[0], label) != label:
+                if owner.setdefault(pieces, label) != label:
                     raise TemplateError(
-                        f"the label word {word!r} is the same token as a word of class {owner[pieces[0]]!r}.", where=at
+                        f"the label word {word!r} has the same tokens as a word of class {owner[pieces]!r}.", where=at
                     )
-                ids.append(pieces[0])
+                ids.append(pieces)
             result.append(ids)
         return result

@@ -15,19 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
-from tests.contract.toy_runs import ENCODERS, LENGTH, cloze, name_of, rows_of, toy_rendering, toy_run
+from tests.contract.toy_runs import ENCODERS, LENGTH, name_of, reader, rows_of, toy_rendering, toy_run
 from trimtab import predictor
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
-from trimtab.injection import place_prompt
 from trimtab.model import PromptedModel
+from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families, prompts
 from trimtab.storage import write_bundle
 from trimtab.training.runs import Trained, make_bundle, train_pack
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Encoded, PromptTable, Row
+from trimtab.verbalizers import Verbalizer
 
 MODELS = [*families.kinds(), *VARIANTS]
-ALIKE = ("xlm-roberta", "camembert", "electra:wide", "deberta-v2:own_head")
+ALIKE = (
+    "xlm-roberta", "camembert", "electra:wide", "deberta-v2:own_head",
+    "gpt_neox", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "mt5", "mbart", "t5:own_head",
+)  # fmt: skip
 """Models that share their encoder's code with another one; the dearest checks leave them out."""
 DIFFERENT = [name for name in MODELS if name not in ALIKE]
 METHODS = [{"kind": kind} for kind in prompts.kinds()]
@@ -40,8 +44,12 @@ def attentions(name: str) -> tuple[str, ...]:
     return ("eager", "sdpa") if families.get(name.partition(":")[0]).fused_attention else ("eager",)
 
 
-SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def sides(backbone: Backbone) -> tuple[Literal["left", "right"], ...]:
+    """The padding sides that the family claims to be free of."""
+    return backbone.family.padding_sides
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +89,7 @@ def fresh(name: str, family_folder: Callable[[str], Path]) -> Backbone:
 class HiddenReadout:
     """Returns the hidden state at the answer slot, so that whole vectors can be compared."""
 
-    def scores(self, hidden: Tensor, readout_of: Tensor) -> Tensor:
+    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         return hidden[:, 0].float()
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -122,26 +130,26 @@ def read(backbone: Backbone, rows: list[Row], table: PromptTable | None, side: L
 
 
 def check_routes_agree(backbone: Backbone) -> None:
-    """Word embeddings fed as `inputs_embeds` give what the ids give, on both padding sides."""
-    for side in SIDES:
+    """Word embeddings fed as `inputs_embeds` give what the ids give, whatever the padding side."""
+    for side in sides(backbone):
         batch = on_side(backbone, mixed_rows(backbone), side)
         with torch.no_grad():
             embeds = backbone.family.embed(backbone.model, batch.ids)
             one = backbone.family.hidden(backbone.model, batch, embeds)
             two = backbone.family.hidden(backbone.model, batch, None)
-        real = batch.attention_mask.bool()
-        assert not real.all(), "the rows must need padding"
+        assert not batch.attention_mask.all(), "the rows must need padding"
+        real = batch.attention_mask.bool() if batch.decoder_ids is None else torch.ones_like(batch.decoder_ids).bool()
         torch.testing.assert_close(one[real], two[real], **CLOSE)
 
 
 def check_padding_and_mates(backbone: Backbone) -> None:
-    """Neither extra padding nor batch mates nor their prompts change a row, on both padding sides."""
+    """Neither extra padding nor batch mates nor their prompts change a row, whatever the padding side."""
     rows, table = mixed_rows(backbone), table_of(backbone)
     longest = max(rows, key=lambda r: len(r.encoded))
     filler = longest.encoded
     long_row = replace(longest, encoded=replace(filler, ids=(*filler.ids[:-1], *filler.ids[1:4], filler.ids[-1])))
     other_table = PromptTable(torch.cat([table.inputs, -3 * table.inputs]))
-    for side in SIDES:
+    for side in sides(backbone):
         alone = torch.cat([read(backbone, [row], table, side) for row in rows])
         together = read(backbone, rows, table, side)
         torch.testing.assert_close(together, alone, **CLOSE)
@@ -153,7 +161,9 @@ def check_padding_and_mates(backbone: Backbone) -> None:
 def check_sides_agree(backbone: Backbone) -> None:
     """A row has the same hidden states whether the pads stand before or behind it."""
     rows, table = mixed_rows(backbone), table_of(backbone)
-    torch.testing.assert_close(read(backbone, rows, table, "left"), read(backbone, rows, table, "right"), **CLOSE)
+    first, *others = (read(backbone, rows, table, side) for side in sides(backbone))
+    for other in others:
+        torch.testing.assert_close(other, first, **CLOSE)
 
 
 def check_bare_rows(backbone: Backbone) -> None:
@@ -161,11 +171,8 @@ def check_bare_rows(backbone: Backbone) -> None:
     rows, table, side = bare_rows(backbone, 5), table_of(backbone), backbone.family.padding_side
     batch = on_side(backbone, rows, side)
     positions = {"position_ids": batch.position_ids} if side == "left" else {}
-    with torch.no_grad():
-        out = backbone.model(
-            input_ids=batch.ids, attention_mask=batch.attention_mask, output_hidden_states=True, **positions
-        )
-    expected = out.hidden_states[-1][torch.arange(len(rows)), batch.answer_at[:, 0]]
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, **positions}
+    expected = last_states(backbone, batch.decoder_ids, **inputs)[torch.arange(len(rows)), batch.answer_at[:, 0]]
     assert torch.equal(read(backbone, rows, table, side), expected), "bare rows are not the bare model bit for bit"
     assert torch.equal(read(backbone, rows, None, side), expected)
     mixed = [*mixed_rows(backbone)[:4], *rows]
@@ -173,41 +180,89 @@ def check_bare_rows(backbone: Backbone) -> None:
     with_slots = [replace(row, prompt=-1) for row in mixed_rows(backbone)[:2]]
     found = [*expected, *read(backbone, [*mixed, *with_slots], table, side)[-2:]]
     for row, hidden in zip([*rows, *with_slots], found, strict=True):
-        ids = torch.tensor([row.encoded.ids])
-        with torch.no_grad():
-            alone = backbone.model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        decoder = torch.tensor([row.encoded.decoder]) if row.encoded.decoder else None
+        alone = last_states(backbone, decoder, input_ids=torch.tensor([row.encoded.ids]))
         torch.testing.assert_close(hidden, alone[0, row.encoded.answer_at[0]], **CLOSE)
 
 
-def check_cloze(backbone: Backbone) -> None:
-    """Cloze scores are the mean label-word logits of the whole model, which sees each row alone: no pads, no mask, and
+@torch.no_grad()
+def last_states(backbone: Backbone, decoder: Tensor | None, **inputs: Tensor) -> Tensor:
+    """What the transformers model computes last before its head. A cache would lay its tensors out otherwise, which
+    changes the last bits."""
+    options = {"output_hidden_states": True}
+    if backbone.family.readouts == ("ranking",):
+        options["use_cache"] = False
+    if decoder is None:
+        return backbone.model(**inputs, **options).hidden_states[-1]
+    return backbone.model(**inputs, **options, decoder_input_ids=decoder).decoder_hidden_states[-1]
+
+
+def check_scores(backbone: Backbone) -> None:
+    """Scores are the mean label-word logits of the whole model, which sees each row alone: no pads, no mask, and
     positions as it counts them itself."""
     rendering, rows, table = toy_rendering(backbone), mixed_rows(backbone), table_of(backbone)
     label_ids = rendering.label_ids(backbone.encoder)
-    expected = torch.stack([label_logits(backbone, row, table, label_ids) for row in rows])
-    for side in SIDES:
+    logits = [own_logits(backbone, row.encoded, row.prompt, table)[row.encoded.answer_at[0]] for row in rows]
+    expected = torch.stack(
+        [torch.stack([own[list(ids)].mean() for ids in map(first_tokens, label_ids)]) for own in logits]
+    )
+    for side in sides(backbone):
         with torch.no_grad():
-            found = PromptedModel(backbone, cloze(backbone, rendering)).scores(on_side(backbone, rows, side), table)
+            found = PromptedModel(backbone, reader(backbone, rendering)).scores(on_side(backbone, rows, side), table)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def label_logits(backbone: Backbone, row: Row, table: PromptTable, label_ids: list[list[int]]) -> Tensor:
-    """The mean logit of each class's label words, from a call of the model that trimtab has no part in."""
-    batch = collate([row], backbone.pad_id)
-    with torch.no_grad():
-        words = backbone.model.get_input_embeddings()(batch.ids)
-        logits = backbone.model(inputs_embeds=place_prompt(words, table, batch)).logits[0, row.encoded.answer_at[0]]
-    return torch.stack([torch.stack([logits[i] for i in ids]).mean() for ids in label_ids])
+def first_tokens(words: list[tuple[int, ...]]) -> list[int]:
+    """The tokens of words of one token each."""
+    return [i for (i,) in words]
+
+
+@torch.no_grad()
+def own_logits(backbone: Backbone, encoded: Encoded, prompt: int, table: PromptTable) -> Tensor:
+    """Logits of one sequence, from a call of the model that trimtab has no part in."""
+    vectors = backbone.model.get_input_embeddings()(torch.tensor([encoded.ids]))
+    for p, slot in enumerate(encoded.slots if prompt >= 0 else ()):
+        vectors[0, slot] = table.inputs[prompt, p]
+    decoder = {"decoder_input_ids": torch.tensor([encoded.decoder])} if encoded.decoder else {}
+    return backbone.model(inputs_embeds=vectors, **decoder).logits[0]
+
+
+LONG_WORDS = {"positive": ["very good", "yes"], "negative": ["very very bad", "very bad", "no"]}
+"""Words of one, two and three tokens; in a causal model two share the beginning "very"."""
+
+
+def check_long_words(backbone: Backbone) -> None:
+    """A word of several tokens scores the sum of their log-probabilities, each read from its own sequence alone;
+    padding and batch mates change nothing."""
+    rendering = replace(toy_rendering(backbone), verbalizer=Verbalizer.of(LONG_WORDS))
+    rows, table = [replace(r, prompt=i % 2) for i, r in enumerate(rows_of(backbone, rendering, 4))], table_of(backbone)
+    plan = rendering.plan(backbone.encoder)
+    assert sorted({len(w.ids) for its in plan.words for w in its}) == [1, 2, 3]
+    expected = []
+    for row in rows:
+        chances = [own_logits(backbone, e, row.prompt, table).log_softmax(-1) for e in row.variants]
+        places = [e.answer_at for e in row.variants]
+        words = [[chances[w.fill][list(places[w.fill]), list(w.ids)].sum() for w in its] for its in plan.words]
+        expected.append(torch.stack([torch.stack(its).mean() for its in words]))
+    model = PromptedModel(backbone, reader(backbone, rendering))
+    for side in sides(backbone):
+        for mates in (rows, rows[2:3]):
+            with torch.no_grad():
+                found = model.scores(on_side(backbone, mates, side), table)
+            wanted = torch.stack([expected[rows.index(row)] for row in mates])
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def check_longest(backbone: Backbone) -> None:
     """A row may be as long as the family says, which is all the room that the model has."""
     assert backbone.max_positions == POSITIONS
     row = mixed_rows(backbone)[0]
-    ids = row.encoded.ids
-    room = backbone.max_positions - len(ids)
-    longest = replace(row, encoded=replace(row.encoded, ids=(*ids[:-1], *[ids[-2]] * room, ids[-1])))
-    found = read(backbone, [longest, row], table_of(backbone), "left")
+    encoded, room = row.encoded, backbone.max_positions - len(row.encoded)
+    at, shift = encoded.eligible[0], 0 if encoded.decoder else room
+    ids = (*encoded.ids[:at], *[encoded.ids[at]] * room, *encoded.ids[at:])
+    longest = replace(row, encoded=replace(encoded, ids=ids, answer_at=tuple(a + shift for a in encoded.answer_at)))
+    assert len(longest.encoded) == POSITIONS
+    found = read(backbone, [longest, row], table_of(backbone), sides(backbone)[0])
     assert bool(found.isfinite().all())
     assert not torch.allclose(found[0], found[1]), "the longer row must differ"
 
@@ -264,7 +319,7 @@ def check_reload(trained: Trained, folder: Path) -> None:
     prepared = trained.prepared
     backbone, examples = prepared.backbone, prepared.task.splits["test"]
     assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
-    readout = cloze(backbone, prepared.rendering)
+    readout = reader(backbone, prepared.rendering)
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
     expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     write_bundle(folder, make_bundle(trained))
@@ -292,7 +347,7 @@ def check_learns(backbone: Backbone, folder: Path, method: str) -> None:
     prepared = toy_run(folder, backbone, {"prompt": {"kind": method}, "training": training}, n=64)
     trained = train_pack([prepared])[0]
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
-    model = PromptedModel(backbone, cloze(backbone, prepared.rendering))
+    model = PromptedModel(backbone, reader(backbone, prepared.rendering))
     scores = model.score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     gold = torch.tensor([row.label for row in prepared.rows["test"]])
     accuracy = float((scores.argmax(1) == gold).float().mean())
@@ -310,7 +365,7 @@ def test_extra_padding_and_batch_mates_change_nothing(loaded: Backbone) -> None:
     check_padding_and_mates(loaded)
 
 
-def test_both_padding_sides_agree(loaded: Backbone) -> None:
+def test_padding_sides_agree(loaded: Backbone) -> None:
     check_sides_agree(loaded)
 
 
@@ -318,8 +373,12 @@ def test_a_bare_row_is_the_bare_model(loaded: Backbone) -> None:
     check_bare_rows(loaded)
 
 
-def test_cloze_scores_are_the_models_own_logits(loaded: Backbone) -> None:
-    check_cloze(loaded)
+def test_scores_are_the_models_own_logits(loaded: Backbone) -> None:
+    check_scores(loaded)
+
+
+def test_scores_of_long_words_are_the_models_own_log_probabilities(loaded: Backbone) -> None:
+    check_long_words(loaded)
 
 
 def test_gradient_reaches_every_slot_row_and_no_weight(loaded: Backbone) -> None:
@@ -345,7 +404,10 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
     check_reload(check_frozen(fresh, tmp_path, {"prompt": spec}), tmp_path / "bundle")
 
 
-@matrix(albert=METHODS, roberta=METHODS, **{name: [] for name in ALIKE}, others=PLAIN)
+LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), METHODS)
+
+
+@matrix(**LEARNERS, **{name: [] for name in ALIKE}, others=PLAIN)
 def test_a_prompt_learns_the_toy(fresh: Backbone, spec: dict[str, Any], tmp_path: Path) -> None:
     check_learns(fresh, tmp_path, spec["kind"])
 
@@ -402,7 +464,7 @@ def test_gradients_in_bfloat16_agree_with_float32(name: str, family_folder: Call
         check_gradient(backbone)
         rendering = toy_rendering(backbone)
         leaf = table_of(backbone, 1).detached()
-        model = PromptedModel(backbone, cloze(backbone, rendering))
+        model = PromptedModel(backbone, reader(backbone, rendering))
         batch = model.collate(rows_of(backbone, rendering, 8))
         model.readout.loss(model.scores(batch, leaf), batch.labels).sum().backward()
         assert leaf.inputs.grad is not None
@@ -545,6 +607,33 @@ def replace_buffers(model: nn.Module) -> nn.Module:
     return sane
 
 
+class ReadsOneTooEarly(Family):
+    """Gives each position what the one before it predicts."""
+
+    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, batch, embeds).roll(1, dims=1)
+
+
+class ForgetsTheScale(Family):
+    """T5 read as if its matrices were not tied."""
+
+    def vocabulary_features(self, model: Any, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+class ForgetsTheCap(Family):
+    """Gemma 2 with logits as large as they come."""
+
+    def squash(self, model: Any, logits: Tensor) -> Tensor:
+        return logits
+
+
+class PadsOnTheLeftToo(Family):
+    """BART claimed to be free of its padding side."""
+
+    padding_sides = ("left", "right")
+
+
 class CountsFromZero(Family):
     """RoBERTa with BERT's positions."""
 
@@ -597,8 +686,10 @@ class TakesTheOldHead(Family):
 BROKEN = (AssertionError, RuntimeError, IndexError)
 """What a check that fails raises; a wrong size or index raises before anything can be asserted."""
 
-RELATIVE = ("modernbert", "deberta-v2", "deberta-v2:own_head")
-"""Models without absolute positions, for which a shift of all of them is no mistake."""
+RELATIVE = ("modernbert", "deberta-v2", "deberta-v2:own_head", "llama", "gemma2", "t5", "bart")
+"""Models for which a shift of all positions is no mistake, because they are relative or nobody tells them any."""
+
+WITHOUT_BIAS = ("gpt2", "opt", "llama", "gemma2", "t5")
 
 EVERYWHERE = [
     (ScalesEmbeddings, check_routes_agree),
@@ -607,8 +698,6 @@ EVERYWHERE = [
     (MixesRows, check_padding_and_mates),
     (MixesRows, check_bare_rows),
     (RoundsBareRows, check_bare_rows),
-    (SkipsTransform, check_cloze),
-    (ForgetsBias, check_cloze),
     (CutsGradient, check_gradient),
     (IgnoresPrompt, check_gradient),
     (DeafToLastSlot, check_gradient),
@@ -617,25 +706,34 @@ EVERYWHERE = [
 POSITIONAL = [(ShiftsPositions, check_padding_and_mates), (ShiftsPositions, check_sides_agree)]
 PARTICULAR = [
     *((n, s, c) for n in DIFFERENT if n not in RELATIVE for s, c in POSITIONAL),
-    ("roberta", CountsFromZero, check_cloze),
+    ("roberta", CountsFromZero, check_scores),
     ("xlm-roberta", CountsFromZero, check_bare_rows),
     ("roberta", LetsTheModelCount, check_sides_agree),
-    ("roberta", LetsTheModelCount, check_cloze),
+    ("roberta", LetsTheModelCount, check_scores),
     ("camembert", LetsTheModelCount, check_padding_and_mates),
     ("roberta", ForgetsThePadsPosition, check_longest),
-    ("roberta", ForgetsActivation, check_cloze),
-    ("albert", ForgetsActivation, check_cloze),
-    ("modernbert", SkipsTheLastNorm, check_cloze),
+    ("roberta", ForgetsActivation, check_scores),
+    ("albert", ForgetsActivation, check_scores),
+    ("modernbert", SkipsTheLastNorm, check_scores),
     ("modernbert", SkipsTheLastNorm, check_bare_rows),
-    ("deberta-v2:own_head", TakesTheOldHead, check_cloze),
-    ("deberta-v2:own_head", SkipsTransform, check_cloze),
-    ("deberta-v2:own_head", ForgetsBias, check_cloze),
+    ("deberta-v2:own_head", TakesTheOldHead, check_scores),
+    ("deberta-v2:own_head", SkipsTransform, check_scores),
+    ("deberta-v2:own_head", ForgetsBias, check_scores),
+    *((n, SkipsTransform, check_scores) for n in DIFFERENT if families.get(n.partition(":")[0]).readouts == ("cloze",)),
+    *((n, ForgetsBias, c) for n in DIFFERENT if n not in WITHOUT_BIAS for c in (check_scores, check_long_words)),
+    *((n, ReadsOneTooEarly, c) for n in ("gpt2", "gemma2", "t5") for c in (check_scores, check_long_words)),
+    *((n, IgnoresMask, check_long_words) for n in ("gpt2", "t5", "bart")),
+    ("gpt2", ShiftsPositions, check_long_words),
+    ("t5", ForgetsTheScale, check_scores),
+    ("gemma2", ForgetsTheCap, check_scores),
+    ("bart", PadsOnTheLeftToo, check_padding_and_mates),
+    ("bart", PadsOnTheLeftToo, check_sides_agree),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "saboteur", "check"),
-    [*((n, s, c) for n in DIFFERENT for s, c in EVERYWHERE), *PARTICULAR],
+    [*((n, s, c) for n in DIFFERENT for s, c in EVERYWHERE if (n, c) != ("bart", check_sides_agree)), *PARTICULAR],
     ids=lambda value: getattr(value, "__name__", value),
     indirect=["name"],
 )
@@ -647,6 +745,39 @@ def test_saboteur_is_caught(fresh: Backbone, saboteur: type[Family], check: Call
 @pytest.fixture
 def bert(family_folder: Callable[[str], Path]) -> Backbone:
     return load_backbone(str(family_folder("bert")), dtype="float32", device="cpu")
+
+
+def forgets_to_normalize(self: LabelWords, hidden: Tensor, batch: Batch) -> Tensor:
+    """Logits for log-probabilities, as a `LabelWords` that forgot the normalizer would give them."""
+    log_softmax = Tensor.logsumexp
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "logsumexp", lambda logits, dim: 0 * log_softmax(logits, dim))
+        return ITS_OWN(self, hidden, batch)
+
+
+ITS_OWN = LabelWords._log_probabilities
+
+
+def answers_where_they_were(rows: list[Row], pad_id: int, side: Literal["left", "right"] = "right") -> Batch:
+    """A collation whose answer positions do not move with the pads before them."""
+    return replace(collate(rows, pad_id, side), answer_at=collate(rows, pad_id).answer_at)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"], indirect=True)
+def test_scores_that_are_not_normalized_are_caught(fresh: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LabelWords, "_log_probabilities", forgets_to_normalize)
+    with pytest.raises(AssertionError, match="not close"):
+        check_long_words(fresh)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"], indirect=True)
+@pytest.mark.parametrize("check", [check_padding_and_mates, check_sides_agree, check_scores, check_long_words])
+def test_a_collation_that_forgets_the_pads_before_an_answer_is_caught(
+    fresh: Backbone, check: Callable[[Backbone], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "on_side", lambda b, rows, side: answers_where_they_were(rows, b.pad_id, side))
+    with pytest.raises(AssertionError, match="not close"):
+        check(fresh)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from tests.contract.toy_runs import (
     ENCODERS,
     LENGTH,
     build,
-    cloze,
     context,
     name_of,
+    reader,
     rows_of,
     toy_rendering,
 )
@@ -140,7 +140,7 @@ def check_randomness_is_declared(make: MakeEncoder) -> None:
 def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
     """Trained on the two-class toy, two seeds average a test accuracy of at least 0.9 (chance is 0.5)."""
     rendering = toy_rendering(backbone)
-    model = PromptedModel(backbone, cloze(backbone, rendering))
+    model = PromptedModel(backbone, reader(backbone, rendering))
     train, dev, test = (rows_of(backbone, rendering, n, seed=s) for s, n in ((0, 256), (1, 64), (2, 64)))
     settings = TrainingConfig(learning_rate=rate, epochs=1, min_steps=120, batch_size=32, evaluations=6)
     seeds = (1, 2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contract.toy_runs import cloze, rows_of, toy_rendering
+from tests.contract.toy_runs import batch_read_by, one_mask, reader, rows_of, toy_rendering
 from trimtab.backbones import Backbone
 from trimtab.model import PromptedModel
 from trimtab.readouts import Readout
@@ -26,7 +26,7 @@ TABLE = [
 
 
 def build(backbone: Backbone, table: Sequence[Sequence[Sequence[int]]] = TABLE, **options: Any) -> Readout:
-    return readouts.build({"kind": "cloze", **options}, backbone, table)
+    return readouts.build({"kind": "cloze", **options}, backbone, [one_mask(entry) for entry in table])
 
 
 def hidden_states(backbone: Backbone, rows: int, answers: int = 1, seed: int = 0) -> Tensor:
@@ -48,11 +48,11 @@ def combine(how: str, values: Sequence[float]) -> float:
 
 @pytest.mark.parametrize("how", ["mean", "max", "logsumexp"])
 def test_cloze_combines_label_words_as_computed_by_hand(how: str, backbone: Backbone) -> None:
-    hidden, readout_of = hidden_states(backbone, 6), torch.tensor([0, 1, 2, 2, 1, 0])
-    scores = build(backbone, combine=how).scores(hidden, readout_of)
+    hidden, entries = hidden_states(backbone, 6), [0, 1, 2, 2, 1, 0]
+    scores = build(backbone, combine=how).scores(hidden, batch_read_by(entries))
     assert scores.dtype == torch.float32
     assert scores.shape == (6, 4)
-    for b, r in enumerate(readout_of.tolist()):
+    for b, r in enumerate(entries):
         for c in range(4):
             words = TABLE[r][c] if c < len(TABLE[r]) else []
             expected = combine(how, [logit(backbone, hidden[b, 0], w) for w in words]) if words else -math.inf
@@ -60,7 +60,7 @@ def test_cloze_combines_label_words_as_computed_by_hand(how: str, backbone: Back
 
 
 def test_the_three_ways_of_combining_differ_where_a_class_has_several_words(backbone: Backbone) -> None:
-    hidden, zero = hidden_states(backbone, 1), torch.zeros(1, dtype=torch.long)
+    hidden, zero = hidden_states(backbone, 1), batch_read_by([0])
     mean, top, log = (build(backbone, combine=h).scores(hidden, zero)[0] for h in ("mean", "max", "logsumexp"))
     assert float(mean[0]) < float(top[0]) < float(log[0])
     assert float(mean[1]) == float(top[1]) == pytest.approx(float(log[1]), rel=1e-6)
@@ -69,7 +69,7 @@ def test_the_three_ways_of_combining_differ_where_a_class_has_several_words(back
 def test_absent_classes_score_minus_infinity_and_never_win(backbone: Backbone) -> None:
     hidden = hidden_states(backbone, 50)
     for how in ("mean", "max", "logsumexp"):
-        scores = build(backbone, combine=how).scores(hidden, torch.ones(50, dtype=torch.long))
+        scores = build(backbone, combine=how).scores(hidden, batch_read_by([1] * 50))
         assert bool((scores[:, 2:] == -torch.inf).all())
         assert bool(scores[:, :2].isfinite().all())
         assert float(scores.softmax(1)[:, 2:].sum()) == 0.0
@@ -80,7 +80,7 @@ def test_absent_classes_score_minus_infinity_and_never_win(backbone: Backbone) -
 def test_gradient_reaches_hidden_and_is_finite_beside_absent_classes(how: str, backbone: Backbone) -> None:
     readout = build(backbone, combine=how)
     hidden = hidden_states(backbone, 3).requires_grad_()
-    loss = readout.loss(readout.scores(hidden, torch.tensor([0, 1, 2])), torch.tensor([2, 1, 3]))
+    loss = readout.loss(readout.scores(hidden, batch_read_by([0, 1, 2])), torch.tensor([2, 1, 3]))
     assert loss.shape == (3,)
     loss.sum().backward()
     assert hidden.grad is not None
@@ -92,7 +92,7 @@ def test_gradient_reaches_hidden_and_is_finite_beside_absent_classes(how: str, b
 def test_gradient_in_hidden_equals_finite_differences(backbone: Backbone) -> None:
     readout, labels = build(backbone), torch.tensor([1])
     hidden = hidden_states(backbone, 1).requires_grad_()
-    zero = torch.zeros(1, dtype=torch.long)
+    zero = batch_read_by([0])
     readout.loss(readout.scores(hidden, zero), labels).sum().backward()
     direction = hidden_states(backbone, 1, seed=9)
     direction /= direction.norm()
@@ -113,9 +113,9 @@ def test_loss_is_the_cross_entropy_per_row(backbone: Backbone) -> None:
 
 def test_each_row_is_read_by_its_own_entry(backbone: Backbone) -> None:
     hidden = hidden_states(backbone, 1).expand(3, -1, -1)
-    together = build(backbone).scores(hidden, torch.tensor([0, 1, 2]))
+    together = build(backbone).scores(hidden, batch_read_by([0, 1, 2]))
     for r, entry in enumerate(TABLE):
-        alone = build(backbone, [entry]).scores(hidden[:1], torch.zeros(1, dtype=torch.long))
+        alone = build(backbone, [entry]).scores(hidden[:1], batch_read_by([0]))
         torch.testing.assert_close(together[r, : len(entry)], alone[0], rtol=1e-5, atol=1e-6)
 
 
@@ -123,14 +123,15 @@ def test_only_the_first_answer_slot_is_read(backbone: Backbone) -> None:
     hidden = hidden_states(backbone, 2, answers=3)
     changed = hidden.clone()
     changed[:, 1:] = 7.0
-    zero = torch.zeros(2, dtype=torch.long)
+    zero = batch_read_by([0, 0])
     assert torch.equal(build(backbone).scores(hidden, zero), build(backbone).scores(changed, zero))
 
 
 def test_rows_of_one_batch_may_use_different_readouts_and_prompts(backbone: Backbone) -> None:
     rendering = toy_rendering(backbone)
-    first = cloze(backbone, rendering)
-    both = readouts.build({"kind": "cloze"}, backbone, [rendering.label_ids(backbone.encoder), [[20], [21], [22]]])
+    first = reader(backbone, rendering)
+    plans = [rendering.plan(backbone.encoder), one_mask([[20], [21], [22]])]
+    both = readouts.build({"kind": "cloze"}, backbone, plans)
     rows = rows_of(backbone, rendering, 4)
     mixed = [replace(row, readout=i % 2, prompt=i % 2) for i, row in enumerate(rows)]
     values = torch.randn(2, 5, backbone.embedding_size, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contract.toy_runs import cloze, rows_of, toy_rendering, toy_run
+from tests.contract.toy_runs import reader, rows_of, toy_rendering, toy_run
 from trimtab.backbones import Backbone
 from trimtab.batching import collate
 from trimtab.errors import ConfigError
@@ -49,7 +49,7 @@ class Scene:
 @pytest.fixture(params=["right", "left"])
 def scene(backbone: Backbone, request: pytest.FixtureRequest) -> Scene:
     rendering = toy_rendering(backbone, template="{prompt:2} about {text} {prompt:3} it was {answer}.")
-    model = PromptedModel(backbone, cloze(backbone, rendering))
+    model = PromptedModel(backbone, reader(backbone, rendering))
     rows = [replace(row, prompt=i % 2, key=i) for i, row in enumerate(rows_of(backbone, rendering, 6))]
     batch: Batch = collate(rows, backbone.pad_id, request.param)
     values = torch.randn(2, 5, backbone.embedding_size, generator=torch.Generator().manual_seed(1))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import trimtab.tasks
 from tests.conftest import SHARED
-from tests.contract.toy_runs import cloze, toy_rendering
+from tests.contract.toy_runs import reader, toy_rendering
 from trimtab.backbones import Backbone
 from trimtab.backbones.loading import load_encoder
 from trimtab.documents import read_yaml
@@ -101,7 +101,7 @@ class Oracle(Predictor):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_perfect_predictions_score_one(case: Case, split: str, backbone: Backbone) -> None:
-    model = PromptedModel(backbone, cloze(backbone, toy_rendering(backbone)))
+    model = PromptedModel(backbone, reader(backbone, toy_rendering(backbone)))
     examples = case.task.splits[split]
     found = Oracle(model, case.rendering, None, {}).evaluate(examples).metrics
     assert found["accuracy"] == 1.0
@@ -176,16 +176,16 @@ GOLDEN: Mapping[str, Mapping[tuple[str, int], str]] = {
         (
             "train",
             0,
-        ): "[CLS] {P} could the pack ##age be dropped at the post office near the station so i can pick it up "
-        "my ##self ? [MASK] . [SEP]",
+        ): "[CLS] {P} [MASK] : could the pack ##age be dropped at the post office near the station so i can pick it "
+        "up my ##self ? [SEP]",
         (
             "train",
             7,
-        ): "[CLS] {P} since sunday , the search in your app shows nothing , what ##ever i type . the site on "
-        "my computer is all right . [MASK] . [SEP]",
-        ("dev", 3): "[CLS] {P} the trial was meant to cost nothing . explain the 19 . 90 , pleas ##e . [MASK] . [SEP]",
-        ("test", 5): "[CLS] {P} i ' d like to have my log ##in back . it was closed because i had not used it for two "
-        "years . [MASK] . [SEP]",
+        ): "[CLS] {P} [MASK] : since sunday , the search in your app shows nothing , what ##ever i type . the site on "
+        "my computer is all right . [SEP]",
+        ("dev", 3): "[CLS] {P} [MASK] : the trial was meant to cost nothing . explain the 19 . 90 , pleas ##e . [SEP]",
+        ("test", 5): "[CLS] {P} [MASK] : i ' d like to have my log ##in back . it was closed because i had not used it "
+        "for two years . [SEP]",
     },
     "product_reviews": {
         (

@@ -22,7 +22,7 @@ from trimtab.seeding import torch_stream
 from trimtab.templates import Template
 from trimtab.training.loop import Loop
 from trimtab.training.runs import Prepared, prepare
-from trimtab.types import Example, Row
+from trimtab.types import AnswerPlan, Batch, Example, Fill, Row, WordPlan
 from trimtab.verbalizers import Verbalizer
 
 LENGTH = 5
@@ -73,9 +73,10 @@ def build(spec: Mapping[str, Any], seed: int = 0, size: int = 32, length: int = 
 
 
 def toy_rendering(backbone: Backbone, length: int = LENGTH, template: str = "{prompt} {text} {answer}.") -> Rendering:
-    """The toy task's template and label words."""
+    """The toy task's template and label words, read as the backbone's family is by default."""
     words = Verbalizer.of({"positive": ["yes", "good"], "negative": ["no"]})
-    return Rendering(Template.parse(template, length), words, backbone.max_positions)
+    readout = readouts.resolve(backbone.family.readouts[0], "readout")
+    return Rendering(Template.parse(template, length), words, backbone.max_positions, readout)
 
 
 def toy_examples(n: int, seed: int = 0) -> list[Example]:
@@ -88,9 +89,26 @@ def rows_of(backbone: Backbone, rendering: Rendering, n: int, seed: int = 0, pro
     return [rendering.row(e, backbone.encoder, prompt) for e in toy_examples(n, seed)]
 
 
-def cloze(backbone: Backbone, rendering: Rendering, **options: Any) -> Readout:
-    """The cloze readout of a rendering."""
-    return readouts.build({"kind": "cloze", **options}, backbone, [rendering.label_ids(backbone.encoder)])
+def reader(backbone: Backbone, rendering: Rendering, **options: Any) -> Readout:
+    """The readout of a rendering."""
+    return readouts.build({**rendering.readout, **options}, backbone, [rendering.plan(backbone.encoder)])
+
+
+def one_mask(words: Sequence[Sequence[int]], mask_id: int = 4) -> AnswerPlan:
+    """The plan of label words of one token each, read at one mask: `words[c]` holds the ids of class c."""
+    plans = tuple(tuple(WordPlan(0, (i,)) for i in ids) for ids in words)
+    return AnswerPlan((Fill((mask_id,), (0,)),), plans)
+
+
+def batch_read_by(entries: Sequence[int]) -> Batch:
+    """Examples of one row each, of which a readout needs to know no more than the entry that reads them."""
+    n = len(entries)
+    column, row = torch.zeros(n, 1, dtype=torch.long), torch.arange(n)
+    return Batch(
+        ids=column, attention_mask=column + 1, position_ids=column, slots=column - 1, answer_at=column,
+        eligible=column > 0, prompt_of=row * 0 - 1, keys=row, example_of=row, readout_of=torch.tensor(entries),
+        labels=row * 0,
+    )  # fmt: skip
 
 
 def toy_run(
@@ -133,8 +151,4 @@ class RecordingLoop(Loop):
 
 def model_of(prepared: Prepared) -> PromptedModel:
     """Backbone and readout of a prepared run."""
-    rendering = prepared.rendering
-    readout = readouts.build(
-        prepared.config.readout, prepared.backbone, [rendering.label_ids(prepared.backbone.encoder)]
-    )
-    return PromptedModel(prepared.backbone, readout)
+    return PromptedModel(prepared.backbone, reader(prepared.backbone, prepared.rendering))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.tiny_families import BUILDERS
 from tests.tiny import toy_rows, toy_task
 from trimtab.cli import main
 from trimtab.documents import dump_yaml
@@ -183,7 +184,10 @@ def test_predict_refuses_a_bundle_that_lacks_a_key(trimtab: Trimtab, recipe: Pat
         ("task.label=lable", "there is no column 'lable'. Did you mean 'label'?"),
         ("task.template={prompt} {txt} {answer}", "{txt}, the data has no such column. Did you mean 'text'?"),
         ("task.label_words={positive: yes}", "at least two classes are needed"),
-        ("task.label_words={positive: yes, negative: zebra}", "task.label_words.negative: the label word 'zebra'"),
+        (
+            "task.label_words={positive: yes, negative: 中}",
+            "task.label_words.negative: the tokenizer cannot produce the label word '中'",
+        ),
         ("task.template={prompt:3} {text} {answer}", "the slots sum to 3, prompt.length is 4"),
         ("backbone.model=./nowhere", "there is no folder './nowhere'"),
         ("task.max_length=6", "needs at least"),
@@ -266,6 +270,27 @@ def test_the_listing_verbs_answer(trimtab: Trimtab, recipe: Path) -> None:
     assert "<P4>" in shown.out
     assert "<answer: yes>" in shown.out
     assert trimtab("show", recipe, "-n", 3, "--json").json[2]["slots"] == [1, 2, 3, 4]
+
+
+def test_show_marks_all_tokens_of_the_answer(trimtab: Trimtab, recipe: Path) -> None:
+    words = "task.label_words={positive: very good, negative: very bad}"
+    shown = trimtab("show", recipe, words, "-n", 1)
+    assert "<answer: very good>" in shown.out
+    assert "[MASK]" not in shown.out
+    record = trimtab("show", recipe, words, "-n", 1, "--json").json[0]
+    assert [record["tokens"][i] for i in record["answer_at"]] == ["[MASK]", "[MASK]"]
+
+
+def test_show_marks_the_answer_of_a_causal_model_behind_the_text(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path
+) -> None:
+    BUILDERS["gpt2"](tmp_path / "gpt2")
+    model = f"backbone.model={tmp_path / 'gpt2'}"
+    shown = trimtab("show", recipe, model, "-n", 1)
+    assert shown.code == 0, shown.out
+    assert shown.out.rstrip().endswith("<answer: yes>")
+    record = trimtab("show", recipe, model, "-n", 1, "--json").json[0]
+    assert record["answer_at"] == [len(record["tokens"]) - 1]
 
 
 def test_a_dropped_option_is_named(trimtab: Trimtab, recipe: Path) -> None:

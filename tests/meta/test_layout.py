@@ -15,6 +15,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 import trimtab
+from tests.contract.toy_runs import one_mask
 from trimtab.backbones import Backbone
 from trimtab.batching import collate
 from trimtab.injection import place_prompt
@@ -247,7 +248,7 @@ def test_a_wrong_shape_raises_in_a_function() -> None:
 
 
 def test_shapes_that_do_not_agree_with_each_other_raise(backbone: Backbone) -> None:
-    readout = readouts.build({"kind": "cloze"}, backbone, [[[5], [6]]])
+    readout = readouts.build({"kind": "cloze"}, backbone, [one_mask([[5], [6]])])
     assert readout.loss(torch.zeros(3, 2), torch.tensor([0, 1, 0])).shape == (3,)
     with pytest.raises(TypeCheckError):
         readout.loss(torch.zeros(3, 2), torch.tensor([0, 1]))

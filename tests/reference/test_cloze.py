@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.contract.toy_runs import one_mask
 from trimtab.backbones import Backbone
 from trimtab.model import PromptedModel
 from trimtab.registry import readouts
@@ -68,7 +69,7 @@ def test_scores_of_a_prompted_batch_equal_the_written_out_model(how: str, prompt
     ]
     table = PromptTable(torch.randn(2, LENGTH, backbone.embedding_size, generator=torch.Generator().manual_seed(4)))
     label_ids = [[encoder.encode(f" {w}").ids[0] for w in words] for words in WORDS.values()]
-    readout = readouts.build({"kind": "cloze", "combine": how}, backbone, [label_ids])
+    readout = readouts.build({"kind": "cloze", "combine": how}, backbone, [one_mask(label_ids)])
     found = PromptedModel(backbone, readout).score_rows(rows, table, 8192)
 
     weights: dict[str, Tensor] = {n: p.detach().double() for n, p in backbone.model.named_parameters()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,30 @@ def test_left_padding_shifts_every_position_and_counts_real_tokens_from_zero() -
     assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
     assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 1]]
     assert (batch.slots.tolist(), batch.answer_at.tolist()) == ([[1], [1]], [[2], [2]])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_variants_of_an_example_are_rows_of_the_batch(side: Literal["left", "right"]) -> None:
+    first, second = Encoded((5, 6, 7), (1,), (2,)), Encoded((5, 6, 7, 8), (1,), (2, 3))
+    rows = [row([9, 4], prompt=2), Row(first, 1, 0, 3, 8, (second,)), row([3], prompt=1)]
+    batch = collate(rows, PAD, side)
+    assert (len(batch), batch.example_of.tolist(), batch.first_row.tolist()) == (4, [0, 1, 1, 2], [0, 1, 3])
+    assert (batch.prompt_of.tolist(), batch.prompt_of_example.tolist()) == ([2, 0, 0, 1], [2, 0, 1])
+    assert (batch.readout_of.tolist(), batch.keys.tolist()) == ([0, 3, 0], [0, 8, 8, 0])
+    shift = [2, 1, 0, 3] if side == "left" else [0] * 4
+    real = [a[: 2 if b == 2 else 1] for b, a in enumerate(batch.answer_at.tolist())]
+    assert real == [[1 + shift[0]], [2 + shift[1]], [2 + shift[2], 3 + shift[2]], [0 + shift[3]]]
+    assert batch.slots.tolist() == [[-1], [1 + shift[1]], [1], [-1]] or side == "left"
+    assert rows[1].cost == 8
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_decoder_is_padded_on_the_right_and_read_where_its_plan_says(side: Literal["left", "right"]) -> None:
+    short, long = Encoded((5, 6), (), (1,), decoder=(1, 2)), Encoded((5, 6, 7), (), (1, 2), decoder=(1, 2, 3))
+    batch = collate([Row(short), Row(long)], PAD, side)
+    assert batch.decoder_ids is not None
+    assert batch.decoder_ids.tolist() == [[1, 2, PAD], [1, 2, 3]]
+    assert batch.answer_at.tolist() == [[1, 0], [1, 2]]
 
 
 @settings(max_examples=60, deadline=None)

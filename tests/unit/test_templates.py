@@ -13,7 +13,7 @@ from tests.tiny import SPECIALS, WORDS, tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
 from trimtab.templates import Template, TextEncoder
-from trimtab.types import Encoded
+from trimtab.types import Encoded, Fill
 
 ENCODER = TextEncoder(tiny_tokenizer())
 CLS, SEP, MASK, UNK = (ENCODER.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[MASK]", "[UNK]"))
@@ -367,7 +367,7 @@ def test_a_piece_with_a_leading_space_belongs_to_the_word_s_field(gpt2: TextEnco
     assert [e.ids[i] for i in e.eligible] == gpt2.encode(" " + stripped).ids
     assert gpt2.tokenizer.decode([e.ids[i] for i in e.eligible]) == " " + stripped
     literals = [gpt2.tokenizer.decode([t]) for i, t in enumerate(e.ids) if i not in e.eligible and i not in e.slots]
-    assert literals[:3] == [" Review", ":", " Great"]
+    assert literals[:3] == ["Review", ":", " Great"]
     assert gpt2.tokenizer.eos_token_id not in [e.ids[i] for i in e.eligible]
 
 
@@ -382,6 +382,35 @@ def test_every_byte_of_a_field_is_cut_before_any_literal(gpt2: TextEncoder) -> N
         template.render({"text": "😀" * 50}, gpt2, fixed, "x")
 
 
+# Models that read from left to right
+
+
+@pytest.mark.parametrize(
+    "source", ["{prompt} {answer} {text}", "{text} {answer} {prompt}", "{prompt}{text}{answer}{a}"]
+)
+def test_fields_and_slots_after_the_answer_are_refused_where_it_must_come_last(source: str) -> None:
+    with refused(TemplateError, f"{{answer}} must come last, got {source!r}", where="task.template", fix="to the end"):
+        Template.parse(source, 2).check_answer_is_last()
+
+
+@pytest.mark.parametrize("source", ["{prompt} {text} {answer}", "{prompt} {text} {answer}. The end.{sep}"])
+def test_literals_after_the_answer_are_left_out_where_it_must_come_last(source: str) -> None:
+    template = Template.parse(source, 2)
+    template.check_answer_is_last()
+    encoded = template.render({"text": "a cat"}, ENCODER, 64, "x", Fill((9, 8), (-1, 0, 1), is_last=True))
+    assert encoded.ids[-2:] == (9, 8)
+    assert encoded.answer_at == (len(encoded) - 3, len(encoded) - 2, len(encoded) - 1)
+    assert encoded.answer_slot == len(encoded) - 2
+
+
+def test_reads_follow_the_answer_when_text_before_it_is_cut() -> None:
+    template, fill = Template.parse("{text} {prompt} {answer} old", 2), Fill((9, 8), (-1, 0))
+    encoded = template.render({"text": "a cat and a dog"}, ENCODER, 10, "x", fill)
+    assert encoded.dropped > 0
+    assert encoded.ids[encoded.answer_slot : encoded.answer_slot + 2] == (9, 8)
+    assert encoded.answer_at == (encoded.answer_slot - 1, encoded.answer_slot)
+
+
 # The text encoder
 
 
@@ -394,6 +423,9 @@ def test_the_text_encoder_knows_what_surrounds_a_text() -> None:
 def test_a_slot_s_filler_exists_without_an_unknown_token() -> None:
     class NoUnknown:
         mask_token_id = sep_token_id = unk_token_id = None
+
+        def convert_tokens_to_ids(self, token: str) -> None:
+            return None
 
         def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
             return {"input_ids": [5]}

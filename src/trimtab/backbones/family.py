@@ -16,8 +16,11 @@ class Family(ABC):
     """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    default_readout: ClassVar[str] = "cloze"
+    readouts: ClassVar[tuple[str, ...]] = ("cloze",)
+    """Readouts that make sense, the default first."""
     padding_side: ClassVar[Literal["left", "right"]] = "right"
+    padding_sides: ClassVar[tuple[Literal["left", "right"], ...]] = ("left", "right")
+    """Sides on which pads change nothing: both, where positions can be given or are relative."""
     fused_attention: ClassVar[bool] = True
     """Whether transformers offers PyTorch's fused attention (SDPA) for it beside the eager one."""
     head_prefix: ClassVar[str | tuple[str, ...]]
@@ -44,6 +47,14 @@ class Family(ABC):
     def max_positions(self, config: Any) -> int:
         """How many positions a sequence may have."""
         return int(config.max_position_embeddings)
+
+    def decoder_start_id(self, config: Any) -> int | None:
+        """What the decoder of an encoder-decoder begins with."""
+        return None
+
+    def squash(self, model: nn.Module, logits: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        """What happens to logits after the vocabulary matrix; nothing in most families."""
+        return logits
 
     @abstractmethod
     def vocabulary_features(self, model: nn.Module, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:

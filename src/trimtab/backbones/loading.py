@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -69,9 +69,20 @@ class Backbone:
         return int(self.embedding_weight.shape[1])
 
     @cached_property
+    def embedding_scale(self) -> float:
+        """What the embedding module multiplies its rows with (Gemma, BART); 1 in most families."""
+        module = self.model.get_input_embeddings()
+        return float(getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", None)) or 1.0)
+
+    @cached_property
+    def embedding_rows(self) -> Float[Tensor, "V E"]:
+        """Word embeddings as `inputs_embeds` has them."""
+        return self.embedding_weight if self.embedding_scale == 1.0 else self.embedding_weight * self.embedding_scale
+
+    @cached_property
     def embedding_rms(self) -> float:
         """Root mean square of an embedding element: the natural unit for prompts and noise."""
-        return float(self.embedding_weight.detach().float().square().mean().sqrt())
+        return float(self.embedding_weight.detach().float().square().mean().sqrt()) * self.embedding_scale
 
     @cached_property
     def ordinary_words(self) -> tuple[int, ...]:
@@ -198,17 +209,25 @@ def load_backbone(
         name=name,
         model=model,
         family=family,
-        encoder=TextEncoder(tokenizer),
+        encoder=TextEncoder(tokenizer, family.decoder_start_id(config)),
         fingerprint=_fingerprint(weight_files(place, revision)),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         revision=getattr(config, "_commit_hash", None),
     )
 
 
+class TextSide(NamedTuple):
+    """What renders text for a model: its tokenizer, its number of positions, the readouts it can do."""
+
+    encoder: TextEncoder
+    positions: int
+    readouts: tuple[str, ...]
+
+
 def load_encoder(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, **ignored: Any
-) -> tuple[TextEncoder, int]:
-    """The text encoder of a model and its number of positions, without its weights.
+) -> TextSide:
+    """What renders text for a model, without its weights.
 
     Raises:
         BackboneError: as `load_backbone`.
@@ -221,7 +240,8 @@ def load_encoder(
         family = _family(name, config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(locate(name), **options)
         _check_tokenizer(name, tokenizer)
-        return TextEncoder(tokenizer), family.max_positions(config)
+        encoder = TextEncoder(tokenizer, family.decoder_start_id(config))
+        return TextSide(encoder, family.max_positions(config), family.readouts)
 
 
 def _family(name: str, config: Any) -> Family:
@@ -248,7 +268,7 @@ def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family
     if missing:
         absent = f"{missing[0]} {'and others are' if len(missing) > 1 else 'is'} missing"
         raise BackboneError(
-            f"the checkpoint of {name!r} has no vocabulary head ({absent}), so a cloze answer would be read by random "
+            f"the checkpoint of {name!r} has no vocabulary head ({absent}), so an answer would be read by random "
             "weights.",
             where=where,
             fix=family.head_advice,

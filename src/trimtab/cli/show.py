@@ -43,12 +43,12 @@ def command(
         out.print(Text(f"{s.example.id}  label {s.example.label!r}, {len(s.tokens)} tokens{cut}", style="bold"))
         line = Text("  ")
         slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
-        for position, token in enumerate(s.tokens):
+        answer = f"<answer: {'|'.join(s.label_words)}>"
+        for position, token in enumerate([*s.tokens, ""]):
+            if position == s.encoded.answer_slot:
+                line.append(answer, style="green").append(" ")
             if position in slots:
-                line.append(f"<P{slots[position]}>", style="cyan")
-            elif position in s.encoded.answer_at:
-                line.append(f"<answer: {'|'.join(s.label_words)}>", style="green")
-            else:
-                line.append(token, style="" if position in s.encoded.eligible else "dim")
-            line.append(" ")
+                line.append(f"<P{slots[position]}>", style="cyan").append(" ")
+            elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
+                line.append(token, style="" if position in s.encoded.eligible else "dim").append(" ")
         out.print(line, soft_wrap=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.backbones.loading import load_encoder
+from trimtab.backbones.loading import TextSide, load_encoder
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
 from trimtab.drafting.label_words import choose_words, is_scale, looks_like_rating
@@ -21,7 +21,7 @@ from trimtab.errors import DataError, TemplateError
 from trimtab.registry import prompts, tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
 from trimtab.training.runs import render_task
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
@@ -75,9 +75,9 @@ def draft_recipe(
     split = survey.split_column()
     columns = survey.given_texts(text) if text else survey.guess_texts(split)
     survey.check_texts(columns)
-    encoder, positions = load_encoder(backbone)
+    text_side = load_encoder(backbone)
     options = _task(path, survey, columns, split)
-    words = choose_words(_training_texts(options, columns, places), encoder, label)
+    words = choose_words(_training_texts(options, columns, places), text_side.encoder, label)
     data = {
         "seed": SEED,
         "backbone": {"model": backbone},
@@ -86,7 +86,7 @@ def draft_recipe(
         "training": training_options(len(survey.labels), survey.note_classes()),
     }
     notes = survey.notes + _rating_notes(survey)
-    task = _checked(data, encoder, positions, places, notes)
+    task = _checked(data, text_side, places, notes)
     recipe = write_recipe(data, task, survey.sizes, words, output or Path(f"{path.stem}.yaml"))
     if parse_yaml(recipe, "recipe") != data:
         raise RuntimeError(f"the draft does not read back as it was meant:\n{recipe}")
@@ -150,11 +150,12 @@ def _rating_notes(survey: Survey) -> list[str]:
     return ["the classes look like ratings; they are learned as separate classes, without an order between them."]
 
 
-def _checked(data: Mapping[str, Any], encoder: TextEncoder, positions: int, places: Places, notes: list[str]) -> Task:
+def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes: list[str]) -> Task:
     """Resolve, load and render, as `run` will; notes on what is cut and on a small test split."""
     config = resolve(data).config
     task: Task = tasks.build(config.task).load(config.seeds.subset, places)
-    rendering = render_task(task, config.prompt["length"], encoder, positions)
+    encoder, positions, readouts = text_side
+    rendering = render_task(task, config.prompt["length"], encoder, positions, readouts[0])
     examples = [e for s in SPLITS for e in task.splits[s]]
     sample = examples[:: max(1, len(examples) // _RENDERED)]
     cut = sum(rendering.row(e, encoder).encoded.dropped > 0 for e in sample)

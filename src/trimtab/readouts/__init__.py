@@ -1,21 +1,43 @@
-"""How an answer is read: from hidden states at the answer slots to class scores [B,C]."""
+"""How an answer is read: from hidden states at the answer slots to class scores [X,C]."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from trimtab.registry import readouts
+from trimtab.templates import TextEncoder
+from trimtab.types import AnswerPlan, Batch
+
+WordIds = Sequence[Sequence[Sequence[int]]]
+"""Token ids of label words: by class, by word."""
+
 
 @runtime_checkable
 class Readout(Protocol):
-    """Reads rows of one readout table. `readout_of[b]` names the row's entry; scores of absent classes are -inf."""
+    """Reads examples of one readout table. `readout_of[x]` names the entry; scores of absent classes are -inf.
 
-    def scores(self, hidden: Float[Tensor, "B A H"], readout_of: Int[Tensor, "B"]) -> Float[Tensor, "B C"]:
+    Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes.
+    """
+
+    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores in float32, differentiable in `hidden`."""
         ...
 
-    def loss(self, scores: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Loss per row, in nats where it is a cross-entropy."""
+    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
+        """Loss per example, in nats where it is a cross-entropy."""
         ...
+
+
+def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:
+    """How the readout of a resolved `spec` wants sequences to be rendered for these label words.
+
+    Raises:
+        TemplateError: the tokenizer lacks a token that the readout needs.
+    """
+    options = {k: v for k, v in spec.items() if k != "kind"}
+    plan: AnswerPlan = readouts.get(spec["kind"]).plan(encoder, words, **options)  # type: ignore[attr-defined]
+    return plan

@@ -1,25 +1,31 @@
-"""Cloze: the vocabulary head's opinion of the label words at the answer slot (Schick and Schutze 2021, PET,
-section 3.1; P-tuning's SuperGLUE code).
+"""Cloze: the vocabulary head's opinion of the label words at the mask (Schick and Schutze 2021, PET, section 3.1;
+P-tuning's SuperGLUE code).
 
-    score(c) = mean over the words w of class c of logit(w at the answer slot);    p(c) = softmax over classes
+    score(c) = mean over the words w of class c of logit(w at the mask);    p(c) = softmax over classes
 
-The head runs at the answer slots only, and only for label words: N_words rows of the vocabulary matrix instead of V.
+A word of n tokens is read at n masks, in one pass (Schick and Schutze 2021b, "It's not just size", section 3.2, their
+approximation for training): score(w) = sum over j of log p(token j at mask j).
 
-Deviations: the mean over the words of a class follows P-tuning's code; `combine: max` and `logsumexp` are ours.
+Deviations: the mean over the words of a class follows P-tuning's code; `combine: max` and `logsumexp` are ours. At test
+time PET fills several masks one by one, the most confident first; here testing is done as training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Any, final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
+from trimtab.errors import TemplateError
+from trimtab.readouts import WordIds
+from trimtab.readouts.label_words import Combine, LabelWords
 from trimtab.registry import readouts
+from trimtab.templates import TextEncoder
+from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
 
 
 @final
@@ -28,45 +34,38 @@ class Cloze:
     """Label words at the mask token of a masked language model.
 
     Args:
-        combine: how the logits of several label words make a class score.
+        combine: how the scores of several label words make a class score.
+        length_normalized: divide the score of a word by its number of tokens; matters where words of one token meet
+            words of several.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        label_ids: Sequence[Sequence[Sequence[int]]],
+        plans: Sequence[AnswerPlan],
         *,
-        combine: Literal["mean", "max", "logsumexp"] = "mean",
+        combine: Combine = "mean",
+        length_normalized: bool = False,
     ) -> None:
-        self._backbone, self._combine = backbone, combine
-        flat = sorted({i for entry in label_ids for words in entry for i in words})
-        n_classes = max(len(entry) for entry in label_ids)
-        n_words = max(len(words) for entry in label_ids for words in entry)
-        column = torch.zeros(len(label_ids), n_classes, n_words, dtype=torch.long)
-        present = torch.zeros(len(label_ids), n_classes, n_words, dtype=torch.bool)
-        for r, entry in enumerate(label_ids):
-            for c, words in enumerate(entry):
-                column[r, c, : len(words)] = torch.tensor([flat.index(i) for i in words])
-                present[r, c, : len(words)] = True
-        device = backbone.device
-        self._column, self._present = column.to(device), present.to(device)
-        ids = torch.tensor(flat, device=device)
-        self._weight, self._bias = backbone.family.vocabulary_rows(backbone.model, ids)
+        self._words = LabelWords(backbone, plans, combine, length_normalized)
 
-    def scores(self, hidden: Float[Tensor, "B A H"], readout_of: Int[Tensor, "B"]) -> Float[Tensor, "B C"]:
-        """Class scores from the first answer slot of each row."""
-        features = self._backbone.family.vocabulary_features(self._backbone.model, hidden[:, :1])[:, 0]
-        logits = features.float() @ self._weight.T + self._bias
-        column, present = self._column[readout_of], self._present[readout_of]
-        words = logits.gather(1, column.flatten(1)).view(column.shape)
-        if self._combine == "mean":
-            total = torch.where(present, words, 0.0).sum(-1) / present.sum(-1).clamp(min=1)
-        elif self._combine == "max":
-            total = torch.where(present, words, -torch.inf).amax(-1)
-        else:
-            total = torch.where(present, words, -torch.inf).logsumexp(-1)
-        return torch.where(present.any(-1), total, -torch.inf)
+    @classmethod
+    def plan(cls, encoder: TextEncoder, words: WordIds, **options: Any) -> AnswerPlan:
+        """One sequence per word length, with as many masks."""
+        if encoder.mask_id is None:
+            raise TemplateError(
+                "the readout 'cloze' needs a mask token, this tokenizer has none.",
+                where="readout.kind",
+                fix="Use a masked language model, or readout.kind=ranking.",
+            )
+        lengths = sorted({len(w) for its in words for w in its})
+        fills = tuple(Fill((encoder.mask_id,) * n, tuple(range(n))) for n in lengths)
+        return AnswerPlan(fills, tuple(tuple(WordPlan(lengths.index(len(w)), tuple(w)) for w in its) for its in words))
 
-    def loss(self, scores: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Cross-entropy over the classes, per row."""
+    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
+        """Class scores from the masks of each example."""
+        return self._words.scores(hidden, batch)
+
+    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
+        """Cross-entropy over the classes, per example."""
         return cross_entropy(scores, labels, reduction="none")

@@ -71,7 +71,7 @@ class Member:
 
     def batches(self) -> Iterator[list[int]]:
         """Logical batches without end: indices of training rows. Depends on (seed, lengths) only."""
-        lengths, t, epoch = [len(r.encoded) for r in self.train], self.training, 0
+        lengths, t, epoch = [r.cost for r in self.train], self.training, 0
         while True:
             order = stream(self.seeds.data_order, "data_order", epoch)
             yield from epoch_batches(lengths, t.batch_size, order, t.buckets)
@@ -189,7 +189,7 @@ class Loop:
         losses = torch.zeros(len(self.members), dtype=torch.float64)
         budget = self.members[0].training.max_tokens
         with self._dropout():
-            for group in micro_batches([len(r.encoded) for r in rows], budget):
+            for group in micro_batches([r.cost for r in rows], budget):
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
@@ -198,7 +198,7 @@ class Loop:
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
-    def _backward(self, batch: Batch, leaf: PromptTable, share: Float[Tensor, "B"]) -> Float[Tensor, "R"]:
+    def _backward(self, batch: Batch, leaf: PromptTable, share: Float[Tensor, "X"]) -> Float[Tensor, "R"]:
         """Add the gradient of one micro-batch to the leaf; returns its part of each run's clean loss."""
         scores = self.model.scores(batch, leaf)
         per_row = self.model.readout.loss(scores, batch.labels) * share
@@ -208,11 +208,11 @@ class Loop:
             if bool((weights != 0).any()):
                 step = self._train_step(batch, leaf, scores)
                 penalty = self.members[0].regularizers[k].penalty(step)
-                (penalty * share * weights[batch.prompt_of]).sum().backward()
+                (penalty * share * weights[batch.prompt_of_example]).sum().backward()
         total = torch.zeros(len(self.members), dtype=torch.float64)
-        return total.index_add(0, batch.prompt_of.cpu(), per_row.detach().double().cpu())
+        return total.index_add(0, batch.prompt_of_example.cpu(), per_row.detach().double().cpu())
 
-    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "B C"]) -> TrainStep:
+    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X C"]) -> TrainStep:
         """What regularizers may see of this micro-batch."""
         embeds = self.model.embed(batch)
 

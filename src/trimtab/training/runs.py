@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -90,11 +90,11 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     dtype = str(backbone.dtype).removeprefix("torch.")
     resolved_backbone = config.backbone.model_copy(update={"dtype": dtype})
     update: dict[str, Any] = {"backbone": resolved_backbone}
-    if config.readout["kind"] == "auto":
-        update["readout"] = readouts.resolve(backbone.family.default_readout, "readout")
+    update["readout"] = concrete_readout(config, backbone.family.readouts)
     config = config.model_copy(update=update)
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
-    rendering = render_task(task, config.prompt["length"], backbone.encoder, backbone.max_positions)
+    length = config.prompt["length"]
+    rendering = render_task(task, length, backbone.encoder, backbone.max_positions, config.readout)
     rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
@@ -107,14 +107,35 @@ def check_components(config: RunConfig) -> None:
         regularizers.build(spec)
 
 
-def render_task(task: Task, length: int, encoder: TextEncoder, positions: int) -> Rendering:
+def concrete_readout(config: RunConfig, possible: Sequence[str]) -> dict[str, Any]:
+    """The readout of a config; where it says `auto`, the first that the backbone's family can do.
+
+    Raises:
+        ConfigError: the family cannot do it.
+    """
+    kind = config.readout["kind"]
+    if kind == "auto":
+        return readouts.resolve({**config.readout, "kind": possible[0]}, "readout")
+    if kind not in possible:
+        raise ConfigError(
+            f"{config.backbone.model!r} cannot be read by {kind!r}.",
+            where="readout.kind",
+            fix=f"Use {' or '.join(possible)}, or leave it out.",
+        )
+    return config.readout
+
+
+def render_task(
+    task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
+) -> Rendering:
     """Parse a task's template for a prompt length and check fields and label words."""
     template = Template.parse(task.template, length, task.truncate)
     template.check_fields(task.columns)
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
-    rendering = Rendering(template, task.verbalizer, task.max_length or positions)
-    rendering.label_ids(encoder)
+    spec = readouts.resolve(readout, "readout")
+    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
+    rendering.plan(encoder)
     return rendering
 
 
@@ -122,10 +143,10 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
     """What the encoders of a run may know."""
     encoder = backbone.encoder
     return PromptContext(
-        embeddings=backbone.embedding_weight,
+        embeddings=backbone.embedding_rows,
         embedding_rms=backbone.embedding_rms,
         words=backbone.ordinary_words,
-        label_ids=[i for ids in rendering.label_ids(backbone.encoder) for i in ids],
+        label_ids=[i for its in rendering.label_ids(backbone.encoder) for ids in its for i in ids],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
@@ -169,7 +190,7 @@ def train_pack(
     _check_pack(pack)
     first = pack[0]
     backbone = first.backbone
-    readout = readouts.build(first.config.readout, backbone, [first.rendering.label_ids(backbone.encoder)])
+    readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
     encoders = [build_encoder(p.config, p.rendering, backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
@@ -395,8 +416,8 @@ def make_bundle(trained: Trained) -> Bundle:
 def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
     rendering = p.rendering
     if table is None:
-        rendering = Rendering(rendering.template.without_prompt(), rendering.verbalizer, rendering.max_length)
-    readout = readouts.build(p.config.readout, p.backbone, [rendering.label_ids(p.backbone.encoder)])
+        rendering = replace(rendering, template=rendering.template.without_prompt())
+    readout = readouts.build(p.config.readout, p.backbone, [rendering.plan(p.backbone.encoder)])
     return Predictor(PromptedModel(p.backbone, readout), rendering, table, {})
 
 

@@ -68,6 +68,14 @@ def test_roberta_numbers_tokens_from_behind_the_pad_on_both_sides(
         ("distilbert", {}, 512),
         ("modernbert", {}, 8192),
         ("deberta-v2", {}, 512),
+        ("gpt2", {}, 1024),
+        ("gpt_neox", {}, 2048),
+        ("opt", {}, 2048),
+        ("llama", {}, 2048),
+        ("t5", {"n_positions": 1024}, 1024),
+        ("t5", {}, 512),
+        ("mt5", {}, 512),
+        ("bart", {}, 1024),
     ],
 )
 def test_positions_of_the_published_configs(kind: str, options: dict[str, int], positions: int) -> None:
@@ -119,20 +127,48 @@ def test_sdpa_is_refused_where_there_is_none(tmp_path: Path) -> None:
 # Checkpoints without a vocabulary head
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, *VARIANTS])
+TIED = ("gpt2", "opt", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "t5", "bart", "mbart")
+TIED_IF_ABSENT = ("mt5", "t5:own_head")
+"""Transformers puts the embeddings in place of a head that these lack."""
+OWN_HEAD = [n for n in (*BUILDERS, *VARIANTS) if n not in (*TIED, *TIED_IF_ABSENT)]
+"""Models whose checkpoints hold a head; the others use their embeddings, so none can be missing."""
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_head_that_is_the_embeddings_needs_no_weights_of_its_own(name: str, tmp_path: Path) -> None:
+    folder = (BUILDERS | VARIANTS)[name](tmp_path)
+    backbone = load(folder)
+    assert not any(k.startswith(backbone.family.head_prefix) for k in load_file(folder / "model.safetensors"))
+    assert backbone.model.get_output_embeddings().weight is backbone.embedding_weight
+
+
+@pytest.mark.parametrize("name", TIED_IF_ABSENT)
+def test_t5_reads_answers_by_the_head_of_its_checkpoint(name: str, tmp_path: Path) -> None:
+    folder = (BUILDERS | VARIANTS)[name](tmp_path)
+    backbone = load(folder)
+    head = load_file(folder / "model.safetensors")["lm_head.weight"]
+    assert not torch.equal(head, backbone.embedding_weight)
+    rows, _ = backbone.family.vocabulary_rows(backbone.model, torch.arange(len(head)))
+    assert torch.equal(rows, head)
+    hidden = torch.ones(1, 1, 32)
+    assert torch.equal(backbone.family.vocabulary_features(backbone.model, hidden), hidden)
+
+
+@pytest.mark.parametrize("name", OWN_HEAD)
 def test_a_checkpoint_without_its_head_is_refused(name: str, tmp_path: Path) -> None:
     folder = (BUILDERS | VARIANTS)[name](tmp_path)
     family = families.build({"kind": name.partition(":")[0]})
     path = folder / "model.safetensors"
     weights = load_file(path)
-    kept = {k: v for k, v in weights.items() if not k.startswith(family.head_prefix)}
+    on_disk = "embed_out" if name == "gpt_neox" else family.head_prefix
+    kept = {k: v for k, v in weights.items() if not k.startswith(on_disk)}
     assert 0 < len(kept) < len(weights)
     save_file(kept, path, metadata={"format": "pt"})
     with refused(BackboneError, "has no vocabulary head", where="backbone.model", fix=family.head_advice):
         load(folder)
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, *VARIANTS])
+@pytest.mark.parametrize("name", [n for n in OWN_HEAD if families.get(n.partition(":")[0]).readouts == ("cloze",)])
 def test_every_part_of_the_head_is_missed(name: str, tmp_path: Path) -> None:
     """Whichever weight outside the base model is absent, the others do not make up for it."""
     folder = (BUILDERS | VARIANTS)[name](tmp_path)
@@ -163,6 +199,27 @@ def test_microsofts_head_under_a_config_that_does_not_know_it_is_refused_until_t
         load(folder)
     change_config(folder, legacy=False)
     assert load(folder).model.config.legacy is False
+
+
+# Encoder-decoders
+
+
+@pytest.mark.parametrize("opener", [load_backbone, load_encoder])
+@pytest.mark.parametrize("kind", ["t5", "mbart"])
+def test_a_checkpoint_that_does_not_say_how_its_decoder_begins_is_refused(
+    kind: str, opener: Callable[[str], Any], tmp_path: Path
+) -> None:
+    folder = BUILDERS[kind](tmp_path)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": None}))
+    what = "does not say what its decoder begins with"
+    with refused(BackboneError, what, where="backbone.model", fix='"decoder_start_token_id"'):
+        opener(str(folder))
+
+
+@pytest.mark.parametrize(("attention", "used"), [("auto", "eager"), ("eager", "eager")])
+def test_gemma_2_caps_its_attention_and_so_is_eager(attention: Any, used: str, tmp_path: Path) -> None:
+    assert load(BUILDERS["gemma2"](tmp_path), attention=attention).model.config._attn_implementation == used
 
 
 # Families that are not supported

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from tests.tiny import save_tiny_model, tiny_backbone, tiny_bert, tiny_tokenizer
@@ -77,9 +77,9 @@ def test_attention_auto_is_eager_for_bfloat16_on_a_cpu(folder: Path, dtype: Any,
 
 def test_the_text_encoder_can_be_had_without_the_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    encoder, positions = load_encoder(str(folder), dtype="bfloat16", quantization=None)
+    encoder, positions, possible = load_encoder(str(folder), dtype="bfloat16", quantization=None)
     assert encoder.encode("cat").ids == tiny_tokenizer()("cat", add_special_tokens=False)["input_ids"]
-    assert positions == 64
+    assert (positions, possible) == (64, ("cloze",))
 
 
 def test_loading_leaves_the_verbosity_of_transformers_as_it_was(folder: Path) -> None:
@@ -206,10 +206,10 @@ def test_a_broken_tokenizer_is_refused(folder: Path) -> None:
 
 
 def test_an_unsupported_family_is_refused(tmp_path: Path) -> None:
-    config = GPT2Config(vocab_size=200, n_embd=8, n_layer=1, n_head=1)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    config = MPNetConfig(vocab_size=200, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    MPNetForMaskedLM(config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    what = f"{str(tmp_path)!r} is of the family 'gpt2', which is not supported"
+    what = f"{str(tmp_path)!r} is of the family 'mpnet', which is not supported"
     for load in (load_backbone, load_encoder):
         with refused(BackboneError, what, where="backbone.model", fix="bert"):
             load(str(tmp_path))

@@ -1,0 +1,64 @@
+"""Causal language models: the vocabulary matrix is applied to the last hidden states as they are.
+
+GPT-2 (Radford et al. 2019), GPT-NeoX and Pythia, OPT (Zhang et al. 2022), Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3.
+All take explicit positions. Gemma scales embeddings inside the embedding module, so `inputs_embeds` are scaled already;
+Gemma 2 caps its logits, cap * tanh(logits / cap), and so its attention scores, which PyTorch's fused attention cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.backbones.family import Family
+from trimtab.registry import families
+from trimtab.types import Batch
+
+
+class DecoderOnly(Family):
+    """What decoder-only models have in common."""
+
+    auto_class = "AutoModelForCausalLM"
+    readouts = ("ranking",)
+    padding_side = "left"
+    head_prefix = "lm_head"
+    head_advice = "Use a checkpoint that was saved with its language-model head."
+
+    def hidden(self, model: Any, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B T H"]:
+        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+        out = model.base_model(
+            **inputs, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+        )
+        return out.last_hidden_state
+
+    def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
+        return hidden
+
+    def squash(self, model: Any, logits: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        cap = getattr(model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@final
+@families.register("gpt2")
+@families.register("gpt_neox")
+@families.register("opt")
+@families.register("llama")
+@families.register("mistral")
+@families.register("qwen2")
+@families.register("qwen3")
+@families.register("gemma")
+@families.register("gemma3_text")
+class Causal(DecoderOnly):
+    """Models with nothing of their own."""
+
+
+@final
+@families.register("gemma2")
+class Gemma2(DecoderOnly):
+    """Gemma 2 has eager attention only."""
+
+    fused_attention = False
