@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import batch_read_by, one_mask, reader, rows_of, toy_rendering
-from trimtab.backbones import Backbone
+from trimtab.backbones import Backbone, load_backbone
 from trimtab.model import PromptedModel
 from trimtab.readouts import Readout
 from trimtab.registry import readouts
-from trimtab.types import PromptTable
+from trimtab.types import Example, PromptTable
+from trimtab.verbalizers import Verbalizer
 
 TABLE = [
     [[10, 11, 12], [13], [14, 15]],  # three classes with three, one and two words
@@ -141,3 +144,38 @@ def test_rows_of_one_batch_may_use_different_readouts_and_prompts(backbone: Back
     torch.testing.assert_close(found[::2, :2], alone, rtol=1e-4, atol=1e-5)
     assert bool((found[::2, 2] == -torch.inf).all())
     assert bool(found[1::2].isfinite().all())
+
+
+def test_examples_of_short_words_are_read_beside_a_table_of_long_ones(backbone: Backbone) -> None:
+    """No row of the batch has as many answer slots as the longest words of the table."""
+    rendering = toy_rendering(backbone)
+    long_words = replace(rendering, verbalizer=Verbalizer.of({"a": "very good", "b": ["bad", "not very bad"]}))
+    plans = [rendering.plan(backbone.encoder), long_words.plan(backbone.encoder)]
+    both = PromptedModel(backbone, readouts.build({"kind": "cloze"}, backbone, plans))
+    short, long = rows_of(backbone, rendering, 3), rows_of(backbone, long_words, 2)
+    alone = PromptedModel(backbone, reader(backbone, rendering)).scores(both.collate(short), None)
+    found = both.scores(both.collate(short), None)
+    torch.testing.assert_close(found.softmax(1), alone.softmax(1), rtol=1e-4, atol=1e-5)
+    mixed = [short[0], replace(long[0], readout=1), short[1], replace(long[1], readout=1), short[2]]
+    together = both.scores(both.collate(mixed), None)
+    torch.testing.assert_close(together[::2], found, rtol=1e-4, atol=1e-4)
+    own = PromptedModel(backbone, reader(backbone, long_words))
+    torch.testing.assert_close(together[1::2], own.scores(own.collate(long), None), rtol=1e-4, atol=1e-4)
+
+
+def test_all_sequences_of_an_example_are_cut_to_the_same_text(backbone: Backbone) -> None:
+    words = Verbalizer.of({"a": ["good", "very good"], "b": "not very bad"})
+    rendering = replace(toy_rendering(backbone), verbalizer=words, max_length=16)
+    text = " ".join(["cat"] * 40)
+    variants = rendering.row(Example("1", {"text": text}, None), backbone.encoder).variants
+    assert [len(e) for e in variants] == [14, 15, 16]
+    assert len({len(e.eligible) for e in variants}) == 1
+
+
+def test_a_rendering_plans_anew_for_another_tokenizer(backbone: Backbone, tmp_path: Path) -> None:
+    other = load_backbone(str(BUILDERS["roberta"](tmp_path)), device="cpu")
+    rendering = toy_rendering(backbone)
+    first, second = rendering.plan(backbone.encoder), rendering.plan(other.encoder)
+    assert first.fills[0].ids == (backbone.encoder.mask_id,)
+    assert second.fills[0].ids == (other.encoder.mask_id,)
+    assert rendering.plan(backbone.encoder) is first
