@@ -417,13 +417,14 @@ def test_runs_packed_together_equal_each_alone(fresh: Backbone, tmp_path: Path) 
     check_pack(fresh, tmp_path)
 
 
+@pytest.mark.parametrize("name", DIFFERENT, indirect=True)
 def test_training_with_noise_and_backbone_dropout_leaves_the_backbone_bit_identical(
     fresh: Backbone, tmp_path: Path
 ) -> None:
     check_frozen(fresh, tmp_path, {"regularizers": ["gaussian"], "backbone": {"dropout": True}})
 
 
-@matrix(bert=ENCODERS, others=PLAIN)
+@matrix(bert=ENCODERS, **LIKE_OTHERS, others=PLAIN)
 def test_float32_prompt_trains_on_a_bfloat16_backbone(
     name: str,
     family_folder: Callable[[str], Path],
@@ -457,6 +458,7 @@ def test_float32_prompt_trains_on_a_bfloat16_backbone(
     assert len(set(losses)) == len(losses), "the loss does not move"
 
 
+@pytest.mark.parametrize("name", DIFFERENT, indirect=True)
 def test_gradients_in_bfloat16_agree_with_float32(name: str, family_folder: Callable[[str], Path]) -> None:
     directions = []
     for dtype in ("float32", "bfloat16"):
