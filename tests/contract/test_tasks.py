@@ -112,15 +112,17 @@ def test_perfect_predictions_score_one(case: Case, split: str, backbone: Backbon
 
 
 def test_every_example_renders_with_its_slots_intact(case: Case) -> None:
+    lengths = {len(word) for words in case.rendering.label_ids(case.encoder) for word in words}
     for example in case.examples:
-        encoded = case.rendering.row(example, case.encoder).encoded
-        assert len(encoded) <= POSITIONS, example.id
-        assert len(encoded.slots) == LENGTH, example.id
-        assert len(encoded.answer_at) == 1, example.id
-        assert encoded.ids[encoded.answer_at[0]] == case.encoder.mask_id, example.id
-        assert encoded.eligible, f"{example.id}: nothing of the text is left"
-        assert not {*encoded.slots, *encoded.answer_at} & set(encoded.eligible), example.id
-        assert not [i for i in encoded.slots if encoded.ids[i] != case.encoder.filler_id], example.id
+        variants = case.rendering.row(example, case.encoder).variants
+        assert {len(v.answer_at) for v in variants} == lengths, example.id
+        for encoded in variants:
+            assert len(encoded) <= POSITIONS, example.id
+            assert len(encoded.slots) == LENGTH, example.id
+            assert {encoded.ids[i] for i in encoded.answer_at} == {case.encoder.mask_id}, example.id
+            assert encoded.eligible, f"{example.id}: nothing of the text is left"
+            assert not {*encoded.slots, *encoded.answer_at} & set(encoded.eligible), example.id
+            assert not [i for i in encoded.slots if encoded.ids[i] != case.encoder.filler_id], example.id
 
 
 def test_bundled_examples_are_never_truncated_and_hardly_unknown() -> None:
