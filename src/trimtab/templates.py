@@ -51,6 +51,8 @@ class TextEncoder:
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
+        end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
+            tokenizer has neither.
     """
 
     def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
@@ -63,6 +65,7 @@ class TextEncoder:
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
         self.sep_id: int | None = tokenizer.sep_token_id
+        self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 
