@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
-from trimtab.injection import place_prompt
+from trimtab.injection import place_decoder_prompt, place_prompt
 from trimtab.readouts import Readout
 from trimtab.types import Batch, Encoded, PromptTable, Row
 
@@ -44,20 +44,25 @@ class PromptedModel:
 
         A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
         """
-        hidden = self.backbone.family.hidden(self.backbone.model, batch, self._read(batch, table, delta))
+        hidden = self.backbone.family.hidden(self.backbone.model, batch, *self._read(batch, table, delta))
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
         return self.readout.scores(hidden.gather(1, at), batch)
 
     def _read(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
-    ) -> Float[Tensor, "B T E"] | None:
-        """What the backbone reads: embeddings with the prompts in place; None where it reads the ids."""
+    ) -> tuple[Float[Tensor, "B T E"] | None, Float[Tensor, "B U E"] | None]:
+        """What the backbone and its decoder read: embeddings with the prompts in place; None where they read ids."""
         if table is None or (batch.is_bare and delta is None):
-            return None
+            return None, None
         embeds = self.embed(batch)
         if delta is not None:
             embeds = embeds + delta.to(embeds.dtype)
-        return place_prompt(embeds, table, batch)
+        embeds = place_prompt(embeds, table, batch)
+        if batch.decoder_slots is None or batch.decoder_ids is None:
+            return embeds, None
+        with torch.no_grad():
+            decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
+        return embeds, place_decoder_prompt(decoder_embeds, table, batch)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""
@@ -108,17 +113,16 @@ class PromptedModel:
             for places in micro_batches(costs, max_tokens):
                 group = [indices[place] for place in places]
                 batch = self.collate([opened[i] for i in group])
-                tokens = backbone.family.generate(
-                    backbone.model,
-                    batch,
-                    self._read(batch, table),
-                    new_tokens,
-                    backbone.encoder.end_id,
-                    backbone.pad_id,
-                )
+                tokens = self._generate(batch, table, new_tokens)
                 for i, row_tokens in zip(group, tokens.tolist(), strict=True):
                     written[i] = _until(row_tokens, backbone.encoder.end_id)
         return written
+
+    def _generate(self, batch: Batch, table: PromptTable | None, new_tokens: int) -> Int[Tensor, "B N"]:
+        backbone, (embeds, decoder_embeds) = self.backbone, self._read(batch, table)
+        return backbone.family.generate(
+            backbone.model, batch, embeds, new_tokens, backbone.encoder.end_id, backbone.pad_id, decoder_embeds
+        )
 
     def _check_room(self, opened: Encoded, new_tokens: int) -> None:
         begun = len(opened.decoder) or len(opened)
