@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.contract.test_backbone_families import table_of
 from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import reader, rows_of, toy_rendering
 from tests.unit.refusals import refused
@@ -43,6 +44,21 @@ def test_a_backbone_without_an_end_token_writes_on_to_the_last(tmp_path: Path) -
     model, rows, _ = asked(tmp_path, "llama", [[5, 2], [2, 0]])
     model.backbone.encoder.end_id = None
     assert model.generate_rows(rows, None, 1000, 2) == [(5, 2), (2, 0)]
+
+
+def test_nothing_is_recorded_for_gradients(tmp_path: Path) -> None:
+    model, rows, _ = asked(tmp_path, "llama", [[5], [6]])
+    recorded: list[bool] = []
+
+    class Watches(type(model.backbone.family)):  # type: ignore[misc]
+        def generate(self, inner: Any, batch: Batch, embeds: torch.Tensor | None, *rest: Any) -> torch.Tensor:
+            assert embeds is not None
+            recorded.extend((torch.is_grad_enabled(), embeds.requires_grad))
+            return super().generate(inner, batch, embeds, *rest)
+
+    watched = replace(model, backbone=replace(model.backbone, family=Watches()))
+    watched.generate_rows(rows, table_of(model.backbone).detached(), 1000, 1)
+    assert recorded == [False, False]
 
 
 def test_the_budget_counts_new_tokens_too(tmp_path: Path) -> None:
