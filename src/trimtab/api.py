@@ -123,11 +123,12 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """An example as the backbone will see it."""
+    """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads."""
 
     example: Example
     encoded: Encoded
     tokens: tuple[str, ...]
+    decoder_tokens: tuple[str, ...]
     label_words: tuple[str, ...]
     answer_tokens: int
 
@@ -185,7 +186,8 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     for example in v.task.splits["train"][:n]:
         encoded = v.rendering.row(example, v.encoder).encoded
         words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
-        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
+        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens))
     return shown
 
 

@@ -6,10 +6,15 @@
 |---|---|
 | `{prompt:N}` | N slots for virtual tokens; all numbered slots sum to the prompt length |
 | `{prompt}` | all slots of the prompt |
+| `{decoder_prompt:N}`, `{decoder_prompt}` | the same for slots in the decoder of an encoder-decoder |
 | `{answer}` | the answer slot: a mask token, a sentinel or the label word itself, as the readout needs |
 | `{sep}` | the tokenizer's separator token |
 | `{name}` | a field of the example; `{field:name}` where the name is one of the words above |
 | `{{`, `}}` | a literal brace |
+
+Slots of the decoder stand right after its start token, wherever the piece is written; the text is tokenized as if it
+were not there. Rows of the prompt go to slots in the order in which the pieces are written: with
+`{prompt:5} {text} {decoder_prompt:5} {answer}` the first five are read by the encoder and the last five by the decoder.
 
 Text between slots is tokenized as one string, so pieces at field borders are those of ordinary text. White space at the
 beginning of the sequence and before slots belongs to no piece: byte-level vocabularies keep the space before a word in
@@ -28,6 +33,7 @@ from typing import Any, Literal
 from trimtab.errors import TemplateError, suggest
 from trimtab.types import Encoded, Fill
 
+_SLOTS = ("prompt", "decoder_prompt")
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|([{}])")
 
 
@@ -51,6 +57,8 @@ class TextEncoder:
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
+        end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
+            tokenizer has neither.
     """
 
     def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
@@ -63,6 +71,7 @@ class TextEncoder:
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
         self.sep_id: int | None = tokenizer.sep_token_id
+        self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 
@@ -84,7 +93,7 @@ class TextEncoder:
 class Piece:
     """One part of a template."""
 
-    kind: Literal["text", "field", "prompt", "answer", "sep"]
+    kind: Literal["text", "field", "prompt", "decoder_prompt", "answer", "sep"]
     value: str = ""
     count: int = 0
 
@@ -95,15 +104,17 @@ class Template:
 
     Attributes:
         source: the template as written.
-        pieces: its parts in order.
+        pieces: its parts in order, without slots of the decoder.
         length: the prompt length; the slots sum to it.
         truncate: fields that may be cut, first to last; empty means every field, the longest first.
+        decoder_rows: which rows of the prompt stand in the decoder.
     """
 
     source: str
     pieces: tuple[Piece, ...]
     length: int
     truncate: tuple[str, ...] = ()
+    decoder_rows: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, source: str, length: int, truncate: Sequence[str] = (), where: str = "task.template") -> Template:
@@ -111,7 +122,7 @@ class Template:
 
         Raises:
             TemplateError: unbalanced braces, no or several answer slots, no prompt slot, slots that do not sum to
-                `length`, `{prompt}` beside other slots, or a `truncate` entry that is not a field.
+                `length`, a slot without a number beside others, or a `truncate` entry that is not a field.
         """
         pieces: list[Piece] = []
         end = 0
@@ -129,7 +140,11 @@ class Template:
             else:
                 pieces.append(_read_piece(match.group(1).strip(), source, where))
         _add_text(pieces, source[end:])
-        template = cls(source, tuple(_fill_prompt(pieces, length, where)), length, tuple(dict.fromkeys(truncate)))
+        pieces = _fill_prompt(pieces, length, where)
+        sites = [piece.kind for piece in pieces if piece.kind in _SLOTS for _ in range(piece.count)]
+        decoder_rows = tuple(row for row, site in enumerate(sites) if site == "decoder_prompt")
+        written = _without(pieces, "decoder_prompt")
+        template = cls(source, written, length, tuple(dict.fromkeys(truncate)), decoder_rows)
         template._check(where)
         return template
 
@@ -165,7 +180,7 @@ class Template:
 
     def without_prompt(self) -> Template:
         """The same template with no slots: what the bare model reads."""
-        return Template(self.source, tuple(p for p in self.pieces if p.kind != "prompt"), 0, self.truncate)
+        return Template(self.source, _without(self.pieces, "prompt"), 0, self.truncate)
 
     def check_fields(self, known: Sequence[str], where: str = "task.template") -> None:
         """Every field of the template must be a column of the data.
@@ -195,6 +210,19 @@ class Template:
                 fix="Move {answer} to the end of the template.",
             )
 
+    def check_decoder(self, encoder: TextEncoder, where: str = "task.template") -> None:
+        """Slots in the decoder need a decoder.
+
+        Raises:
+            TemplateError: the backbone has none.
+        """
+        if self.decoder_rows and encoder.decoder_start_id is None:
+            raise TemplateError(
+                f"{{decoder_prompt}} needs an encoder-decoder, and this backbone is none; got {self.source!r}.",
+                where=where,
+                fix="Write {prompt}, or choose a backbone.model such as T5 or BART.",
+            )
+
     def render(
         self, fields: Mapping[str, str], encoder: TextEncoder, max_length: int, name: str, fill: Fill | None = None
     ) -> Encoded:
@@ -209,7 +237,7 @@ class Template:
 
         Raises:
             TemplateError: all fields are empty, or slots, answer and literals do not fit even with fields cut to one
-                token each.
+                token each, or what the decoder reads does not fit.
         """
         if not any(fields.get(f, "").strip() for f in self.fields):
             raise TemplateError(f"all fields of the template ({', '.join(self.fields)}) are empty.", where=name)
@@ -225,9 +253,33 @@ class Template:
             elif token.kind == "field":
                 eligible.append(position)
         slot = sum(t.place < before for t in kept)
-        answer_at = fill.reads if fill.decoder else tuple(slot + r for r in fill.reads)
-        dropped = len(tokens) - len(kept)
-        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot)
+        first = len(self.decoder_rows) if fill.decoder else slot
+        decoder = (*fill.decoder[:1], *(encoder.filler_id for _ in self.decoder_rows), *fill.decoder[1:])
+        if len(decoder) > max_length:
+            raise TemplateError(
+                f"the decoder reads {len(decoder)} tokens, slots included; at most {max_length} fit.",
+                where=name,
+                fix="Shorten the prompt or the label words.",
+            )
+        slots_by_row, decoder_slots = self._sites(slots)
+        return Encoded(
+            tuple(ids),
+            slots_by_row,
+            answer_at=tuple(first + r for r in fill.reads),
+            eligible=tuple(eligible),
+            dropped=len(tokens) - len(kept),
+            decoder=decoder,
+            answer_slot=slot,
+            decoder_slots=decoder_slots,
+        )
+
+    def _sites(self, slots: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where each row of the prompt stands, in the text and in the decoder; -1 where it does not."""
+        if not self.decoder_rows:
+            return tuple(slots), ()
+        text, decoder = iter(slots), iter(range(1, 1 + self.length))
+        sites = [(-1, next(decoder)) if r in self.decoder_rows else (next(text), -1) for r in range(self.length)]
+        return tuple(t for t, _ in sites), tuple(d for _, d in sites)
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
         """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one
@@ -301,10 +353,10 @@ def _read_piece(body: str, source: str, where: str) -> Piece:
     head, colon, tail = (part.strip() for part in body.partition(":"))
     if body in ("answer", "sep"):
         return Piece(body)  # type: ignore[arg-type]
-    if head == "prompt":
+    if head in _SLOTS:
         if colon and not (tail.isdecimal() and int(tail) > 0):
-            raise TemplateError(f"a slot is written {{prompt:N}} with N of at least 1, got {{{body}}}.", where=where)
-        return Piece("prompt", count=int(tail) if colon else 0)
+            raise TemplateError(f"a slot is written {{{head}:N}} with N of at least 1, got {{{body}}}.", where=where)
+        return Piece(head, count=int(tail) if colon else 0)  # type: ignore[arg-type]
     name = tail if head == "field" and colon else body
     if not name:
         raise TemplateError(f"there are empty braces in {source!r}.", where=where)
@@ -312,18 +364,19 @@ def _read_piece(body: str, source: str, where: str) -> Piece:
 
 
 def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
-    """Give `{prompt}` its length and check the sum."""
-    slots = [p for p in pieces if p.kind == "prompt"]
+    """Give a slot without a number its length and check the sum."""
+    slots = [p for p in pieces if p.kind in _SLOTS]
     if not slots:
         raise TemplateError("there is no prompt slot.", where=where, fix="Write {prompt} where the prompt belongs.")
-    if any(p.count == 0 for p in slots):
+    whole = next((p for p in slots if p.count == 0), None)
+    if whole is not None:
         if len(slots) > 1:
             raise TemplateError(
-                "{prompt} takes the whole prompt, so it must be the only slot.",
+                f"{{{whole.kind}}} takes the whole prompt, so it must be the only slot.",
                 where=where,
-                fix="Number all slots: {prompt:3} ... {prompt:2}.",
+                fix=f"Number all slots: {{{slots[0].kind}:3}} ... {{{slots[1].kind}:2}}.",
             )
-        return [Piece("prompt", count=length) if p.kind == "prompt" else p for p in pieces]
+        return [replace(p, count=length) if p is whole else p for p in pieces]
     total = sum(p.count for p in slots)
     if total != length:
         raise TemplateError(
@@ -332,6 +385,24 @@ def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
             fix=f"Set prompt.length={total}, or change the slots.",
         )
     return pieces
+
+
+def _without(pieces: Sequence[Piece], kind: str) -> tuple[Piece, ...]:
+    """The pieces but those of one kind; of the white space on both sides of such a piece, that behind it stays."""
+    kept: list[Piece] = []
+    is_gap = False
+    for piece in pieces:
+        if piece.kind == kind:
+            is_gap = True
+            continue
+        if is_gap and piece.value[:1].isspace() and kept and kept[-1].kind == "text":
+            kept[-1] = Piece("text", kept[-1].value.rstrip())
+        if piece.kind == "text":
+            _add_text(kept, piece.value)
+        else:
+            kept.append(piece)
+        is_gap = False
+    return tuple(kept)
 
 
 def _encode_run(

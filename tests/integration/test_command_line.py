@@ -293,6 +293,28 @@ def test_show_marks_the_answer_of_a_causal_model_behind_the_text(
     assert record["answer_at"] == [len(record["tokens"]) - 1]
 
 
+def test_show_gives_the_slots_of_a_decoder(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    BUILDERS["t5"](tmp_path / "t5")
+    both = "task.template={prompt:1} {text} {decoder_prompt:3} {answer}"
+    shown = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "-n", 1)
+    assert shown.code == 0, shown.err
+    text, decoder = shown.out.splitlines()[1:3]
+    assert "<P1>" in text
+    assert "<P2>" not in text
+    assert decoder.split() == ["decoder:", "<pad>", "<P2>", "<P3>", "<P4>", "<extra_id_0>"]
+    record = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "--json").json[0]
+    assert (record["slots"], record["decoder_slots"]) == ([0, -1, -1, -1], [-1, 1, 2, 3])
+    assert record["decoder_tokens"][0] == "<pad>"
+
+
+def test_a_slot_in_a_decoder_that_is_not_there_is_refused_before_training(trimtab: Trimtab, recipe: Path) -> None:
+    for verb in ("validate", "run"):
+        failed = trimtab(verb, recipe, "task.template={decoder_prompt} {text} {answer}")
+        assert failed.code == 2
+        assert "task.template: {decoder_prompt} needs an encoder-decoder" in " ".join(failed.err.split())
+    assert "no runs" in trimtab("ls").out
+
+
 def test_a_dropped_option_is_named(trimtab: Trimtab, recipe: Path) -> None:
     text = recipe.read_text().replace("kind: prompt_tuning", "kind: residual\n  bottleneck: 8")
     recipe.write_text(text)

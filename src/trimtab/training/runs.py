@@ -131,6 +131,7 @@ def render_task(
     """Parse a task's template for a prompt length and check fields and label words."""
     template = Template.parse(task.template, length, task.truncate)
     template.check_fields(task.columns)
+    template.check_decoder(encoder)
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
