@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.contract.tiny_families import GROUPED, build, byte_level, save, sentencepiece_bpe, unigram
@@ -21,7 +21,8 @@ CHATML = (
 
 INST = (
     "{{ bos_token }}{% for m in messages %}"
-    "{% if m.role == 'user' %}{% if loop.index0 % 2 %}{{ raise_exception('Roles must\nalternate.') }}{% endif %}"
+    "{% if m.role == 'user' %}{% if loop.previtem and loop.previtem.role == 'user' %}"
+    "{{ raise_exception('Roles must\nalternate.') }}{% endif %}"
     "[INST] {{ m.content | trim }} [/INST]"
     "{% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
 )
@@ -33,7 +34,7 @@ ROLES = (
 )
 """Phi-3's form: its special tokens swallow the white space behind them."""
 
-CHARACTERS = [*"[]/INSTL\n{}<|>_"]
+CHARACTERS = [*"()[]/INSTL\n{}<|>_"]
 ROLE_NAMES = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
@@ -61,7 +62,14 @@ def roles() -> Any:
 
 
 def roles_legacy() -> Any:
-    """A space before the first word after every special token, as Llama's older files have it."""
+    """A space before the first word after every special token, as transformers reads Llama's older files."""
+    tokenizer = roles()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    return tokenizer
+
+
+def roles_prepend() -> Any:
+    """The same as other libraries read them: even before a space."""
     backend = roles().backend_tokenizer
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.pre_tokenizer = None
@@ -84,6 +92,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
     "inst": inst,
     "roles": roles,
     "roles-legacy": roles_legacy,
+    "roles-prepend": roles_prepend,
     "t5": t5,
     "bert": bert,
 }

@@ -123,13 +123,14 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """An example as the backbone will see it."""
+    """An example as the backbone will see it. `special`: positions of special tokens, slots and answer aside."""
 
     example: Example
     encoded: Encoded
     tokens: tuple[str, ...]
     label_words: tuple[str, ...]
     answer_tokens: int
+    special: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     for example in v.task.splits["train"][:n]:
         encoded = v.rendering.row(example, v.encoder).encoded
         words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
-        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
+        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
+        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
+        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens, special))
     return shown
 
 

@@ -13,8 +13,8 @@
 The chat template is run once, with a mark in place of each content; what comes out around the marks is markup. Markup
 and contents together are an ordinary template in which special tokens are written `{special:<|im_end|>}`, so slots,
 fields and truncation work as everywhere, and nothing in a field is read as a special token. Without slots the ids are
-those of `tokenizer.apply_chat_template`. What was written belongs to the run and its id: a chat template that writes the
-date gives another run tomorrow (most take the date as an option), while a bundle stays as it was trained.
+those of `tokenizer.apply_chat_template`. What was written belongs to the run and its id: a chat template that writes
+the date gives another run tomorrow (most take the date as an option), while a bundle stays as it was trained.
 
 A chat suits any backbone whose tokenizer has a chat template. As with plain templates, what follows the answer is left
 out for causal models and stays for others.

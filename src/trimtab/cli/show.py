@@ -31,6 +31,7 @@ def command(
                     "label_words": list(s.label_words),
                     "tokens": list(s.tokens),
                     "slots": list(s.encoded.slots),
+                    "special": list(s.special),
                     "answer_at": list(s.encoded.answer_at),
                     "dropped": s.encoded.dropped,
                 }
@@ -50,5 +51,6 @@ def command(
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
             elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
-                line.append(token, style="" if position in s.encoded.eligible else "dim").append(" ")
+                style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
+                line.append(token.replace("\n", "\\n"), style=style).append(" ")
         out.print(line, soft_wrap=True)
