@@ -333,7 +333,9 @@ def test_a_chat_model_from_recipe_to_predictions(trimtab: Trimtab, chat_recipe: 
     run = Path(done.json["run"])
     assert done.json["status"] == "done"
     assert 0 <= done.json["baselines"]["no_prompt"] <= 1
-    task = json.loads((run / "bundle.json").read_text())["task"]
+    metadata = json.loads((run / "bundle.json").read_text())
+    task = metadata["task"]
+    assert metadata["tokenizer"]["add_special_tokens"] is False
     assert task["template"]["chat"][1] == {"role": "user", "content": "{text}{prompt:1}"}
     assert task["rendered"].startswith("{special:<|im_start|>}system\n{prompt:3} good or bad?{special:<|im_end|>}")
 

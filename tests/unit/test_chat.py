@@ -15,9 +15,11 @@ from tests.tiny_chats import CHATML, TOKENIZERS, chatml, special
 from tests.unit.refusals import refused
 from trimtab.chat import read_template
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.predictor import Rendering
 from trimtab.readouts import plan_answers
 from trimtab.templates import Template, TextEncoder
 from trimtab.types import Encoded, Fill
+from trimtab.verbalizers import Verbalizer
 
 Messages = list[dict[str, str]]
 
@@ -264,6 +266,12 @@ def test_an_encoder_decoder_reads_the_chat_in_its_encoder() -> None:
     assert encoded.ids[-1] == of.sentinel_id
     assert encoded.decoder == (0, of.sentinel_id)
     assert of.suffix[0] not in encoded.ids
+    verbalizer = Verbalizer.of({"a": "good", "b": "bad"})
+    behind = Rendering(read(said("{prompt} {text}", answer="it is ({answer})"), of), verbalizer, 64)
+    assert behind.label_ids(of) == verbalizer.encode(of, spaced=False), "the decoder does not read the text before it"
+    causal = encoder("roles")
+    behind = Rendering(read(said("{prompt} {text}", answer="it is ({answer})"), causal), verbalizer, 64)
+    assert behind.label_ids(causal) != verbalizer.encode(causal, spaced=False)
 
 
 # Refusals
