@@ -388,7 +388,7 @@ def test_text_behind_a_special_token_is_tokenized_as_the_tokenizer_does() -> Non
 
 def test_markup_is_cut_at_its_special_tokens_and_not_at_unknown_characters() -> None:
     assert encoder("roles").split("<s><|user|>\n中 x") == [("<s>", True), ("<|user|>", True), ("中 x", False)]
-    assert encoder("inst").split("中") == [("中", False)]
+    assert encoder("bert").split("cat 中[SEP]中") == [("cat 中", False), ("[SEP]", True), ("中", False)]
 
 
 @pytest.mark.shared

@@ -133,9 +133,14 @@ def test_options_of_a_chat_stay_beside_it() -> None:
 
 @pytest.mark.parametrize("value", [[1], None, True])
 def test_a_template_that_is_neither_text_nor_chat_is_refused(value: Any) -> None:
-    what = f"a template is a text, or a mapping with the key chat, got {value!r}"
+    what = f"a template is a text, or a mapping with the key chat, got {value!r}."
     with refused(ConfigError, what, where="task.template"):
         resolve(recipe(), {"task.template": value})
+
+
+def test_a_mistake_in_a_chat_is_named_by_its_own_path() -> None:
+    with refused(ConfigError, "this key is required.", where="task.template.chat.0.content"):
+        resolve(recipe(), {"task.template": {"chat": [{"role": "user"}]}})
 
 
 def test_overrides_may_be_a_mapping() -> None:
