@@ -36,6 +36,7 @@ def command(
                     "slots": list(s.encoded.slots),
                     "decoder_tokens": list(s.decoder_tokens),
                     "decoder_slots": list(s.encoded.decoder_slots),
+                    "special": list(s.special),
                     "answer_at": list(s.encoded.answer_at),
                     "dropped": s.encoded.dropped,
                 }
@@ -55,7 +56,8 @@ def command(
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
             elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
-                line.append(token, style="" if position in s.encoded.eligible else "dim").append(" ")
+                style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
+                line.append(token.replace("\n", "\\n"), style=style).append(" ")
         out.print(line, soft_wrap=True)
         if s.decoder_tokens:
             out.print(_decoder(s), soft_wrap=True)
