@@ -314,7 +314,7 @@ def test_misspelt_kind_is_refused_with_path_and_suggestion(override: str, what: 
         ("training.learning_rates.prompt=-1", "greater than or equal to 0", "training.learning_rates.prompt"),
         (
             "training.learning_rates.promt=1",
-            "'prompt' or 'encoder', got 'promt'",
+            "'prompt', 'encoder', 'head' or 'backbone', got 'promt'",
             "training.learning_rates.promt.[key]",
         ),
         ("training.schedule=linaer", "got 'linaer'", "training.schedule"),
