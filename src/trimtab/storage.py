@@ -199,6 +199,12 @@ def _read_tuned(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray
     """The trained parameters of the backbone; none where it was frozen."""
     path = folder / TUNED_FILE
     if not stated.get("tuned"):
+        if path.exists():
+            raise BundleError(
+                "bundle.json knows of no trained backbone, but here lies one.",
+                where=str(path),
+                fix="Remove it, or copy the bundle.json that it belongs to.",
+            )
         return {}
     if not path.exists():
         raise BundleError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import toy_run
 from tests.tiny import tiny_backbone
+from trimtab.training import loop
 from trimtab.training.runs import Prepared, build_encoder, train_pack
 
 STEPS, N, RATES, DECAY, CLIP, WARMUP = 5, 8, {"prompt": 0.02, "backbone": 0.003}, 0.1, 0.7, 0.4
@@ -27,7 +28,8 @@ def prepared(folder: Path, kind: str, **training: Any) -> Prepared:
     }  # fmt: skip
     words = {"positive": ["yes", "good"], "negative": ["no"]}
     backbone = tiny_backbone(BUILDERS[kind](folder / kind))
-    return toy_run(folder, backbone, {"training": settings}, n=N, template="{prompt} {text} {answer}", label_words=words)
+    task = {"template": "{prompt} {text} {answer}", "label_words": words}
+    return toy_run(folder, backbone, {"training": settings}, n=N, **task)
 
 
 def loss_by_hand(p: Prepared, model: Any, prompt: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ def compare(p: Prepared) -> None:
     close = {"rtol": 1e-3, "atol": 2e-5}
     torch.testing.assert_close(last.pop("rows"), prompt, **close)
     assert last.keys() == weights.keys()
-    untouched = {n: v for n, v in p.backbone.model.named_parameters()}
+    untouched = dict(p.backbone.model.named_parameters())
     for name, value in weights.items():
         torch.testing.assert_close(last[name], value, **close, msg=lambda m, at=name: f"{at}: {m}")
     moved = [n for n, v in weights.items() if float((v - untouched[n]).abs().max()) > 1e-3]
@@ -96,10 +98,10 @@ def compare(p: Prepared) -> None:
 def test_prompt_and_backbone_are_trained_as_by_torch(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab.training import loop
-
-    step = iter(range(-1, STEPS))
-    monkeypatch.setattr(loop, "dev_metrics", lambda *args: {"accuracy": float(next(step)), "macro_f1": 0.0, "loss": 1.0})
+    better = iter(range(1 + STEPS))
+    monkeypatch.setattr(
+        loop, "dev_metrics", lambda *args: {"accuracy": float(next(better)), "macro_f1": 0.0, "loss": 1.0}
+    )
     p = prepared(tmp_path, kind)
     model = p.backbone.model
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight, "tied, so read and embedded"
