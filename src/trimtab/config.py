@@ -26,6 +26,7 @@ class _Section(BaseModel):
 
 
 Group = Literal["prompt", "encoder", "head", "backbone"]
+_RATES = "training.learning_rates"
 
 
 class BackboneConfig(_Section):
@@ -160,7 +161,8 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
     """
     if not isinstance(recipe, Mapping):
         raise ConfigError(f"a recipe is a mapping of sections, got {type(recipe).__name__}.", where="recipe")
-    raw, dropped = apply_overrides(recipe, parse_overrides(overrides))
+    given = parse_overrides(overrides)
+    raw, dropped = apply_overrides(recipe, given)
     for section in raw:
         if section not in (*RunConfig.model_fields, "seed"):
             raise ConfigError("there is no such section.", where=section, fix=suggest(section, RunConfig.model_fields))
@@ -178,11 +180,29 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         training["learning_rate"] = prompts.get(raw["prompt"]["kind"]).default_learning_rate  # type: ignore[attr-defined]
     raw["training"] = training
     raw["backbone"] = {"model": raw["backbone"]} if isinstance(raw.get("backbone"), str) else raw.get("backbone") or {}
+    if "prompt.kind" in given and not any(key == "training" or key.startswith(_RATES) for key in given):
+        dropped += _drop_rates(raw)
     config = validated(RunConfig, raw, "")
     if config.training.tunes_backbone and config.backbone.dtype == "auto":
         config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": "float32"})})
     check_groups(config)
     return Resolution(config, tuple(dropped))
+
+
+def _groups(prompt: Mapping[str, Any]) -> tuple[Group, ...]:
+    """The groups of parameters that a run with a resolved prompt section can train."""
+    size = 64  # of an embedding; any would do
+    count = prompts.get(prompt["kind"]).count(size=size, **prompt)  # type: ignore[attr-defined]
+    return ("prompt", "encoder", "backbone") if count > prompt["length"] * size else ("prompt", "backbone")
+
+
+def _drop_rates(raw: dict[str, Any]) -> list[str]:
+    """Where the prompt's kind changes, drop the recipe's rate for a network that the new one lacks."""
+    rates = raw["training"].get("learning_rates")
+    if not isinstance(rates, Mapping) or "encoder" not in rates or "encoder" in _groups(raw["prompt"]):
+        return []
+    raw["training"]["learning_rates"] = {group: rate for group, rate in rates.items() if group != "encoder"}
+    return [f"{_RATES}.encoder"]
 
 
 def check_groups(config: RunConfig) -> None:
@@ -191,20 +211,18 @@ def check_groups(config: RunConfig) -> None:
     Raises:
         ConfigError: with the groups that there are.
     """
-    encoder, size = prompts.get(config.prompt["kind"]), 64
-    has_network = encoder.count(size=size, **config.prompt) > config.prompt["length"] * size  # type: ignore[attr-defined]
-    groups = ("prompt", "encoder", "backbone") if has_network else ("prompt", "backbone")
+    groups = _groups(config.prompt)
     for group in config.training.learning_rates:
         if group not in groups:
             raise ConfigError(
                 f"a run with the prompt {config.prompt['kind']!r} and the readout {config.readout['kind']!r} has no "
                 f"parameters of the group {group!r}.",
-                where=f"training.learning_rates.{group}",
+                where=f"{_RATES}.{group}",
                 fix=f"Its groups: {', '.join(groups)}.",
             )
     if not config.training.tunes_backbone:
         return
-    fix = "Leave it out, or freeze the backbone: training.learning_rates.backbone=0."
+    fix = f"Leave it out, or freeze the backbone: {_RATES}.backbone=0."
     if config.backbone.quantization:
         raise ConfigError("quantized weights cannot be trained.", where="backbone.quantization", fix=fix)
     if config.backbone.dtype != "float32":
