@@ -19,7 +19,9 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-SAME = ("metrics.jsonl", "predictions.dev.jsonl", "predictions.test.jsonl", "prompt.safetensors", "backbone.safetensors")
+SAME = (
+    "metrics.jsonl", "predictions.dev.jsonl", "predictions.test.jsonl", "prompt.safetensors", "backbone.safetensors",
+)  # fmt: skip
 
 
 def main() -> None:
