@@ -30,6 +30,8 @@ class _Backbone(_Part):
     model: str
     fingerprint: str
     options: _Options
+    tuned: bool = False
+    tuned_sha256: str | None = None
 
 
 class _Tokenizer(_Part):

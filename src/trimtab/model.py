@@ -1,4 +1,4 @@
-"""PromptedModel = frozen backbone + prompt table + readout. Here, and in the training loop, the axes meet."""
+"""PromptedModel = backbone + prompt table + readout. Here, and in the training loop, the axes meet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trimtab.types import Batch, Encoded, PromptTable, Row
 class PromptedModel:
     """Scores batches whose rows say which prompt they use.
 
-    Gradients flow to the prompt table and to added perturbations, never to the backbone.
+    Gradients flow to the prompt table, to added perturbations, and to the backbone if its weights require them.
     """
 
     backbone: Backbone
@@ -29,8 +29,7 @@ class PromptedModel:
 
     def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
         """Text embeddings; slots hold a filler until the prompt is placed."""
-        with torch.no_grad():
-            return self.backbone.family.embed(self.backbone.model, batch.ids)
+        return self.backbone.family.embed(self.backbone.model, batch.ids)
 
     def scores(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None

@@ -216,7 +216,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     """A predictor from a bundle and the backbone it was trained on.
 
     Raises:
-        BundleError: fingerprints differ.
+        BundleError: fingerprints differ, or trained weights that do not fit.
     """
     meta = bundle.metadata
     for what, got, stated in (
@@ -230,6 +230,8 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
                 where=where,
                 fix=f"Use the {what} of {meta['backbone']['model']!r} that it was trained with.",
             )
+    if bundle.tuned:
+        backbone = _tuned(backbone, bundle, where)
     task = meta["task"]
     rendered = task.get("rendered")
     template = Template.parse(
@@ -240,3 +242,18 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
     return Predictor(PromptedModel(backbone, reader), rendering, table, meta)
+
+
+def _tuned(backbone: Backbone, bundle: Bundle, where: str) -> Backbone:
+    """A private copy of the backbone with the weights that were trained with the prompt."""
+    own = {n: tuple(p.shape) for n, p in backbone.model.named_parameters()}
+    got = {n: v.shape for n, v in bundle.tuned.items()}
+    wrong = sorted(n for n in own.keys() | got.keys() if own.get(n) != got.get(n))
+    if wrong:
+        raise BundleError(
+            f"the trained weights do not fit the backbone {backbone.name!r}: {wrong[0]} must have the shape "
+            f"{own.get(wrong[0])}, got {got.get(wrong[0])}.",
+            where=where,
+            fix="Use the version of transformers that bundle.json names under provenance.environment.",
+        )
+    return backbone.with_weights({n: torch.from_numpy(v) for n, v in bundle.tuned.items()})

@@ -23,6 +23,7 @@ from trimtab.model import PromptedModel
 from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families, prompts
 from trimtab.storage import write_bundle
+from trimtab.training import loop
 from trimtab.training.runs import Trained, make_bundle, train_pack
 from trimtab.types import Batch, Encoded, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
@@ -322,13 +323,32 @@ def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> Tr
 def check_reload(trained: Trained, folder: Path) -> None:
     """A bundle read from disk, on a backbone read from disk, gives the scores of the prompt in memory, bit for bit."""
     prepared = trained.prepared
-    backbone, examples = prepared.backbone, prepared.task.splits["test"]
+    backbone, examples = trained.backbone, prepared.task.splits["test"]
     assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
     readout = reader(backbone, prepared.rendering)
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
     expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     write_bundle(folder, make_bundle(trained))
     assert torch.equal(predictor.load(folder, device="cpu").score(examples), expected)
+
+
+def check_tuned(backbone: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """Training the backbone moves every weight of the run's own copy, and none of the shared backbone."""
+    later_is_better = iter([0.1, 0.2])
+    monkeypatch.setattr(
+        loop, "dev_metrics", lambda *args: {"accuracy": next(later_is_better), "macro_f1": 0.0, "loss": 1.0}
+    )
+    training = {"max_steps": 3, "evaluations": 1, "batch_size": 4, "learning_rates": {"backbone": 1e-3}}
+    prepared = toy_run(folder, backbone, {"training": training, "regularizers": ["gaussian"]}, n=8)
+    with frozen(backbone):
+        trained = train_pack([prepared])[0]
+    assert trained.member.best_step == 3
+    own, shared = (dict(b.model.named_parameters()) for b in (trained.backbone, backbone))
+    still = [n for n, p in shared.items() if torch.equal(own[n], p)]
+    assert own.keys() == shared.keys()
+    assert not still, f"not trained: {still}"
+    assert trained.parameters == trained.prompt.size + sum(p.numel() for p in shared.values())
+    return trained
 
 
 def check_pack(backbone: Backbone, folder: Path) -> None:
@@ -415,6 +435,12 @@ LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), METHODS)
 @matrix(**LEARNERS, **{name: [] for name in ALIKE}, others=PLAIN)
 def test_a_prompt_learns_the_toy(fresh: Backbone, spec: dict[str, Any], tmp_path: Path) -> None:
     check_learns(fresh, tmp_path, spec["kind"])
+
+
+def test_training_the_backbone_leaves_the_shared_one_bit_identical_and_a_bundle_that_scores_the_same(
+    fresh: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_reload(check_tuned(fresh, tmp_path, monkeypatch), tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("name", DIFFERENT, indirect=True)
@@ -614,6 +640,22 @@ def replace_buffers(model: nn.Module) -> nn.Module:
     return sane
 
 
+class CutsOffTheVocabulary(Family):
+    """Reads the rows of the label words without a gradient."""
+
+    def vocabulary_rows(self, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = super().vocabulary_rows(model, ids)
+        return weight.detach(), bias.detach()
+
+
+class CutsOffTheWords(Family):
+    """Embeds text without a gradient, which is enough where only the prompt is trained."""
+
+    @torch.no_grad()
+    def embed(self, model: nn.Module, ids: Tensor) -> Tensor:
+        return super().embed(model, ids)
+
+
 class ReadsOneTooEarly(Family):
     """Gives each position what the one before it predicts."""
 
@@ -795,6 +837,40 @@ def test_saboteur_whose_backbone_moves_is_caught(
 ) -> None:
     with pytest.raises(AssertionError, match=message):
         check_frozen(sabotaged(bert, saboteur), tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "saboteur", "weight"),
+    [
+        ("bert", CutsOffTheVocabulary, "cls.predictions.bias"),
+        ("llama", CutsOffTheVocabulary, "lm_head.weight"),
+        ("llama", CutsOffTheWords, "model.embed_tokens.weight"),
+        ("t5:own_head", CutsOffTheVocabulary, "lm_head.weight"),
+    ],
+    indirect=["name"],
+)
+def test_saboteur_that_keeps_a_weight_from_being_trained_is_caught(
+    fresh: Backbone, saboteur: type[Family], weight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=rf"not trained: \['{weight}'\]"):
+        check_tuned(sabotaged(fresh, saboteur), tmp_path, monkeypatch)
+
+
+def test_saboteur_that_trains_the_shared_backbone_is_caught(
+    bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "trainable", lambda self: replace(self, model=self.model.requires_grad_(True)))
+    with pytest.raises(AssertionError, match="moved"):
+        check_tuned(bert, tmp_path, monkeypatch)
+
+
+def test_saboteur_whose_bundle_forgets_the_trained_weights_is_caught(
+    bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = check_tuned(bert, tmp_path, monkeypatch)
+    monkeypatch.setattr(Backbone, "with_weights", lambda self, weights: self)
+    with pytest.raises(AssertionError):
+        check_reload(trained, tmp_path / "bundle")
 
 
 def test_saboteur_whose_scores_do_not_survive_a_reload_is_caught(bert: Backbone, tmp_path: Path) -> None:

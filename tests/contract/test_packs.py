@@ -49,7 +49,7 @@ def member(
         "prompt": {**spec, "initializer": values.get("initializer", "sampled_vocab")},
         "training": {
             "learning_rate": values["rate"],
-            "learning_rates": {"encoder": values["rate"] / 2},
+            "learning_rates": {} if spec["kind"] == "prompt_tuning" else {"encoder": values["rate"] / 2},
             "weight_decay": values.get("decay", 0.0),
             "max_steps": STEPS,
             "evaluations": 1,

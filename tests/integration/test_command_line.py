@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.contract.tiny_families import BUILDERS
-from tests.tiny import toy_rows, toy_task
+from tests.tiny import tiny_bert, toy_rows, toy_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import main
 from trimtab.documents import dump_yaml
@@ -75,6 +75,15 @@ def test_run_learns_and_ends_with_one_json_object(trimtab: Trimtab, recipe: Path
     assert record["parameters"] == {"trained": 4 * 32, "kept": 4 * 32}
     assert record["metrics"]["test"]["accuracy"] > 0.8 > record["baselines"]["majority"]
     assert "step" in done.err
+
+
+def test_a_run_that_trains_the_backbone_says_how_much_it_keeps(trimtab: Trimtab, recipe: Path) -> None:
+    done = trimtab("run", recipe, "training.learning_rates.backbone=1e-4", "training.max_steps=2", "-q")
+    assert done.code == 0
+    n = tiny_bert().num_parameters()
+    assert f"{n + 4 * 32:,} trained, {n + 4 * 32:,} kept" in done.out
+    assert f"{n:,} of them, trained with the prompt and kept: {n * 4 / 1e6:.1f} MB" in done.out
+    assert "of them" not in trimtab("run", recipe, "-q").out
 
 
 def test_a_finished_run_is_not_repeated_unless_asked(trimtab: Trimtab, recipe: Path) -> None:
@@ -244,8 +253,8 @@ def test_a_full_disk_after_training_does_not_lose_the_prompt(
 
     begin = RunFolder.begin
 
-    def then_full(self: RunFolder, config: Any, record: Any) -> None:
-        begin(self, config, record)
+    def then_full(self: RunFolder, *given: Any) -> None:
+        begin(self, *given)
         monkeypatch.setattr(os, "replace", full)
 
     monkeypatch.setattr(RunFolder, "begin", then_full)

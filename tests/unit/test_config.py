@@ -352,7 +352,7 @@ def test_misspelt_kind_is_refused_with_path_and_suggestion(override: str, what: 
         ("training.learning_rates.prompt=-1", "greater than or equal to 0", "training.learning_rates.prompt"),
         (
             "training.learning_rates.promt=1",
-            "'prompt' or 'encoder', got 'promt'",
+            "'prompt', 'encoder', 'head' or 'backbone', got 'promt'",
             "training.learning_rates.promt.[key]",
         ),
         ("training.schedule=linaer", "got 'linaer'", "training.schedule"),
@@ -380,6 +380,49 @@ def test_misspelt_kind_is_refused_with_path_and_suggestion(override: str, what: 
 def test_a_value_that_does_not_fit_is_refused_with_its_path(override: str, what: str, where: str) -> None:
     with refused(ConfigError, what, where=where):
         config(override, prompt={"kind": "prompt_tuning"})
+
+
+# What is trained
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "known"),
+    [
+        ("prompt_tuning", "encoder", "prompt, backbone"),
+        ("prompt_tuning", "head", "prompt, backbone"),
+        ("residual", "head", "prompt, encoder, backbone"),
+    ],
+)
+def test_a_rate_for_a_group_that_the_run_does_not_have_is_refused(kind: str, group: str, known: str) -> None:
+    what = f"a run with the prompt {kind!r} and the readout 'auto' has no parameters of the group {group!r}"
+    with refused(ConfigError, what, where=f"training.learning_rates.{group}", fix=f"Its groups: {known}."):
+        config(f"training.learning_rates.{group}=0.1", prompt=kind)
+
+
+def test_a_changed_prompt_drops_the_rate_of_the_network_that_it_lacks() -> None:
+    given = recipe(prompt="residual", training={"learning_rates": {"encoder": 0.1, "backbone": 1e-5}})
+    changed = resolve(given, ["prompt.kind=prompt_tuning"])
+    assert changed.config.training.learning_rates == {"backbone": 1e-5}
+    assert changed.dropped == ("training.learning_rates.encoder",)
+    kept = resolve(given, ["prompt.kind=p_tuning_mlp"])
+    assert kept.config.training.learning_rates == {"encoder": 0.1, "backbone": 1e-5}
+    assert kept.dropped == ()
+    with refused(ConfigError, "'encoder'", where="training.learning_rates.encoder", fix="prompt, backbone"):
+        resolve(given, ["prompt.kind=prompt_tuning", "training.learning_rates.encoder=0.2"])
+
+
+def test_a_trained_backbone_is_float32() -> None:
+    rate = "training.learning_rates.backbone=1e-5"
+    assert config(rate).backbone.dtype == "float32"
+    assert config(rate, "backbone.dtype=float32").training.tunes_backbone
+    for frozen in (config(), config("training.learning_rates.backbone=0")):
+        assert frozen.backbone.dtype == "auto"
+        assert not frozen.training.tunes_backbone
+    advice = "training.learning_rates.backbone=0"
+    with refused(ConfigError, "is float32, got bfloat16", where="backbone.dtype", fix=advice):
+        config(rate, "backbone.dtype=bfloat16")
+    with refused(ConfigError, "quantized weights cannot be trained", where="backbone.quantization", fix=advice):
+        config(rate, "backbone.quantization={quant_method: bitsandbytes}")
 
 
 def test_missing_required_option_is_named() -> None:

@@ -70,6 +70,8 @@ def _print_scores(record: dict[str, Any]) -> None:
     seconds = "finished earlier" if record["reused"] else f"{record['seconds']:.1f} s"
     say(f"{record['task']}, {record['prompt']} on {record['backbone']} ({record['environment']['dtype']}), {seconds}")
     say(f"  parameters  {parameters['trained']:,} trained, {parameters['kept']:,} kept")
+    if tuned := parameters.get("backbone"):
+        say(f"  backbone    {tuned:,} of them, trained with the prompt and kept: {tuned * 4 / 1e6:,.1f} MB")
     for split in ("dev", "test"):
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""

@@ -1,4 +1,4 @@
-"""The training loop: a pack of R >= 1 runs on one frozen backbone. It knows no method, task or family by name.
+"""The training loop: a pack of R >= 1 runs on one backbone. It knows no method, task or family by name.
 
 One optimizer step: every encoder computes its prompt; the table is cut off into a leaf; each micro-batch mixes rows of
 all runs and adds the gradient of its clean loss and penalties to the leaf; the leaf's gradient goes back through the
@@ -30,6 +30,7 @@ from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.packing import EncoderPack
+from trimtab.training.tuning import TunedPack
 from trimtab.types import Batch, PromptTable, Row, TrainStep
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -95,7 +96,7 @@ class Loop:
 
     Args:
         model: backbone and readout.
-        pack: the members' prompt encoders.
+        pack: what is trained: the members' prompt encoders, and a single member's backbone if that is not frozen.
         members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
         report: receives events: `{"event": "step" | "evaluation" | "end", "run": r, ...}`.
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
@@ -105,7 +106,7 @@ class Loop:
     def __init__(
         self,
         model: PromptedModel,
-        pack: EncoderPack,
+        pack: EncoderPack | TunedPack,
         members: Sequence[Member],
         report: Report | None = None,
         backbone_dropout: bool = False,
@@ -117,8 +118,9 @@ class Loop:
         self.report = report or (lambda event: None)
         self.backbone_dropout = backbone_dropout
         rates = {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names}
-        decay = [m.training.weight_decay for m in members]
-        self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decay)
+        decays = {n: [m.training.weight_decay * pack.decays(n) for m in members] for n in pack.names}
+        self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
+        self.embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
 
@@ -193,8 +195,7 @@ class Loop:
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
-        assert leaf.inputs.grad is not None
-        table.inputs.backward(leaf.inputs.grad)
+        self.pack.backward(table, leaf)
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
@@ -214,7 +215,7 @@ class Loop:
 
     def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X C"]) -> TrainStep:
         """What regularizers may see of this micro-batch."""
-        embeds = self.model.embed(batch)
+        embeds = self.model.embed(batch).detach()
 
         def noise(name: str) -> Float[Tensor, "B T E"]:
             """Normal noise per row from (noise seed, step, row): the same alone and in a pack, whatever the padding."""
@@ -231,7 +232,7 @@ class Loop:
             batch=batch,
             embeds=embeds,
             scores=scores.detach(),
-            embedding_rms=self.model.backbone.embedding_rms,
+            embedding_rms=self.embedding_rms,
             rescore=lambda delta: self.model.scores(batch, leaf, delta),
             loss=self.model.readout.loss,
             noise=noise,

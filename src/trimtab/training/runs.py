@@ -20,7 +20,7 @@ import torch
 from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.chat import read_template
-from trimtab.config import RunConfig
+from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
 from trimtab.metrics import majority_baseline
@@ -29,7 +29,7 @@ from trimtab.predictor import Predictor, Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts, readouts, regularizers, tasks
 from trimtab.seeding import torch_seed, torch_stream
-from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_tensors
+from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import TextEncoder
@@ -42,6 +42,7 @@ from trimtab.training.resume import (
     sole_trainer,
     write_checkpoint,
 )
+from trimtab.training.tuning import PREFIX, TunedPack
 from trimtab.types import PromptTable, Row
 
 
@@ -106,7 +107,8 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
 
 
 def check_components(config: RunConfig) -> None:
-    """Let constructors refuse combinations of options that a signature cannot express."""
+    """Let constructors refuse combinations of options that a signature cannot express, and check what is trained."""
+    check_groups(config)
     for spec in config.regularizers:
         regularizers.build(spec)
 
@@ -170,10 +172,11 @@ def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of one member of a pack."""
+    """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one."""
 
     prepared: Prepared
     member: Member
+    backbone: Backbone
     prompt: np.ndarray
     parameters: int
     seconds: float
@@ -190,13 +193,14 @@ def train_pack(
             there is continued.
 
     Raises:
-        ConfigError: they differ in something else, or backbone dropout is on in a pack of several.
+        ConfigError: they differ in something else, or a pack of several has backbone dropout or trains the backbone.
     """
     _check_pack(pack)
     first = pack[0]
-    backbone = first.backbone
+    is_tuned = first.config.training.tunes_backbone
+    backbone = first.backbone.trainable() if is_tuned else first.backbone
     readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
-    encoders = [build_encoder(p.config, p.rendering, backbone) for p in pack]
+    encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
                [regularizers.build(spec) for spec in p.config.regularizers])
@@ -212,15 +216,24 @@ def train_pack(
             with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
                 write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
 
-    loop = Loop(model, stacked, members, report, first.config.backbone.dropout, save)
+    trained = TunedPack(stacked, backbone) if is_tuned else stacked
+    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save)
     found = read_checkpoint(checkpoint_folder) if checkpoint_folder is not None else None
     if found is not None and found.runs == ids:
         loop.load(found.state)
     loop.run()
     seconds = time.perf_counter() - begun
-    count = sum(p.numel() for p in encoders[0].parameters())
+    count = sum(p[0].numel() for p in trained.stacked.values())
     return [
-        Trained(p, m, stacked.materialize(r).numpy(), count, seconds / len(pack), loop.seconds_per_step / len(pack))
+        Trained(
+            p,
+            m,
+            backbone,
+            stacked.materialize(r).numpy(),
+            count,
+            seconds / len(pack),
+            loop.seconds_per_step / len(pack),
+        )
         for r, (p, m) in enumerate(zip(pack, members, strict=True))
     ]
 
@@ -244,6 +257,12 @@ def _check_pack(pack: Sequence[Prepared]) -> None:
         )
     if len(pack) > 1 and pack[0].config.backbone.dropout:
         raise ConfigError("backbone dropout needs a pack of one run.", where="backbone.dropout")
+    if len(pack) > 1 and any(p.config.training.tunes_backbone for p in pack):
+        raise ConfigError(
+            "a trained backbone belongs to one run, so it needs a pack of one.",
+            where="training.learning_rates.backbone",
+            fix="Train the runs one after the other.",
+        )
 
 
 def run_pack(
@@ -267,7 +286,8 @@ def run_pack(
             if again:
                 remove_checkpoint(folders[0].path)
             for i in todo:
-                folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
+                size = 4 * pack[i].backbone.parameter_count if pack[i].config.training.tunes_backbone else 0
+                folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]), size)
             _train_and_write(pack, folders, todo, bare, report)
     return [{"run": str(f.path), **f.record} for f in folders]
 
@@ -341,27 +361,31 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         folder.finish(_record(folder, trained, {}, bare), member.status)
         return
     bundle = make_bundle(trained)
-    write_bundle(folder.path, bundle)
+    written = write_bundle(folder.path, bundle)
     if p.config.training.keep_encoder:
-        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in member.best.items()})
+        kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
+        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
     metrics: dict[str, Any] = {}
-    predictor = _predictor(p, PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device)))
+    table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device))
+    predictor = _predictor(p, trained.backbone, table)
     for split in ("dev", "test"):
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
     metrics["dev"]["loss"] = member.best_dev["loss"]
     folder.write_history(member.history)
-    write_bundle(folder.path, Bundle({**bundle.metadata, "metrics": metrics}, bundle.prompt))
+    write_json(folder.path / "bundle.json", {**written, "metrics": metrics})
     folder.finish(_record(folder, trained, metrics, bare), member.status)
 
 
 def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float) -> dict[str, Any]:
     p, member = trained.prepared, trained.member
+    tuned = trained.backbone.parameter_count if p.config.training.tunes_backbone else 0
+    parameters = {"trained": trained.parameters, "kept": int(trained.prompt.size) + tuned}
     return {
         **_opening(p),
         "started": folder.record["started"],
-        "parameters": {"trained": trained.parameters, "kept": int(trained.prompt.size)},
+        "parameters": parameters | ({"backbone": tuned} if tuned else {}),
         "metrics": metrics,
         "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},
         "best_step": member.best_step if member.best else None,
@@ -416,15 +440,17 @@ def make_bundle(trained: Trained) -> Bundle:
             "environment": environment(b),
         },
     }
-    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32))
+    own = trained.backbone.model.named_parameters() if p.config.training.tunes_backbone else ()
+    tuned = {n: v.detach().cpu().numpy() for n, v in own}
+    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32), tuned)
 
 
-def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
+def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Predictor:
     rendering = p.rendering
     if table is None:
         rendering = replace(rendering, template=rendering.template.without_prompt())
-    readout = readouts.build(p.config.readout, p.backbone, [rendering.plan(p.backbone.encoder)])
-    return Predictor(PromptedModel(p.backbone, readout), rendering, table, {})
+    readout = readouts.build(p.config.readout, backbone, [rendering.plan(backbone.encoder)])
+    return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
 def _majority_accuracy(p: Prepared) -> float:
@@ -435,4 +461,4 @@ def _majority_accuracy(p: Prepared) -> float:
 
 def _bare_accuracy(p: Prepared) -> float:
     """Test accuracy of the bare model with the same template and label words; the same for all runs of a pack."""
-    return float(_predictor(p, None).evaluate(p.task.splits["test"]).metrics["accuracy"])
+    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics["accuracy"])
