@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.templates import TextEncoder
 from trimtab.training.loop import Report
-from trimtab.training.runs import check_components, concrete_readout, open_backbone, prepare, render_task, run_pack
-from trimtab.types import Encoded, Evaluation, Example, Prediction
+from trimtab.training.runs import check_components, concrete, open_backbone, prepare, render_task, run_pack
+from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -108,8 +108,8 @@ def predict(
     *,
     runs_dir: str | Path = "runs",
     device: str = "auto",
-) -> list[Prediction]:
-    """Label texts with a trained prompt.
+) -> list[Prediction] | list[Written]:
+    """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
     Args:
         run_or_bundle: a folder, or a run id under `runs_dir`.
@@ -170,7 +170,8 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     encoder, positions, readouts = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
                                       name=config.backbone.model)  # fmt: skip
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
-    rendering = render_task(task, config.prompt["length"], encoder, positions, concrete_readout(config, readouts))
+    config = concrete(config, task, readouts)
+    rendering = render_task(task, config.prompt["length"], encoder, positions, config.readout)
     rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
@@ -183,8 +184,9 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
     for example in v.task.splits["train"][:n]:
-        encoded = v.rendering.row(example, v.encoder).encoded
-        words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
+        encoded = v.rendering.row(replace(example, label=None), v.encoder).encoded
+        classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
+        words = classes.get(str(example.label), (str(example.label),))
         shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
     return shown
 
@@ -272,15 +274,16 @@ def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) ->
 
 def _run_line(folder: RunFolder) -> dict[str, Any]:
     record = folder.record
-    metrics = record.get("metrics", {})
+    metrics, headline = record.get("metrics", {}), record.get("metric", "accuracy")
     return {
         "run": folder.path.name,
         "status": record.get("status"),
         "task": record.get("task"),
         "prompt": record.get("prompt"),
         "backbone": record.get("backbone"),
-        "dev": metrics.get("dev", {}).get("accuracy"),
-        "test": metrics.get("test", {}).get("accuracy"),
+        "metric": headline,
+        "dev": metrics.get("dev", {}).get(headline),
+        "test": metrics.get("test", {}).get(headline),
         "started": record.get("started"),
     }
 

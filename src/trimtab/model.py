@@ -72,3 +72,12 @@ class PromptedModel:
             for i, row in zip(group, self.scores(self.collate([rows[i] for i in group]), table).cpu(), strict=True):
                 scores[i] = row
         return torch.stack([s for s in scores if s is not None])
+
+    def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
+        """What the model writes for many rows, in their order; for readouts that write.
+
+        Args:
+            max_tokens: tokens per batch, padding and what is written included.
+        """
+        written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens)
+        return [self.backbone.encoder.decode(ids) for ids in written]

@@ -51,6 +51,7 @@ class TextEncoder:
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
+        second_sentinel_id: the sentinel that ends what fills the first.
     """
 
     def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
@@ -60,11 +61,14 @@ class TextEncoder:
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
         self.mask_id: int | None = tokenizer.mask_token_id
-        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
-        self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
+        self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
+
+    def _known(self, token: str) -> int | None:
+        found: int | None = self.tokenizer.convert_tokens_to_ids(token)
+        return None if found == self.tokenizer.unk_token_id else found
 
     def encode(self, text: str) -> TextPieces:
         """Tokenize plain text; nothing in it is read as a special token."""
@@ -74,6 +78,10 @@ class TextEncoder:
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
         )
         return TextPieces(list(out["input_ids"]), [tuple(s) for s in out["offset_mapping"]])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text behind ids, without special tokens and without white space at its ends."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The pieces behind ids, as text."""
@@ -227,7 +235,9 @@ class Template:
         slot = sum(t.place < before for t in kept)
         answer_at = fill.reads if fill.decoder else tuple(slot + r for r in fill.reads)
         dropped = len(tokens) - len(kept)
-        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot)
+        return Encoded(
+            tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot, targets=fill.targets
+        )
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
         """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.metrics import normalized
 from trimtab.templates import TextEncoder
 
 
@@ -19,6 +20,28 @@ class Verbalizer:
 
     classes: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def free(cls) -> Verbalizer:
+        """Of a task without classes, whose answers are free text."""
+        return cls((), ())
+
+    @property
+    def is_free(self) -> bool:
+        """There are no classes: any text may be an answer."""
+        return not self.classes
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a written answer names, by one of its label words; case and punctuation aside.
+
+        >>> Verbalizer.of({"yes": ["True"], "no": ["False"]}).class_of("true.")
+        'yes'
+        """
+        wanted = normalized(text)
+        for label, its in zip(self.classes, self.words, strict=True):
+            if any(normalized(word) == wanted for word in its):
+                return label
+        return None
 
     @classmethod
     def of(cls, label_words: Mapping[str, list[str] | str], where: str = "task.label_words") -> Verbalizer:
