@@ -52,6 +52,8 @@ class TextEncoder:
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
         second_sentinel_id: the sentinel that ends what fills the first.
+        end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
+            tokenizer has neither.
     """
 
     def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
@@ -63,6 +65,7 @@ class TextEncoder:
         self.mask_id: int | None = tokenizer.mask_token_id
         self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
+        self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 

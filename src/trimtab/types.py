@@ -108,6 +108,19 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def opened(self) -> Encoded:
+        """The sequence without its answer: what a model reads before it writes one of its own.
+
+        `answer_at` is the one position that predicts the first new token, the last that is read. Of an encoder-decoder
+        only `decoder` ends there.
+        """
+        if self.decoder:
+            first = self.answer_at[0]
+            return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,))
+        end = self.answer_slot
+        slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
+        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,))
+
 
 @dataclass(frozen=True)
 class Row:

@@ -12,7 +12,7 @@ from typing import Any, final
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import Family
+from trimtab.backbones.family import Family, greedy
 from trimtab.errors import BackboneError
 from trimtab.registry import families
 from trimtab.types import Batch
@@ -36,6 +36,25 @@ class EncoderDecoder(Family):
             use_cache=False,
         )
         return out.last_hidden_state
+
+    def generate(
+        self,
+        model: Any,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        new_tokens: int,
+        end_id: int | None,
+        pad_id: int,
+    ) -> Int[Tensor, "B N"]:
+        assert batch.decoder_ids is not None
+        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+        written = model.generate(
+            **inputs,
+            attention_mask=batch.attention_mask,
+            decoder_input_ids=batch.decoder_ids,
+            generation_config=greedy(new_tokens, end_id, pad_id, decoder_start_token_id=int(batch.decoder_ids[0, 0])),
+        )
+        return written[:, batch.decoder_ids.shape[1] :]
 
     def decoder_start_id(self, config: Any) -> int | None:
         start = getattr(config, "decoder_start_token_id", None)

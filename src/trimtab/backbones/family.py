@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from trimtab.errors import BackboneError
 from trimtab.types import Batch
 
 
@@ -40,6 +41,31 @@ class Family(ABC):
         )
         return out.last_hidden_state
 
+    def generate(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        new_tokens: int,
+        end_id: int | None,
+        pad_id: int,
+    ) -> Int[Tensor, "B N"]:
+        """At most `new_tokens` most likely next tokens, one after the other; after a row's `end_id` come pads.
+
+        Args:
+            batch: rows without an answer, those of an encoder-decoder with decoders of one length.
+            embeds: what they read; None for the bare model, which reads the ids.
+            end_id: the token that ends a text; None to write on to the last.
+
+        Raises:
+            BackboneError: masked language models do not write.
+        """
+        raise BackboneError(
+            "a masked language model fills gaps and cannot write text.",
+            where="backbone.model",
+            fix="Use a causal model or an encoder-decoder, or a readout of label words (readout.kind=cloze).",
+        )
+
     def positions(self, model: nn.Module, batch: Batch) -> Int[Tensor, "B T"]:
         """Positions as the model numbers them. Always explicit, so that they do not depend on the padding side."""
         return batch.position_ids
@@ -67,3 +93,21 @@ class Family(ABC):
         output = model.get_output_embeddings()  # type: ignore[operator]
         bias = output.bias[ids] if output.bias is not None else torch.zeros_like(output.weight[ids, 0])
         return output.weight[ids].float(), bias.float()
+
+
+def greedy(new_tokens: int, end_id: int | None, pad_id: int, **special: int) -> Any:
+    """All that decides what is generated: the most likely token, until `end_id` or for `new_tokens`.
+
+    Transformers fills what is None here from `model.generation_config`, which `load_backbone` has emptied.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=end_id,
+        pad_token_id=pad_id,
+        **special,
+    )

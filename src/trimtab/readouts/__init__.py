@@ -27,11 +27,13 @@ class Readout(Protocol):
         writes: whether the answer is written, token by token, instead of chosen among label words.
         metrics: the dev metrics that may select a checkpoint, beside `loss`; the first is the default.
         new_tokens: how much is written; 0 for readouts that do not.
+        end_id: the token that ends what is written, where that is not the tokenizer's own end.
     """
 
     writes: ClassVar[bool]
     metrics: ClassVar[tuple[str, ...]]
     new_tokens: int
+    end_id: int | None
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores in float32, differentiable in `hidden`."""

@@ -45,6 +45,7 @@ class Ranking:
     writes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = CLASS_METRICS
     new_tokens: ClassVar[int] = 0
+    end_id: ClassVar[int | None] = None
 
     def __init__(
         self,
