@@ -69,8 +69,8 @@ class TrainingConfig(_Section):
         buckets: batches sorted by length together, 1 for none; off in epochs of no more batches than this.
         evaluations: how often the dev split is scored, evenly over the run.
         patience: stop after this many evaluations without gain; 0 never stops early.
-        select: dev metric that picks the checkpoint: `loss`, or one of the readout's; `auto` is the readout's first. Ties
-            go to the lower dev loss. With `loss`, readouts that write need not do so at every evaluation.
+        select: dev metric that picks the checkpoint: `loss`, or one of the readout's; `auto` is the readout's first.
+            Ties go to the lower dev loss. With `loss`, readouts that write need not do so at every evaluation.
         keep_encoder: also save the encoder's parameters of the best checkpoint.
     """
 

@@ -99,9 +99,9 @@ class PromptedModel:
     ) -> list[tuple[int, ...]]:
         """What the model writes in place of each row's answer, as token ids in the order of the rows.
 
-        Greedy: the most likely token, again and again, up to and without `end_id` (by default `encoder.end_id`). Rows are computed in batches
-        of similar length, padded as the family needs; prompts may be mixed. A batch of bare rows takes the model's own
-        path from ids.
+        Greedy: the most likely token, again and again, up to and without `end_id` (by default `encoder.end_id`). Rows
+        are computed in batches of similar length, padded as the family needs; prompts may be mixed. A batch of bare
+        rows takes the model's own path from ids.
 
         Args:
             max_tokens: tokens per batch, padding and new ones included.

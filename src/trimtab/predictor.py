@@ -53,9 +53,7 @@ class Rendering:
         if plan.write is not None and gold:
             fills = (plan.write(self._ids(gold, encoder, name), name),)
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
-        first, *others = (
-            self.template.render(example.fields, encoder, room + len(f.ids), name, f) for f in fills
-        )
+        first, *others = (self.template.render(example.fields, encoder, room + len(f.ids), name, f) for f in fills)
         classes = self.verbalizer.classes
         label = classes.index(example.label) if example.label in classes else -1
         return Row(first, label, prompt, others=tuple(others), gold=gold)

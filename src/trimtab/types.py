@@ -116,10 +116,10 @@ class Encoded:
         """
         if self.decoder:
             first = self.answer_at[0]
-            return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,))
+            return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,), targets=())
         end = self.answer_slot
         slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
-        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,))
+        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class Row:
     """An encoded example on its way into a batch: which prompt it uses, which readout reads it.
 
     `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
-    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold` is the right
-    answer as text, if known: a label word of the class, or free text.
+    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold` is the
+    right answer as text, if known: a label word of the class, or free text.
     """
 
     encoded: Encoded

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import (AsJson, DataDir, Device, Overrides, Quiet, RunsDir, METRIC_NAMES, err, print_json, say, shown_metrics)
+from trimtab.cli.console import (
+    METRIC_NAMES,
+    AsJson,
+    DataDir,
+    Device,
+    Overrides,
+    Quiet,
+    RunsDir,
+    err,
+    print_json,
+    say,
+    shown_metrics,
+)
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 

@@ -20,8 +20,8 @@ WordIds = Sequence[Sequence[Sequence[int]]]
 class Readout(Protocol):
     """Reads examples of one readout table. `readout_of[x]` names the entry; scores of absent classes are -inf.
 
-    Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes. One that writes its answer
-    scores a known answer with C = 1, its mean log-likelihood per token.
+    Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes. One that writes its
+    answer scores a known answer with C = 1, its mean log-likelihood per token.
 
     Attributes:
         writes: whether the answer is written, token by token, instead of chosen among label words.

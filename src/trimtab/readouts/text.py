@@ -43,7 +43,7 @@ class Text:
     Args:
         max_new_tokens: how much may be written; an answer to learn from that is longer, its end token included, is
             refused.
-        sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto` where it has them.
+        sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto`: where it can.
     """
 
     writes: ClassVar[bool] = True
@@ -96,9 +96,9 @@ class Text:
 
 def _end(encoder: TextEncoder, sentinel: str) -> int:
     """The token that ends an answer."""
-    if encoder.decoder_start_id is not None and sentinel_of(encoder, sentinel):
-        if encoder.second_sentinel_id is not None:
-            return encoder.second_sentinel_id
+    has_sentinel = encoder.decoder_start_id is not None and bool(sentinel_of(encoder, sentinel))
+    if has_sentinel and encoder.second_sentinel_id is not None:
+        return encoder.second_sentinel_id
     if encoder.end_id is None:
         raise TemplateError(
             "the readout 'text' needs a token that ends a text; this tokenizer has none.",

@@ -85,7 +85,7 @@ class Table:
         self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
         if (label_words is None) == (target is None):
             raise ConfigError(
-                "give either label_words (classes and the words that stand for them) or target (a column of free text).",
+                "give either label_words (classes and their words) or target (a column of free text).",
                 where="task",
             )
         self.verbalizer = Verbalizer.free() if label_words is None else Verbalizer.of(label_words)

@@ -266,7 +266,8 @@ class Loop:
         for r in due:
             mine = slice(at, at + len(self.members[r].dev))
             at = mine.stop
-            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], None if written is None else written[mine]))
+            texts = None if written is None else written[mine]
+            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts))
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
