@@ -193,11 +193,12 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
 
 def init(
     table: str | Path,
-    label: str,
+    label: str | None = None,
     text: Sequence[str] = (),
     *,
+    target: str | None = None,
     output: str | Path | None = None,
-    backbone: str = "nano-masked",
+    backbone: str | None = None,
     prompt: str = "residual",
     force: bool = False,
 ) -> Draft:
@@ -205,23 +206,29 @@ def init(
 
     Args:
         table: CSV, TSV, JSONL or Parquet.
-        label: the label column.
+        label: the column of classes; or give `target`.
         text: text columns; found by themselves if none are given.
+        target: a column of free text, which the model shall learn to write.
         output: where the recipe goes; nothing is written if absent.
         force: overwrite an existing file.
 
     Raises:
-        DataError: the table cannot be read or is not a classification task.
-        ConfigError: the output exists.
+        DataError: the table cannot be read, or its labels are no classes.
+        ConfigError: the output exists, or neither or both of label and target are given.
     """
     from trimtab.drafting import draft_recipe
 
-    target = None if output is None else Path(output)
-    if target is not None and target.exists() and not force:
-        raise ConfigError("the file exists already.", where=str(target), fix="Give another -o, or --force.")
-    draft = draft_recipe(Path(table), label, text, backbone=backbone, prompt=prompt, output=target)
-    if target is not None:
-        write_text(target, draft.recipe)
+    if (label is None) == (target is None):
+        raise ConfigError("name one column: either of classes (--label) or of free text (--target).", where="init")
+    place = None if output is None else Path(output)
+    if place is not None and place.exists() and not force:
+        raise ConfigError("the file exists already.", where=str(place), fix="Give another -o, or --force.")
+    column = str(label if target is None else target)
+    draft = draft_recipe(
+        Path(table), column, text, is_free=target is not None, backbone=backbone, prompt=prompt, output=place
+    )
+    if place is not None:
+        write_text(place, draft.recipe)
     return draft
 
 

@@ -344,11 +344,6 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(override: str, what:
         config(override, prompt={"kind": "prompt_tuning"})
 
 
-def test_missing_required_option_is_named() -> None:
-    with refused(ConfigError, "this key is required", where="task.label_words"):
-        resolve({"task": {"kind": "table", "train": "x.csv"}})
-
-
 @pytest.mark.parametrize("override", ["epochs", "=3", " =3", ""])
 def test_an_override_that_is_no_assignment_is_refused(override: str) -> None:
     with refused(ConfigError, f"an override is written key=value, got {override!r}", where="command line"):
