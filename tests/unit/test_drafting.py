@@ -239,7 +239,7 @@ class TestRealisticTables:
         assert "or p_tuning_mlp, prompt_tuning, residual" in draft.recipe
 
     def test_large_tables_get_fewer_epochs(self) -> None:
-        epochs = [drafting.training_options(n, uneven=False)["epochs"] for n in (30, 1_000, 100_000)]
+        epochs = [drafting.training_options(n, "accuracy")["epochs"] for n in (30, 1_000, 100_000)]
         assert epochs == sorted(epochs, reverse=True)
         assert len(set(epochs)) == 3
 
