@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score
@@ -55,31 +55,41 @@ def majority_baseline(gold: Sequence[int] | Sequence[str]) -> float:
     return max(Counter(gold).values()) / len(gold)
 
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = {"a", "an", "the"}
 
 
 def normalized(text: str) -> str:
-    """Text as answers are compared: lower case, no ASCII punctuation, no English articles, single spaces (Rajpurkar et
+    """Text as answers are compared: lower case, no punctuation, no English articles, single spaces (after Rajpurkar et
     al. 2016, the evaluation script of SQuAD).
 
-    Deviation: what would leave nothing is not removed, so the answers "A" and "?" remain different.
+    Deviations: punctuation of any script counts, and it separates words instead of joining them, as many tokenizers
+    cannot say whether there was a space beside it ("e-mail" is "e mail"); Chinese and Japanese characters are words
+    each; what would leave nothing is not removed, so the answers "A" and "?" remain different.
 
-    >>> normalized("The  Eiffel tower!"), normalized("A")
-    ('eiffel tower', 'a')
+    >>> normalized("The  Eiffel tower!"), normalized("A"), normalized("don ' t")
+    ('eiffel tower', 'a', 'don t')
     """
-    lower = " ".join(text.lower().split())
-    plain = " ".join(lower.translate(_PUNCTUATION).split())
-    return " ".join(_ARTICLES.sub(" ", plain).split()) or plain or lower
+    words = _words(text)
+    return " ".join([w for w in words if w not in _ARTICLES] or words or text.lower().split())
+
+
+def _words(text: str) -> list[str]:
+    return "".join(_spaced(c) for c in text.lower()).split()
+
+
+def _spaced(c: str) -> str:
+    if c in string.punctuation or category(c).startswith("P"):
+        return " "
+    return f" {c} " if "\u3040" <= c <= "\u30ff" or "\u3400" <= c <= "\u9fff" else c
 
 
 def written_answers(gold: Sequence[str], written: Sequence[str]) -> dict[str, Any]:
     """How well written answers match the right ones, as means over rows in [0, 1].
 
     * `exact_match`: equal after `normalized`.
-    * `token_f1`: harmonic mean of precision and recall over the words, as a multiset (SQuAD).
-    * `rouge_l`: the same over the longest common subsequence of words (Lin 2004, section 2.1, beta = 1), without
-      stemming. Words are runs of letters and digits in lower case, of any script.
+    * `token_f1`: harmonic mean of precision and recall over the normalized words, as a multiset (SQuAD).
+    * `rouge_l`: the same over the longest common subsequence of words, articles included (Lin 2004, section 3.1, with
+      beta = 1), without stemming.
 
     >>> written_answers(["a big red fox"], ["the red big fox"])
     {'exact_match': 0.0, 'token_f1': 1.0, 'rouge_l': 0.5, 'rows': 1}
@@ -91,10 +101,6 @@ def written_answers(gold: Sequence[str], written: Sequence[str]) -> dict[str, An
         "rouge_l": float(np.mean([_rouge_l(_words(g), _words(w)) for g, w in pairs])),
         "rows": len(pairs),
     }
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
 
 
 def _token_f1(gold: Sequence[str], written: Sequence[str]) -> float:

@@ -67,8 +67,12 @@ class Rendering:
 
     def _ids(self, text: str, encoder: TextEncoder, name: str) -> tuple[int, ...]:
         ids = tuple(encoder.encode(f" {text}" if self.template.answer_is_spaced else text).ids)
-        if not ids:
-            raise TemplateError(f"the tokenizer makes nothing of the answer {text!r}.", where=name)
+        if not set(ids) - {encoder.unk_id}:
+            raise TemplateError(
+                f"the tokenizer knows nothing of the answer {text!r}.",
+                where=name,
+                fix="Use a backbone whose vocabulary has it, or remove the row.",
+            )
         return ids
 
     def label_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
@@ -115,7 +119,10 @@ class Predictor:
         return self.rendering.verbalizer.classes
 
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Raw class scores [N,C], float32, in the order of the examples."""
+        """Raw class scores [N,C], float32, in the order of the examples.
+
+        Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text.
+        """
         prompt = -1 if self.table is None else 0
         rows = [self.rendering.row(e, self.model.backbone.encoder, prompt) for e in examples]
         return self.model.score_rows(rows, self.table, MAX_TOKENS)

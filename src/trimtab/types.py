@@ -72,13 +72,15 @@ class AnswerPlan:
         words: by class, by label word; none where the answer is written.
         write: for readouts that write: the fill that holds an answer of these token ids; the text names the example in
             errors.
-        room: tokens that a sequence keeps free for the answer, where that is more than its fills need.
+        room: positions that a sequence keeps free for the answer, where that is more than its fills need.
+        decoder_room: positions that the decoder of an encoder-decoder needs to write, what it begins with included.
     """
 
     fills: tuple[Fill, ...]
     words: tuple[tuple[WordPlan, ...], ...] = ()
     write: Callable[[tuple[int, ...], str], Fill] | None = None
     room: int = 0
+    decoder_room: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ class Row:
 
     @property
     def cost(self) -> int:
-        """Tokens that the example takes in a batch, padding between its variants included."""
-        return len(self.variants) * max(len(v) for v in self.variants)
+        """Tokens that the example takes in a batch, those of a decoder and padding between its variants included."""
+        return len(self.variants) * max(len(v) + len(v.decoder) for v in self.variants)
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ class TrainStep:
     Attributes:
         batch: the rows.
         embeds: the text embeddings; slots hold a filler until the prompt is placed.
-        scores: clean class scores, detached.
+        scores: clean class scores, detached. Readouts that write have one column of log-likelihoods, over which a
+            softmax says nothing.
         embedding_rms: root mean square of the backbone's embedding table.
         rescore: scores of the same rows from other embeddings, differentiable down to the prompt table. Called with the
             perturbation to add to the text embeddings.

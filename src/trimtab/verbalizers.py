@@ -32,15 +32,17 @@ class Verbalizer:
         return not self.classes
 
     def class_of(self, text: str) -> str | None:
-        """The class that a written answer names, by one of its label words; case and punctuation aside.
+        """The class that a written answer names by one of its label words: as it stands, else with case, punctuation
+        and articles aside. None where that is no class, or several.
 
         >>> Verbalizer.of({"yes": ["True"], "no": ["False"]}).class_of("true.")
         'yes'
         """
-        wanted = normalized(text)
-        for label, its in zip(self.classes, self.words, strict=True):
-            if any(normalized(word) == wanted for word in its):
-                return label
+        for form in (str.strip, normalized):
+            pairs = zip(self.classes, self.words, strict=True)
+            named = [label for label, its in pairs if form(text) in map(form, its)]
+            if len(named) == 1:
+                return named[0]
         return None
 
     @classmethod

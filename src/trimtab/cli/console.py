@@ -34,8 +34,9 @@ METRIC_NAMES = {
 
 
 def shown_metrics(metrics: Mapping[str, Any], between: str = "  ") -> str:
-    """The scores among metrics on one line."""
-    return between.join(f"{name} {metrics[key]:.3f}" for key, name in METRIC_NAMES.items() if key in metrics)
+    """The scores among metrics on one line, and how many answers name no class, if any."""
+    scores = [f"{name} {metrics[key]:.3f}" for key, name in METRIC_NAMES.items() if key in metrics]
+    return between.join(scores + ([f"{metrics['unanswered']} name no class"] if "unanswered" in metrics else []))
 
 
 def plain_help() -> Literal["rich"] | None:

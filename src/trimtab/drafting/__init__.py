@@ -18,11 +18,13 @@ from trimtab.drafting.label_words import Choice, choose_words, is_scale, looks_l
 from trimtab.drafting.survey import Survey
 from trimtab.drafting.writing import write_recipe
 from trimtab.errors import DataError, TemplateError
+from trimtab.metrics import normalized
 from trimtab.registry import prompts, tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
 from trimtab.templates import Template, TextEncoder
 from trimtab.training.runs import concrete, render_task
+from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
 SCALE_TEMPLATE = "{{prompt}} {fields} {{answer}}."
@@ -34,6 +36,7 @@ SEED = 13
 WRITER = "nano-causal"
 _RENDERED = 300
 _SHORT_ANSWER = 3
+_SHOWN = 60
 _FEW_TEST_ROWS = 50
 
 
@@ -153,6 +156,19 @@ def _field(column: str, shown: str) -> str:
     )
 
 
+def _lost(answers: Sequence[Example], encoder: TextEncoder) -> list[str]:
+    """A note on answers that the model cannot write, as its tokenizer loses part of them."""
+    texts = [str(e.label) for e in answers]
+    lost = [t for t in texts if normalized(encoder.decode(encoder.encode(f" {t}").ids)) != normalized(t)]
+    if not lost:
+        return []
+    shown = f"{lost[0][:_SHOWN]!r}{' ...' if len(lost[0]) > _SHOWN else ''}"
+    return [
+        f"{len(lost)} of {len(texts)} answers have signs that the model's vocabulary lacks, such as {shown}; it cannot "
+        "write them exactly."
+    ]
+
+
 def _longest(answers: Sequence[str], encoder: TextEncoder) -> int:
     """Tokens of the longest answer, its end included."""
     return 1 + max(len(encoder.encode(f" {answer}").ids) for answer in answers)
@@ -195,10 +211,12 @@ def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes
     if cut:
         share = max(1, round(100 * cut / len(sample)))
         notes.append(f"about {share} % of the rows exceed the model's {positions} positions; their ends are cut off.")
+    if task.verbalizer.is_free:
+        notes += _lost(examples, encoder)
     n = len(task.splits["test"])
     if n < _FEW_TEST_ROWS:
         notes.append(
-            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of accuracy; more rows, "
+            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of the score; more rows, "
             "or runs with other seeds (seed=1, seed=2, ...), tell more."
         )
     return task

@@ -73,12 +73,13 @@ class Text:
         ids = sentinel_of(encoder, sentinel)
         head = (encoder.decoder_start_id, *(ids or encoder.prefix))
         begin = Fill(ids, (len(head) - 1,), head)
-        return AnswerPlan((begin,), write=partial(_write, begin, end, max_new_tokens), room=len(ids))
+        write = partial(_write, begin, end, max_new_tokens)
+        return AnswerPlan((begin,), write=write, room=len(ids), decoder_room=len(head) + max_new_tokens)
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X 1"]:
-        """Mean log-likelihood per token of the answer; 0 where none is known."""
+        """Mean log-likelihood per token of the answer; not a number where none is known."""
         if batch.targets is None:
-            return hidden.new_zeros(len(hidden), 1, dtype=torch.float32)
+            return hidden.new_full((len(hidden), 1), torch.nan, dtype=torch.float32)
         family, model = self._backbone.family, self._backbone.model
         known = batch.targets >= 0
         vocabulary = torch.arange(self._backbone.embedding_weight.shape[0], device=hidden.device)
@@ -87,7 +88,7 @@ class Text:
         logits = family.squash(model, features.float() @ weight.T + bias)
         token = logits.gather(1, batch.targets[known][:, None])[:, 0] - logits.logsumexp(-1)
         per_read = torch.zeros(known.shape, device=hidden.device).masked_scatter(known, token)
-        return (per_read.sum(1) / known.sum(1).clamp(min=1))[:, None]
+        return (per_read.sum(1) / known.sum(1))[:, None]
 
     def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
         """Mean cross-entropy per token of the answer, in nats; labels say nothing here."""

@@ -145,16 +145,20 @@ class Table:
         raw = row.get(self.label)
         if isinstance(raw, list | tuple):
             raise DataError(
-                "the label is a list; tasks with several labels per row are not supported.",
+                "the label is a list; tasks with several labels per row are not supported."
+                if not self.verbalizer.is_free
+                else "the answer is a list; a row has one answer, as text.",
                 where=source,
-                fix="Give one label per row, or one table per label with yes/no answers.",
+                fix="Give one label per row, or one table per label with yes/no answers."
+                if not self.verbalizer.is_free
+                else "Choose one answer, or give a row for each.",
             )
         label = as_text(raw, self.label, source).strip()
         if not self._is_answer(label):
             parts = [p.strip() for d in "|;," for p in label.split(d)] if label else []
             several = len(parts) > 3 and sum(p in self.verbalizer.classes for p in parts) > 1
             raise DataError(
-                f"the row has no label in the column {self.label!r}."
+                f"the row has no {'answer' if self.verbalizer.is_free else 'label'} in the column {self.label!r}."
                 if not label
                 else f"the label {label!r} names several classes; tasks with several labels per row are not supported."
                 if several

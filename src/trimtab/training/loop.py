@@ -313,12 +313,12 @@ def dev_metrics(
     """Mean loss of scored rows, and the readout's metrics: of classes, or of what was written (if anything was)."""
     labels, readout = [row.label for row in rows], model.readout
     loss = float(readout.loss(scores, torch.tensor(labels)).mean())
+    if readout.writes and written is None:
+        return {"loss": loss}
     if not math.isfinite(loss):
         return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
     if written is not None:
         found = written_answers([row.gold for row in rows], written)
-    elif readout.writes:
-        return {"loss": loss}
     else:
         found = classification(labels, scores.argmax(1).tolist(), [str(c) for c in range(scores.shape[1])])
     return {"loss": loss, **{name: found[name] for name in readout.metrics}}

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import RunConfig
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
-from trimtab.metrics import majority_baseline, normalized
+from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Rendering
 from trimtab.prompts import PromptEncoder
@@ -151,7 +152,14 @@ def render_task(
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
-    rendering.plan(encoder)
+    plan = rendering.plan(encoder)
+    for room, there in ((plan.room, rendering.max_length), (plan.decoder_room, positions)):
+        if room > there:
+            raise ConfigError(
+                f"what the model may write needs {room} positions, there are {there}.",
+                where="readout.max_new_tokens",
+                fix="Lower it, or use a backbone with more positions.",
+            )
     return rendering
 
 
@@ -439,14 +447,18 @@ def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
 
 
 def _headline(p: Prepared) -> str:
-    """The metric that stands for a run: accuracy, or of free text the readout's first."""
-    return "exact_match" if p.task.verbalizer.is_free else "accuracy"
+    """The metric that stands for a run: accuracy, or of free text the one that selects the checkpoint."""
+    select = p.config.training.select
+    return "accuracy" if not p.task.verbalizer.is_free else "exact_match" if select == "loss" else select
 
 
 def _constant_baseline(p: Prepared) -> float:
-    """Test accuracy (free text: exact match) of the best constant answer."""
+    """Test score of the most frequent answer, given to every row."""
     answers = [str(e.label) for e in p.task.splits["test"]]
-    return majority_baseline([normalized(a) for a in answers] if p.task.verbalizer.is_free else answers)
+    if not p.task.verbalizer.is_free:
+        return majority_baseline(answers)
+    always = mode(map(normalized, answers))
+    return float(written_answers(answers, [always] * len(answers))[_headline(p)])
 
 
 def _bare_score(p: Prepared) -> float:
