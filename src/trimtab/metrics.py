@@ -70,11 +70,12 @@ def normalized(text: str) -> str:
     ('eiffel tower', 'a', 'don t')
     """
     words = _words(text)
-    return " ".join([w for w in words if w not in _ARTICLES] or words or text.lower().split())
+    return " ".join([w for w in words if w not in _ARTICLES] or words)
 
 
 def _words(text: str) -> list[str]:
-    return "".join(_spaced(c) for c in text.lower()).split()
+    lower = text.lower()
+    return "".join(map(_spaced, lower)).split() or lower.split()
 
 
 def _spaced(c: str) -> str:

@@ -7,7 +7,8 @@ laid between them, and log-probabilities are averaged in double precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor
 
 from tests.contract.tiny_families import BUILDERS, VARIANTS
+from trimtab import predictor as prediction
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Rendering
+from trimtab.readouts import text as written
 from trimtab.registry import readouts
 from trimtab.templates import Template
-from trimtab.types import Example, PromptTable
+from trimtab.types import Batch, Encoded, Example, Fill, PromptTable
 from trimtab.verbalizers import Verbalizer
 
 ROWS = [
@@ -129,14 +132,8 @@ class Apart:
         return str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
 
-@READ
-@PROMPTED
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @torch.no_grad()
-def test_an_answer_is_scored_as_by_whole_passes(
-    sentinel: str, kind: str, is_prompted: bool, dtype: str, folder: Path
-) -> None:
-    backbone = opened(folder, kind, dtype)
+def check_scores(backbone: Backbone, kind: str, sentinel: str, is_prompted: bool, dtype: str = "float32") -> None:
     expected = [Apart(backbone, kind, sentinel, is_prompted, text).score(answer) for text, answer in ROWS]
     examples = [Example(str(i), {"text": text}, answer) for i, (text, answer) in enumerate(ROWS)]
     found = predictor_of(backbone, sentinel, is_prompted).score(examples)
@@ -144,15 +141,113 @@ def test_an_answer_is_scored_as_by_whole_passes(
     torch.testing.assert_close(found[:, 0], torch.tensor(expected), rtol=0, atol=TOLERANCE[dtype])
 
 
-@READ
-@PROMPTED
 @torch.no_grad()
-def test_what_is_written_is_what_whole_passes_find_likeliest(
-    sentinel: str, kind: str, is_prompted: bool, folder: Path
-) -> None:
-    backbone = opened(folder, kind)
+def check_written(backbone: Backbone, kind: str, sentinel: str, is_prompted: bool) -> None:
     expected = [Apart(backbone, kind, sentinel, is_prompted, text).writes() for text, _ in ROWS]
     examples = [Example(str(i), {"text": text}, answer) for i, (text, answer) in enumerate(ROWS)]
     found = predictor_of(backbone, sentinel, is_prompted).predict(examples)
     assert [w.text for w in found] == expected  # type: ignore[union-attr]
     assert len(set(expected)) > 1 or kind in DEAF, "rows that all end alike would show little"
+
+
+@READ
+@PROMPTED
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_answer_is_scored_as_by_whole_passes(
+    sentinel: str, kind: str, is_prompted: bool, dtype: str, folder: Path
+) -> None:
+    check_scores(opened(folder, kind, dtype), kind, sentinel, is_prompted, dtype)
+
+
+@READ
+@PROMPTED
+def test_what_is_written_is_what_whole_passes_find_likeliest(
+    sentinel: str, kind: str, is_prompted: bool, folder: Path
+) -> None:
+    check_written(opened(folder, kind), kind, sentinel, is_prompted)
+
+
+# Saboteurs: what a wrong readout does is seen by the checks above ----------------------------------------------------
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, how: Callable[[Fill], Fill]) -> None:
+    """Let every known answer be put into the slot in another way."""
+    right = written._write
+    monkeypatch.setattr(written, "_write", lambda *given: how(right(*given)))
+
+
+def forgets_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed(monkeypatch, lambda fill: replace(fill, reads=fill.reads[:-1], targets=fill.targets[:-1]))
+
+
+def reads_one_position_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed(monkeypatch, lambda fill: replace(fill, reads=(*fill.reads[1:], fill.reads[-1])))
+
+
+def ends_with_another_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed(monkeypatch, lambda fill: replace(fill, targets=(*fill.targets[:-1], 7)))
+
+
+def adds_instead_of_averaging(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = written.Text.scores
+
+    def scores(self: Any, hidden: Tensor, batch: Batch) -> Tensor:
+        assert batch.targets is not None
+        return right(self, hidden, batch) * (batch.targets >= 0).sum(1, keepdim=True)
+
+    monkeypatch.setattr(written.Text, "scores", scores)
+
+
+def normalizes_over_the_answers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a readout of label words does: all other tokens are impossible."""
+    right = written.Text.scores
+
+    def scores(self: Any, hidden: Tensor, batch: Batch) -> Tensor:
+        assert batch.targets is not None
+        known = set(batch.targets.unique().tolist())
+        others = [i for i in range(len(self._backbone.embedding_weight)) if i not in known]
+
+        def squash(family: Any, model: Any, logits: Tensor) -> Tensor:
+            return logits.index_fill(-1, torch.tensor(others), -torch.inf)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(self._backbone.family), "squash", squash)
+            return right(self, hidden, batch)
+
+    monkeypatch.setattr(written.Text, "scores", scores)
+
+
+SABOTEURS = [
+    forgets_the_end,
+    reads_one_position_late,
+    ends_with_another_token,
+    adds_instead_of_averaging,
+    normalizes_over_the_answers_only,
+]
+
+
+@pytest.mark.parametrize("sabotage", SABOTEURS)
+@pytest.mark.parametrize("kind", ["llama", "t5", "bart"])
+def test_a_wrong_score_is_seen(
+    kind: str, sabotage: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch)
+    with pytest.raises(AssertionError, match="not close"):
+        check_scores(opened(folder, kind), kind, "auto", True)
+
+
+def test_a_forgotten_softcap_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = opened(folder, "gemma2")
+    monkeypatch.setattr(type(backbone.family), "squash", lambda family, model, logits: logits)
+    with pytest.raises(AssertionError, match="not close"):
+        check_scores(backbone, "gemma2", "auto", True)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_model_that_sees_the_right_answer_before_it_writes_is_seen(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "replace", lambda example, **changes: example)
+    monkeypatch.setattr(Encoded, "opened", lambda encoded: encoded)
+    with pytest.raises(AssertionError):
+        check_written(opened(folder, kind), kind, "auto", True)

@@ -422,7 +422,7 @@ def test_the_text_encoder_knows_what_surrounds_a_text() -> None:
 
 def test_a_slot_s_filler_exists_without_an_unknown_token() -> None:
     class NoUnknown:
-        mask_token_id = sep_token_id = unk_token_id = None
+        mask_token_id = sep_token_id = eos_token_id = unk_token_id = None
 
         def convert_tokens_to_ids(self, token: str) -> None:
             return None
