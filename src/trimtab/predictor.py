@@ -67,7 +67,7 @@ class Rendering:
 
     def _ids(self, text: str, encoder: TextEncoder, name: str) -> tuple[int, ...]:
         ids = tuple(encoder.encode(f" {text}" if self.template.answer_is_spaced else text).ids)
-        if not set(ids) - {encoder.unk_id}:
+        if not encoder.decode(ids):
             raise TemplateError(
                 f"the tokenizer knows nothing of the answer {text!r}.",
                 where=name,
