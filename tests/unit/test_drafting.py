@@ -744,7 +744,7 @@ class TestFreeText:
     def test_rows_without_an_answer_are_listed(self, writer: str) -> None:
         rows = self.mails()
         rows[3]["reply"] = " "
-        with refused(DataError, "no label in the column 'reply': mail.csv:5", where="mail.csv", fix="Fill in"):
+        with refused(DataError, "no answer in the column 'reply': mail.csv:5", where="mail.csv", fix="the answers"):
             self.draft(rows, writer)
 
     def test_an_answer_longer_than_the_model_is_refused(self, writer: str) -> None:

@@ -55,6 +55,7 @@ class Survey:
 
     def __init__(self, table: Table, label: str, shown: str, is_free: bool = False) -> None:
         self.table, self.label, self.shown, self.is_free = table, label, shown, is_free
+        self._role = "answer" if is_free else "label"
         self.notes: list[str] = []
         self._need(label)
         self.labels = self._labels()
@@ -104,9 +105,9 @@ class Survey:
         missing = [i for i, value in enumerate(raw) if not labels[i] or value != value]
         if missing:
             raise DataError(
-                f"{_rows(len(missing))} no label in the column {self.label!r}: {self._sources(missing)}.",
+                f"{_rows(len(missing))} no {self._role} in the column {self.label!r}: {self._sources(missing)}.",
                 where=self.shown,
-                fix="Fill in the labels or remove the rows.",
+                fix=f"Fill in the {self._role}s or remove the rows.",
             )
         return labels
 
