@@ -282,7 +282,7 @@ class Template:
                 f"the example needs at least {max_length + excess} positions for its slots, literals and one token per "
                 f"field, there are {max_length}.",
                 where=name,
-                fix="Shorten the prompt or the template, let the model write less, or let more fields be cut: task.truncate.",
+                fix="Shorten the prompt or the template, let the model write less, or cut more fields (task.truncate).",
             )
         kept, used = [], dict.fromkeys(sizes, 0)
         for token in tokens:
