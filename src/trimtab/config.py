@@ -76,7 +76,8 @@ class TrainingConfig(_Section):
         buckets: batches sorted by length together, 1 for none; off in epochs of no more batches than this.
         evaluations: how often the dev split is scored, evenly over the run.
         patience: stop after this many evaluations without gain; 0 never stops early.
-        select: dev metric that picks the checkpoint; ties go to the lower dev loss.
+        select: dev metric that picks the checkpoint: `loss`, or one of the readout's; `auto` is the readout's first.
+            Ties go to the lower dev loss. With `loss`, readouts that write need not do so at every evaluation.
         keep_encoder: also save the encoder's parameters of the best checkpoint.
     """
 
@@ -98,7 +99,7 @@ class TrainingConfig(_Section):
     buckets: int = Field(8, ge=1)
     evaluations: int = Field(25, ge=1)
     patience: int = Field(0, ge=0)
-    select: Literal["accuracy", "macro_f1"] = "accuracy"
+    select: str = "auto"
     keep_encoder: bool = False
 
     @property

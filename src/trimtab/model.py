@@ -83,15 +83,29 @@ class PromptedModel:
                 scores[i] = row
         return torch.stack([s for s in scores if s is not None])
 
+    def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
+        """What the model writes for many rows, in their order; for readouts that write.
+
+        Args:
+            max_tokens: tokens per batch, padding and what is written included.
+        """
+        written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
+        return [self.backbone.encoder.decode(ids) for ids in written]
+
     @torch.no_grad()
     def generate_rows(
-        self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int, new_tokens: int
+        self,
+        rows: Sequence[Row],
+        table: PromptTable | None,
+        max_tokens: int,
+        new_tokens: int,
+        end_id: int | None = None,
     ) -> list[tuple[int, ...]]:
         """What the model writes in place of each row's answer, as token ids in the order of the rows.
 
-        Greedy: the most likely token, again and again, up to and without `encoder.end_id`. Rows are computed in batches
-        of similar length, padded as the family needs; prompts may be mixed. A batch of bare rows takes the model's own
-        path from ids.
+        Greedy: the most likely token, again and again, up to and without `end_id` (by default `encoder.end_id`). Rows
+        are computed in batches of similar length, padded as the family needs; prompts may be mixed. A batch of bare
+        rows takes the model's own path from ids.
 
         Args:
             max_tokens: tokens per batch, padding and new ones included.
@@ -101,6 +115,7 @@ class PromptedModel:
             BackboneError: a masked language model, or a row that has not as many positions left.
         """
         backbone = self.backbone
+        end = backbone.encoder.end_id if end_id is None else end_id
         opened = [replace(row, encoded=row.encoded.opened(), others=()) for row in rows]
         written: list[tuple[int, ...]] = [()] * len(rows)
         alike: dict[int, list[int]] = {}  # decoders begin at column 0 and must end together
@@ -112,15 +127,17 @@ class PromptedModel:
             for places in micro_batches(costs, max_tokens):
                 group = [indices[place] for place in places]
                 batch = self.collate([opened[i] for i in group])
-                tokens = self._generate(batch, table, new_tokens)
+                tokens = self._generate(batch, table, new_tokens, end)
                 for i, row_tokens in zip(group, tokens.tolist(), strict=True):
-                    written[i] = _until(row_tokens, backbone.encoder.end_id)
+                    written[i] = _until(row_tokens, end)
         return written
 
-    def _generate(self, batch: Batch, table: PromptTable | None, new_tokens: int) -> Int[Tensor, "B N"]:
+    def _generate(
+        self, batch: Batch, table: PromptTable | None, new_tokens: int, end_id: int | None
+    ) -> Int[Tensor, "B N"]:
         backbone, (embeds, decoder_embeds) = self.backbone, self._read(batch, table)
         return backbone.family.generate(
-            backbone.model, batch, embeds, new_tokens, backbone.encoder.end_id, backbone.pad_id, decoder_embeds
+            backbone.model, batch, embeds, new_tokens, end_id, backbone.pad_id, decoder_embeds
         )
 
     def _check_room(self, opened: Encoded, new_tokens: int) -> None:

@@ -65,6 +65,7 @@ class TextEncoder:
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
+        second_sentinel_id: the sentinel that ends what fills the first.
         end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
             tokenizer has neither.
     """
@@ -76,12 +77,15 @@ class TextEncoder:
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
         self.mask_id: int | None = tokenizer.mask_token_id
-        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
-        self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
+        self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
         self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
+
+    def _known(self, token: str) -> int | None:
+        found: int | None = self.tokenizer.convert_tokens_to_ids(token)
+        return None if found == self.tokenizer.unk_token_id else found
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
@@ -145,6 +149,10 @@ class TextEncoder:
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
         )
         return TextPieces(list(out["input_ids"]), [tuple(s) for s in out["offset_mapping"]])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text behind ids, without special tokens and without white space at its ends."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def _encode_inside(self, text: str) -> TextPieces:
         n = len(_GUARD)
@@ -356,6 +364,7 @@ class Template:
             decoder=decoder,
             answer_slot=slot,
             decoder_slots=decoder_slots,
+            targets=fill.targets,
         )
 
     def _sites(self, slots: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -411,9 +420,9 @@ class Template:
         if excess > 0:
             raise TemplateError(
                 f"the example needs at least {max_length + excess} positions for its slots, literals and one token per "
-                f"field, the backbone has {max_length}.",
+                f"field, there are {max_length}.",
                 where=name,
-                fix="Shorten the prompt or the template, or allow more fields in task.truncate.",
+                fix="Shorten the prompt or the template, let the model write less, or cut more fields (task.truncate).",
             )
         kept, used = [], dict.fromkeys(sizes, 0)
         for token in tokens:

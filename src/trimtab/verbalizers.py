@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.metrics import normalized
 from trimtab.templates import TextEncoder
 
 
@@ -19,6 +20,30 @@ class Verbalizer:
 
     classes: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def free(cls) -> Verbalizer:
+        """Of a task without classes, whose answers are free text."""
+        return cls((), ())
+
+    @property
+    def is_free(self) -> bool:
+        """There are no classes: any text may be an answer."""
+        return not self.classes
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a written answer names by one of its label words: as it stands, else with case, punctuation
+        and articles aside. None where that is no class, or several.
+
+        >>> Verbalizer.of({"yes": ["True"], "no": ["False"]}).class_of("true.")
+        'yes'
+        """
+        for form in (str.strip, normalized):
+            pairs = zip(self.classes, self.words, strict=True)
+            named = [label for label, its in pairs if form(text) in map(form, its)]
+            if len(named) == 1:
+                return named[0]
+        return None
 
     @classmethod
     def of(cls, label_words: Mapping[str, list[str] | str], where: str = "task.label_words") -> Verbalizer:

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from tests.contract.tiny_families import BUILDERS
-from tests.tiny import tiny_bert, toy_rows, toy_task
+from tests.tiny import ANSWERS, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import main
+from trimtab.cli.console import shown_metrics
 from trimtab.documents import dump_yaml
 from trimtab.storage import RunFolder
 
@@ -446,6 +447,107 @@ def test_init_run_predict_on_a_new_table(trimtab: Trimtab, tmp_path: Path, tiny_
     assert done.code == 0, done.err
     predicted = trimtab("predict", done.json["run"], "--input", "mail.csv")
     assert len(predicted.out.splitlines()) == 60
+
+
+def test_init_run_predict_evaluate_on_free_text(trimtab: Trimtab, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    rows = [{"message": r["text"], "reply": ANSWERS[r["label"]]} for r in toy_rows(60, 5)]
+    write_jsonl(tmp_path / "mail.jsonl", rows)
+    made = trimtab("init", "mail.jsonl", "--target", "reply", "-o", "mail.yaml", "--backbone", writer)
+    assert made.code == 0, made.err
+    assert "2 different answers" in made.err
+    small = (
+        "prompt.kind=prompt_tuning",
+        "training.max_steps=60",
+        "training.learning_rate=0.1",
+        "backbone.dtype=float32",
+    )
+    done = trimtab("run", "mail.yaml", *small)
+    assert done.code == 0, done.err
+    assert "exact match" in done.out
+    assert "most frequent answer" in done.out
+    assert "accuracy" not in done.out
+    record = trimtab("run", "mail.yaml", *small, "--json", "-q").json
+    assert record["reused"]
+    assert record["metrics"]["test"]["token_f1"] > record["baselines"]["no_prompt"]
+    predicted = [json.loads(s) for s in trimtab("predict", record["run"], "--input", "mail.jsonl").out.splitlines()]
+    assert [set(p) for p in predicted] == [{"id", "text"}] * 60
+    found = trimtab("evaluate", record["run"], "--json").json["metrics"]
+    assert found == record["metrics"]["test"]
+    plain = trimtab("evaluate", record["run"]).out
+    assert plain == f"test: {shown_metrics(found, ', ')}, 12 rows\n"
+    assert "exact_match" in trimtab("ls").out
+    assert trimtab("ls", "--json").json[0]["test"] == found["exact_match"]
+
+
+def test_init_wants_one_column(trimtab: Trimtab, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", toy_rows(20, 0))
+    for given in ((), ("--label", "label", "--target", "text")):
+        refused = trimtab("init", "t.jsonl", *given)
+        assert refused.code == 2
+        assert "name one column: either of classes (--label) or of free text (--target)" in refused.err
+
+
+def test_show_and_validate_of_free_text(trimtab: Trimtab, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    recipe = {"backbone": {"model": str(writer)}, "task": written_task(tmp_path), "prompt": {"kind": "prompt_tuning"}}
+    (tmp_path / "w.yaml").write_text(dump_yaml(recipe))
+    shown = trimtab("show", "w.yaml", "-n", 2)
+    for line, answer in zip(shown.out.splitlines()[1::2], ("yes", "not good"), strict=True):
+        assert line.rstrip().endswith(f"<answer: {answer}>")
+    record = trimtab("show", "w.yaml", "-n", 1, "--json").json[0]
+    assert (record["label"], record["label_words"]) == ("yes", ["yes"])
+    checked = trimtab("validate", "w.yaml", "--json").json
+    assert checked["classes"] == []
+    assert checked["config"]["readout"]["kind"] == "text"
+    assert checked["config"]["training"]["select"] == "exact_match"
+
+
+def test_a_classification_recipe_is_written_where_asked(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    given = (f"backbone.model={writer}", "readout={kind: text, max_new_tokens: 3}", "training.max_steps=4")
+    done = trimtab("run", recipe, *given)
+    assert done.code == 0, done.err
+    for name in ("accuracy", "macro-F1", "exact match", "token F1", "ROUGE-L", "majority class"):
+        assert name in done.out, name
+    record = trimtab("run", recipe, *given, "--json", "-q").json
+    lost = record["metrics"]["test"].get("unanswered", 0)
+    assert lost > 0, "a prompt of four steps writes something else"
+    assert f"{lost} name no class" in done.out
+    evaluated = trimtab("evaluate", record["run"])
+    assert f"{lost} name no class" in evaluated.out
+    assert "gold" in evaluated.out
+    predicted = [json.loads(s) for s in trimtab("predict", record["run"], "--input", "test.jsonl").out.splitlines()]
+    assert sum(p["label"] is None for p in predicted) == lost
+    assert [set(p) for p in predicted] == [{"id", "label", "text"}] * 16
+
+
+def test_no_arguments_show_the_help(trimtab: Trimtab) -> None:
+    for given in ((), ("--debug",), ("--help",)):
+        shown = trimtab(*given)
+        assert (shown.code, shown.err) == (0, "")
+        assert "Soft prompts for frozen language models" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "see"),
+    [
+        (("--zzz",), "No such option", "trimtab --help"),
+        (("fly",), "No such command 'fly'", "trimtab --help"),
+        (("run",), "Missing argument 'recipe'", "trimtab run --help"),
+        (("run", "x.yaml", "--zzz"), "No such option", "trimtab run --help"),
+        (("predict", "x"), "Missing option '--input'", "trimtab predict --help"),
+        (("show", "x.yaml", "-n", "none"), "Invalid value for '-n'", "trimtab show --help"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_the_users_mistake(
+    trimtab: Trimtab, given: tuple[str, ...], what: str, see: str
+) -> None:
+    refused = trimtab(*given)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith(f"error: {what}")
+    assert refused.err.rstrip().endswith(f"See {see}.")
+    assert refused.err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback_and_a_defect_exits_1(

@@ -168,3 +168,9 @@ def test_an_epoch_of_few_batches_is_not_sorted_by_length() -> None:
     lengths = list(range(1, 33))
     assert epoch(lengths, 8, 0, buckets=4) == epoch(lengths, 8, 0, buckets=1)
     assert epoch(lengths, 8, 0, buckets=3) != epoch(lengths, 8, 0, buckets=1)
+
+
+def test_what_a_decoder_reads_costs_too() -> None:
+    encoded = Encoded((1, 2, 3), (), (0,), decoder=(4, 5))
+    assert Row(encoded).cost == 5
+    assert Row(encoded, others=(Encoded((1, 2, 3), (), (0,), decoder=(4, 5, 6)),)).cost == 12

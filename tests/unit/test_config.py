@@ -425,11 +425,6 @@ def test_a_trained_backbone_is_float32() -> None:
         config(rate, "backbone.quantization={quant_method: bitsandbytes}")
 
 
-def test_missing_required_option_is_named() -> None:
-    with refused(ConfigError, "this key is required", where="task.label_words"):
-        resolve({"task": {"kind": "table", "train": "x.csv"}})
-
-
 @pytest.mark.parametrize("override", ["epochs", "=3", " =3", ""])
 def test_an_override_that_is_no_assignment_is_refused(override: str) -> None:
     with refused(ConfigError, f"an override is written key=value, got {override!r}", where="command line"):

@@ -22,7 +22,7 @@ class DecoderOnly(Family):
     """What decoder-only models have in common."""
 
     auto_class = "AutoModelForCausalLM"
-    readouts = ("ranking",)
+    readouts = ("ranking", "text")
     padding_side = "left"
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."

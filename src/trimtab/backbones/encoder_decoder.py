@@ -51,7 +51,7 @@ class EncoderDecoder(Family):
     """What encoder-decoders have in common."""
 
     auto_class = "AutoModelForSeq2SeqLM"
-    readouts = ("ranking",)
+    readouts = ("ranking", "text")
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
 

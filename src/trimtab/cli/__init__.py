@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from trimtab.cli import evaluate, init, ls, predict, run, show, validate
 from trimtab.cli.console import complain, plain_help
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point. `--debug`, anywhere, shows tracebacks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = [a for a in arguments if a != "--debug"] or ["--help"]
     try:
         code = app(arguments, standalone_mode=False)
     except TrimtabError as error:
@@ -36,10 +36,10 @@ def main(argv: list[str] | None = None) -> None:
             raise
         complain(str(error))
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:  # the command line cannot be read
+        complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         sys.exit(130)
     except BrokenPipeError:
@@ -51,3 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         complain(f"trimtab has a defect: {type(error).__name__}: {error}. Run again with --debug for a traceback.")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _verb(arguments: list[str]) -> str:
+    known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
+    return f" {arguments[0]}" if arguments and arguments[0] in known else ""

@@ -60,17 +60,17 @@ class TrainingProgress:
             self.bar.update(self.task, completed=event["step"], total=event["of"], loss=f"{self.loss:.3f}")
 
     def _evaluation(self, event: Mapping[str, Any]) -> None:
-        accuracy = event["dev"]["accuracy"]
-        self.dev = max(self.dev, accuracy)
+        score = event["dev"][event["select"]]
+        self.dev = score if event["best"] else self.dev
         if self.bar is not None:
-            self.bar.update(self.task, total=event["of"], dev=f"{accuracy:.3f} (best {self.dev:.3f})")
+            self.bar.update(self.task, total=event["of"], dev=f"{score:.3f} (best {self.dev:.3f})")
             return
         seconds = time.monotonic() - self.begun
         left = seconds / event["step"] * (event["of"] - event["step"]) if event["step"] else None
         loss = "-" if self.loss is None else f"{self.loss:.3f}"
         ahead = "" if left is None else f", {left:.0f} s left"
         err.print(
-            f"{self.title}: step {event['step']}/{event['of']}, loss {loss}, dev {accuracy:.3f}"
+            f"{self.title}: step {event['step']}/{event['of']}, loss {loss}, dev {score:.3f}"
             f"{' (best)' if event['best'] else ''}{ahead}",
             soft_wrap=True,
             markup=False,

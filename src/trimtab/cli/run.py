@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import AsJson, DataDir, Device, Overrides, Quiet, RunsDir, err, print_json, say
+from trimtab.cli.console import (
+    METRIC_NAMES,
+    AsJson,
+    DataDir,
+    Device,
+    Overrides,
+    Quiet,
+    RunsDir,
+    err,
+    print_json,
+    say,
+    shown_metrics,
+)
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 
@@ -75,9 +87,11 @@ def _print_scores(record: dict[str, Any]) -> None:
     for split in ("dev", "test"):
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
-        say(f"  {split:<10}  accuracy {m['accuracy']:.3f}  macro-F1 {m['macro_f1']:.3f}  {m['rows']} rows  {purpose}")
-    bare = f"no prompt {baselines['no_prompt']:.3f} (test accuracy)"
-    say(f"  baselines   majority class {baselines['majority']:.3f}, {bare}")
+        say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
+    metric = METRIC_NAMES[record["metric"]]
+    constant = "majority class" if "accuracy" in metrics["test"] else "most frequent answer"
+    bare = f"no prompt {baselines['no_prompt']:.3f} (test {metric})"
+    say(f"  baselines   {constant} {baselines['majority']:.3f}, {bare}")
     cut = sum(record["truncated"].values())
     if cut:
         say(f"  truncated   {cut} rows")

@@ -21,6 +21,7 @@ from trimtab.backbones import Backbone
 from trimtab.types import AnswerPlan, Batch
 
 Combine = Literal["mean", "max", "logsumexp"]
+CLASS_METRICS = ("accuracy", "macro_f1")
 
 
 class LabelWords:

@@ -22,6 +22,7 @@ class Task:
     `train` is learned from, `dev` selects the checkpoint, `test` is reported and used for nothing else.
 
     Attributes:
+        verbalizer: the classes and their label words; `Verbalizer.free()` where `label` is free text.
         template: template text, or a chat (see `trimtab.chat`); parsed when prompt length and tokenizer are known.
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take; None for what the backbone has.

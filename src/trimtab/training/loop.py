@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trimtab.batching import epoch_batches, micro_batches
 from trimtab.config import Seeds, TrainingConfig
-from trimtab.metrics import classification
+from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
@@ -259,13 +259,16 @@ class Loop:
         """Score the dev split of some members and keep the best checkpoints."""
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
-        scores = self.model.score_rows(rows, table, self.members[0].training.max_tokens)
+        training = self.members[0].training
+        scores = self.model.score_rows(rows, table, training.max_tokens)
+        writes = self.model.readout.writes and training.select != "loss"
+        written = self.model.write_rows(rows, table, training.max_tokens) if writes else None
         at = 0
         for r in due:
-            member = self.members[r]
-            mine = scores[at : at + len(member.dev)]
-            at += len(member.dev)
-            self._judge(r, dev_metrics(self.model, mine, [row.label for row in member.dev]))
+            mine = slice(at, at + len(self.members[r].dev))
+            at = mine.stop
+            texts = None if written is None else written[mine]
+            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts))
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
@@ -275,7 +278,7 @@ class Loop:
             self._end(r, "diverged")
             return
         select = member.training.select
-        better = not member.best or (dev[select], -dev["loss"]) > (member.best_dev[select], -member.best_dev["loss"])
+        better = not member.best or _merit(dev, select) > _merit(member.best_dev, select)
         if better:
             member.best, member.best_dev, member.best_step, member.stale = self.pack.state(r), dev, member.step, 0
         else:
@@ -284,7 +287,7 @@ class Loop:
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
         event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
-        self.report({**event, "dev": dev, "best": better})
+        self.report({**event, "dev": dev, "select": select, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
 
@@ -305,14 +308,26 @@ class Loop:
                 network.eval()
 
 
-def dev_metrics(model: PromptedModel, scores: Float[Tensor, "N C"], labels: Sequence[int]) -> dict[str, float]:
-    """Mean loss, accuracy and macro-F1 of scored rows."""
-    loss = float(model.readout.loss(scores, torch.tensor(labels)).mean())
+def dev_metrics(
+    model: PromptedModel, scores: Float[Tensor, "N C"], rows: Sequence[Row], written: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Mean loss of scored rows, and the readout's metrics: of classes, or of what was written (if anything was)."""
+    labels, readout = [row.label for row in rows], model.readout
+    loss = float(readout.loss(scores, torch.tensor(labels)).mean())
+    if readout.writes and written is None:
+        return {"loss": loss}
     if not math.isfinite(loss):
-        return {"loss": loss, "accuracy": 0.0, "macro_f1": 0.0}
-    names = [str(c) for c in range(scores.shape[1])]
-    found = classification(labels, scores.argmax(1).tolist(), names)
-    return {"loss": loss, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]}
+        return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
+    if written is not None:
+        found = written_answers([row.gold for row in rows], written)
+    else:
+        found = classification(labels, scores.argmax(1).tolist(), [str(c) for c in range(scores.shape[1])])
+    return {"loss": loss, **{name: found[name] for name in readout.metrics}}
+
+
+def _merit(dev: Mapping[str, float], select: str) -> tuple[float, float]:
+    """What the checkpoint is picked by: larger is better, and ties go to the lower loss."""
+    return (-dev["loss"] if select == "loss" else dev[select], -dev["loss"])
 
 
 def _rate(training: TrainingConfig, group: str) -> float:

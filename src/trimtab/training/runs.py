@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
-from trimtab.metrics import majority_baseline
+from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Rendering
 from trimtab.prompts import PromptEncoder
@@ -93,11 +94,9 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
         DataError, TemplateError, ConfigError: see the stages; nothing has been written.
     """
     dtype = str(backbone.dtype).removeprefix("torch.")
-    resolved_backbone = config.backbone.model_copy(update={"dtype": dtype})
-    update: dict[str, Any] = {"backbone": resolved_backbone}
-    update["readout"] = concrete_readout(config, backbone.family.readouts)
-    config = config.model_copy(update=update)
+    config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
+    config = concrete(config, task, backbone.family.readouts)
     length = config.prompt["length"]
     rendering = render_task(task, length, backbone.encoder, backbone.max_positions, config.readout)
     rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
@@ -113,22 +112,40 @@ def check_components(config: RunConfig) -> None:
         regularizers.build(spec)
 
 
-def concrete_readout(config: RunConfig, possible: Sequence[str]) -> dict[str, Any]:
-    """The readout of a config; where it says `auto`, the first that the backbone's family can do.
+def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfig:
+    """A config whose readout, and what selects the checkpoint, are no longer `auto`.
+
+    Args:
+        possible: the readouts of the backbone's family, the default first. A task of free text needs one that writes.
 
     Raises:
-        ConfigError: the family cannot do it.
+        ConfigError: the family cannot do the readout, none of its readouts writes, or the readout has no such metric.
     """
-    kind = config.readout["kind"]
-    if kind == "auto":
-        return readouts.resolve({**config.readout, "kind": possible[0]}, "readout")
-    if kind not in possible:
+    spec, model = config.readout, config.backbone.model
+    fitting = [k for k in possible if readouts.get(k).writes or not task.verbalizer.is_free]  # type: ignore[attr-defined]
+    if not fitting:
         raise ConfigError(
-            f"{config.backbone.model!r} cannot be read by {kind!r}.",
-            where="readout.kind",
-            fix=f"Use {' or '.join(possible)}, or leave it out.",
+            f"the task's answers are free text, and {model!r} cannot write.",
+            where="backbone.model",
+            fix="Use a causal or encoder-decoder model, such as nano-causal, or give label words.",
         )
-    return config.readout
+    if spec["kind"] == "auto":
+        spec = readouts.resolve({**spec, "kind": fitting[0]}, "readout")
+    if spec["kind"] not in possible:
+        raise ConfigError(
+            f"{model!r} cannot be read by {spec['kind']!r}.",
+            where="readout.kind",
+            fix=f"Use {' or '.join(fitting)}, or leave it out.",
+        )
+    select, known = config.training.select, readouts.get(spec["kind"]).metrics  # type: ignore[attr-defined]
+    if select not in ("auto", "loss", *known):
+        raise ConfigError(
+            f"the readout {spec['kind']!r} has no metric {select!r}.",
+            where="training.select",
+            fix=f"Use auto, {', '.join(known)} or loss.",
+        )
+    training = config.training.model_copy(update={"select": known[0] if select == "auto" else select})
+    return config.model_copy(update={"readout": spec, "training": training})
 
 
 def render_task(
@@ -142,7 +159,14 @@ def render_task(
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
-    rendering.plan(encoder)
+    plan = rendering.plan(encoder)
+    for room, there in ((plan.room, rendering.max_length), (plan.decoder_room, positions)):
+        if room > there:
+            raise ConfigError(
+                f"what the model may write needs {room} positions, there are {there}.",
+                where="readout.max_new_tokens",
+                fix="Lower it, or use a backbone with more positions.",
+            )
     return rendering
 
 
@@ -281,7 +305,7 @@ def run_pack(
     folders = [RunFolder(runs_dir / p.id) for p in pack]
     todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
     if todo:
-        bare = _bare_accuracy(pack[todo[0]])
+        bare = _bare_score(pack[todo[0]])
         with sole_trainer([folders[i].path for i in todo]):
             if again:
                 remove_checkpoint(folders[0].path)
@@ -351,7 +375,7 @@ def environment(backbone: Backbone) -> dict[str, Any]:
 
 
 def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
-    """Bundle first, then history and predictions, run.json last. `bare`: accuracy without a prompt.
+    """Bundle first, then history and predictions, run.json last. `bare`: the score without a prompt.
 
     A run that was not finite from the start has no good state, so it leaves its record only.
     """
@@ -387,7 +411,8 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
         "started": folder.record["started"],
         "parameters": parameters | ({"backbone": tuned} if tuned else {}),
         "metrics": metrics,
-        "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},
+        "metric": _headline(p),
+        "baselines": {"majority": _constant_baseline(p), "no_prompt": bare},
         "best_step": member.best_step if member.best else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
@@ -453,12 +478,21 @@ def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Pr
     return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
-def _majority_accuracy(p: Prepared) -> float:
-    """Test accuracy of the best constant answer."""
-    index = p.task.verbalizer.classes.index
-    return majority_baseline([index(str(e.label)) for e in p.task.splits["test"]])
+def _headline(p: Prepared) -> str:
+    """The metric that stands for a run: accuracy, or of free text the one that selects the checkpoint."""
+    select = p.config.training.select
+    return "accuracy" if not p.task.verbalizer.is_free else "exact_match" if select == "loss" else select
 
 
-def _bare_accuracy(p: Prepared) -> float:
-    """Test accuracy of the bare model with the same template and label words; the same for all runs of a pack."""
-    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics["accuracy"])
+def _constant_baseline(p: Prepared) -> float:
+    """Test score of the most frequent answer, given to every row."""
+    answers = [str(e.label) for e in p.task.splits["test"]]
+    if not p.task.verbalizer.is_free:
+        return majority_baseline(answers)
+    always = mode(map(normalized, answers))
+    return float(written_answers(answers, [always] * len(answers))[_headline(p)])
+
+
+def _bare_score(p: Prepared) -> float:
+    """Test score of the bare model with the same template and label words; the same for all runs of a pack."""
+    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics[_headline(p)])
