@@ -59,6 +59,8 @@ class TextEncoder:
         full = tokenizer("a")["input_ids"]
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
+        spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]
+        self._adds_space = spaced != bare and self.tokens(bare)[0].startswith("▁")
         self.mask_id: int | None = tokenizer.mask_token_id
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
@@ -67,13 +69,19 @@ class TextEncoder:
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 
     def encode(self, text: str) -> TextPieces:
-        """Tokenize plain text; nothing in it is read as a special token."""
-        if not text:
+        """Tokenize plain text; nothing in it is read as a special token.
+
+        SentencePiece puts a space before every text. Where the text begins with one that is it, not a second one, as
+        the text stands behind other text.
+        """
+        start = int(self._adds_space and text.startswith(" "))
+        rest = text[start:]
+        if not rest:
             return TextPieces([], [])
         out = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+            rest, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
         )
-        return TextPieces(list(out["input_ids"]), [tuple(s) for s in out["offset_mapping"]])
+        return TextPieces(list(out["input_ids"]), [(a + start, b + start) for a, b in out["offset_mapping"]])
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The pieces behind ids, as text."""
