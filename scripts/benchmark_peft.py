@@ -52,6 +52,8 @@ from trimtab.training.runs import environment
 from trimtab.types import AnswerPlan, Batch, Encoded, Fill, PromptTable, Row, WordPlan
 
 RATE = 1e-3
+PAGE = 4 / 1024
+"""MiB; the least that a process can grow by."""
 
 
 @dataclass(frozen=True)
@@ -284,15 +286,17 @@ def turns(trainings: Sequence[Training], steps: int, warmup: int = 2) -> Iterato
     for training in trainings:
         for _ in range(warmup):
             training.step()
+    gc.collect()
+    gc.freeze()  # what was imported and built: collections during a step stay cheap
     for turn in range(steps):
         taken: list[tuple[float, float]] = [(0.0, 0.0)] * len(trainings)
         for k in range(len(trainings)):
             i = (k + turn) % len(trainings)
-            gc.collect()
             wall, processor = time.perf_counter(), time.process_time()
             trainings[i].step()
             taken[i] = (time.perf_counter() - wall, time.process_time() - processor)
         yield taken
+    gc.unfreeze()
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
@@ -345,7 +349,7 @@ def peak_of_all(shape: Shape, dtype: str, threads: int) -> dict[str, dict[str, f
     base = found[str(PEFT)]
     for mine in found.values():
         mine["ratio"] = mine["peak"] / base["peak"]
-        mine["ratio_above_loaded"] = (mine["peak"] - mine["loaded"]) / (base["peak"] - base["loaded"])
+        mine["ratio_above_loaded"] = (mine["peak"] - mine["loaded"]) / max(base["peak"] - base["loaded"], PAGE)
     return found
 
 
