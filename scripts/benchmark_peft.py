@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python scripts/benchmark_peft.py --out docs/results/benchmark-peft
 
-A GPT-2 with random weights (no download), the prompt before the text, AdamW, a loss at the label only, no dropout. A row
-is a text and one label token behind it. PEFT reads both, with labels of -100 before the last token (`model(**batch).loss
-.backward()`); its loss is over the whole vocabulary. trimtab trains in its own loop, once with that same loss (a readout
-whose classes are the vocabulary, so that only hidden states at the answer meet the head), once with `ranking` over two
-label words, as users would. PEFT has no masked-LM task type, so the shape is a causal model's.
+A GPT-2 with random weights (no download), the prompt before the text, AdamW, a loss at the label only, no dropout. A
+row is a text and one label token behind it. PEFT reads both, with labels of -100 before the last token, in its usual
+loop (`model(**batch).loss.backward()`); its loss is over the whole vocabulary. trimtab trains in its own loop, once
+with that same loss (a readout whose classes are the vocabulary: only hidden states at the answer meet the head) and
+once with `ranking` over two label words, as users would. PEFT has no masked-LM task type, so it is a causal model.
 
 Time: all contestants in one process, taking turns step by step; ratios are formed within a turn. Memory: each in a
 process of its own, the highest resident size while it steps. Everything runs on the CPU, in `--threads` threads.
@@ -419,11 +419,11 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     lines = [
         "# Prompt tuning: trimtab and PEFT's own loop",
         "",
-        "GPT-2 with random weights, {layers} layers, {width} wide, {heads} heads, vocabulary {vocabulary}; batch {batch}, "
-        "text of {text} tokens and one label token, prompt of {prompt}; loss at the label only.".format(**shape),
+        "GPT-2 with random weights, {layers} layers, {width} wide, {heads} heads, vocabulary {vocabulary}; batch "
+        "{batch}, text of {text} tokens and one label token, prompt of {prompt}; loss at the label.".format(**shape),
         "Ratios to PEFT in the first row: below 1 is faster or smaller. Time: median and quartiles over turns in one "
-        "process; processor: the same in processor time. Memory: highest resident size of a process of its own, and how "
-        "much of it is above the loaded model.",
+        "process; processor: the same in processor time. Memory: highest resident size of a process of its own, and "
+        "how much of it is above the loaded model.",
         "",
         "| backbone | library, loss over, attention | s/step | time | processor | peak MiB | peak | above the model |",
         "|---|---|---|---|---|---|---|---|",
