@@ -55,7 +55,7 @@ def backbone(tiny_folder: Path):
     return tiny_backbone(tiny_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The data folder beside the repository; tests that need it are skipped where it is absent."""
     if not SHARED.is_dir():

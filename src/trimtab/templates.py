@@ -76,6 +76,8 @@ class TextEncoder:
         full = tokenizer("a")["input_ids"]
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
+        spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]
+        self._adds_space = spaced != bare and self.tokens(bare)[0].startswith("▁")
         self.mask_id: int | None = tokenizer.mask_token_id
         self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
@@ -145,10 +147,17 @@ class TextEncoder:
         return {*self.special_ids.values(), *self.tokenizer.all_special_ids} - {self.unk_id}
 
     def _encode_first(self, text: str) -> TextPieces:
+        """SentencePiece puts a space before every text. Where the text begins with one that is it, not a second one, as
+        the text stands behind other text.
+        """
+        start = int(self._adds_space and text.startswith(" "))
+        rest = text[start:]
+        if not rest:
+            return TextPieces([], [])
         out = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+            rest, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
         )
-        return TextPieces(list(out["input_ids"]), [tuple(s) for s in out["offset_mapping"]])
+        return TextPieces(list(out["input_ids"]), [(a + start, b + start) for a, b in out["offset_mapping"]])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text behind ids, without special tokens and without white space at its ends."""

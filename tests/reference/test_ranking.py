@@ -184,3 +184,26 @@ def test_a_masked_model_is_scored_as_by_whole_passes(
     assert_same(
         found(backbone, "the {prompt} {text} was {answer}.", words, {"kind": "cloze", **options}), expected, words
     )
+
+
+@pytest.mark.parametrize(("words", "fetched"), [(SHORT, 0), (LONG, 1)], ids=["short", "long"])
+def test_the_whole_vocabulary_matrix_is_made_float32_once_and_only_for_words_of_several_tokens(
+    words: dict[str, list[str]], fetched: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = opened(folder, "gpt2")
+    seen: list[Any] = []
+    fetch = type(backbone.family).vocabulary_rows
+
+    def counted(self: Any, model: Any, ids: Any) -> Any:
+        seen.append(ids)
+        return fetch(self, model, ids)
+
+    monkeypatch.setattr(type(backbone.family), "vocabulary_rows", counted)
+    readout = readouts.resolve({"kind": "ranking"}, "readout")
+    rendering = Rendering(Template.parse("{prompt} {text} was {answer}", LENGTH), Verbalizer.of(words), 64, readout)
+    rows = [rendering.row(Example(t, {"text": t}, None), backbone.encoder) for t in TEXTS]
+    model = PromptedModel(backbone, readouts.build(readout, backbone, [rendering.plan(backbone.encoder)]))
+    for _ in range(3):
+        model.score_rows(rows, PromptTable(prompt_of(backbone)[None]), 8192)
+    assert sum(isinstance(ids, slice) for ids in seen) == fetched
+    assert len(seen) == 1 + fetched

@@ -41,7 +41,9 @@ class DebertaV2(Family):
         head = model.lm_predictions.lm_head
         return head.LayerNorm(head.transform_act_fn(head.dense(hidden)))
 
-    def vocabulary_rows(self, model: Any, ids: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
+    def vocabulary_rows(
+        self, model: Any, ids: Int[Tensor, "N"] | slice
+    ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
         if model.config.legacy:
             return super().vocabulary_rows(model, ids)
         return model.get_input_embeddings().weight[ids].float(), model.lm_predictions.lm_head.bias[ids].float()

@@ -130,5 +130,7 @@ class Bart(EncoderDecoder):
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
         return hidden
 
-    def vocabulary_rows(self, model: Any, ids: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
+    def vocabulary_rows(
+        self, model: Any, ids: Int[Tensor, "N"] | slice
+    ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
         return model.lm_head.weight[ids].float(), model.final_logits_bias[0, ids].float()

@@ -99,9 +99,12 @@ class Family(ABC):
         """What the vocabulary matrix is applied to: the head's transform of the hidden states."""
 
     def vocabulary_rows(
-        self, model: nn.Module, ids: Int[Tensor, "N"]
+        self, model: nn.Module, ids: Int[Tensor, "N"] | slice
     ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N"]]:
-        """Rows of the vocabulary matrix and bias for a few token ids, in float32."""
+        """Rows of the vocabulary matrix and bias in float32: of a few token ids, or of a slice.
+
+        A slice of a float32 matrix is a view of it.
+        """
         output = model.get_output_embeddings()  # type: ignore[operator]
         bias = output.bias[ids] if output.bias is not None else torch.zeros_like(output.weight[ids, 0])
         return output.weight[ids].float(), bias.float()

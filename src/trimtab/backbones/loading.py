@@ -18,13 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trimtab.backbones.family import Family
+from trimtab.backbones.sentencepiece import load_tokenizer
 from trimtab.errors import BackboneError, suggest
 from trimtab.registry import families
 from trimtab.templates import TextEncoder
 
 ASSETS = Path(__file__).parent.parent / "assets"
-UNUSED = ("[unused", "madeupword")
-"""How BERT and fairseq (RoBERTa) begin the names of vocabulary entries that fill up the matrix."""
+NO_WORDS = ("[unused", "madeupword", "<0x")
+"""How BERT and fairseq (RoBERTa) begin the names of entries that fill up the matrix, SentencePiece those of bytes."""
 _WHOLE_FILE_BYTES = 1 << 30
 _SAMPLE_BYTES = 1 << 20
 
@@ -87,10 +88,10 @@ class Backbone:
 
     @cached_property
     def ordinary_words(self) -> tuple[int, ...]:
-        """Ids of vocabulary entries that are neither special nor unused, in the order of the vocabulary."""
+        """Ids of vocabulary entries that are words or parts of words, in the order of the vocabulary."""
         special = set(self.encoder.tokenizer.all_special_ids)
         tokens = self.encoder.tokens(range(len(self.encoder.tokenizer)))
-        return tuple(i for i, token in enumerate(tokens) if token and i not in special and not token.startswith(UNUSED))
+        return tuple(i for i, t in enumerate(tokens) if t and i not in special and not t.startswith(NO_WORDS))
 
     @cached_property
     def max_positions(self) -> int:
@@ -213,7 +214,7 @@ def load_backbone(
             options["quantization_config"] = transformers.quantizers.AutoQuantizationConfig.from_dict(quantization)
         loader = getattr(transformers, family.auto_class)
         model, info = loader.from_pretrained(place, output_loading_info=True, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
+        tokenizer = load_tokenizer(place, revision=revision, trust_remote_code=trust_remote_code)
     _check_loaded(name, model, tokenizer, info, family)
     if not quantization:
         model = model.to(on)
@@ -253,7 +254,7 @@ def load_encoder(
     with _explained(name, "backbone.model"), _quiet():
         config = transformers.AutoConfig.from_pretrained(locate(name), **options)
         family = _family(name, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(locate(name), **options)
+        tokenizer = load_tokenizer(locate(name), **options)
         _check_tokenizer(name, tokenizer)
         encoder = TextEncoder(tokenizer, family.decoder_start_id(config))
         return TextSide(encoder, family.max_positions(config), family.readouts)

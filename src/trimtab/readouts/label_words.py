@@ -11,6 +11,7 @@ vocabulary matrix instead of V, and scores are logits. The rows are read at ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -79,11 +80,18 @@ class LabelWords:
         column = self._column[batch.readout_of]
         return logits.gather(1, column.flatten(1)).view(column.shape)
 
+    @cached_property
+    def _vocabulary(self) -> tuple[Float[Tensor, "V F"], Float[Tensor, "V"]]:
+        """The whole matrix in float32: the backbone's own if it is that already, else a copy, made once: it is frozen.
+
+        A copy per call would live until the backward pass, so the peak is the same.
+        """
+        return self._backbone.family.vocabulary_rows(self._backbone.model, slice(None))
+
     def _log_probabilities(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C W N"]:
         """Log-probability of every token of every word, normalized over the vocabulary."""
         backbone = self._backbone
-        vocabulary = torch.arange(backbone.embedding_weight.shape[0], device=hidden.device)
-        weight, bias = backbone.family.vocabulary_rows(backbone.model, vocabulary)
+        weight, bias = self._vocabulary
         features = backbone.family.vocabulary_features(backbone.model, hidden)
         logits = backbone.family.squash(backbone.model, features.float() @ weight.T + bias)
         normalizer = logits.logsumexp(-1)

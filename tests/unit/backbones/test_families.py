@@ -155,6 +155,16 @@ def test_t5_reads_answers_by_the_head_of_its_checkpoint(name: str, tmp_path: Pat
     assert torch.equal(backbone.family.vocabulary_features(backbone.model, hidden), hidden)
 
 
+@pytest.mark.parametrize("name", BUILDERS | VARIANTS)
+def test_the_whole_vocabulary_is_the_model_s_own_matrix(name: str, tmp_path: Path) -> None:
+    backbone = load((BUILDERS | VARIANTS)[name](tmp_path))
+    weight, bias = backbone.family.vocabulary_rows(backbone.model, slice(None))
+    by_ids = backbone.family.vocabulary_rows(backbone.model, torch.arange(len(weight)))
+    assert torch.equal(weight, by_ids[0])
+    assert torch.equal(bias, by_ids[1])
+    assert weight.data_ptr() in {p.data_ptr() for p in backbone.model.parameters()}
+
+
 @pytest.mark.parametrize("name", OWN_HEAD)
 def test_a_checkpoint_without_its_head_is_refused(name: str, tmp_path: Path) -> None:
     folder = (BUILDERS | VARIANTS)[name](tmp_path)
