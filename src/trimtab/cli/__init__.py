@@ -8,7 +8,7 @@ import click
 import typer
 
 from trimtab.cli import evaluate, init, ls, predict, run, show, validate
-from trimtab.cli.console import complain, plain_help
+from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
 app = typer.Typer(
@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> None:
         complain(str(error))
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        if IS_FIRST:
+            error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted")
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        complain(f"trimtab has a defect: {type(error).__name__}: {error}. Run again with --debug for a traceback.")
+        what = f"{type(error).__name__}: {error}"
+        complain(f"trimtab has a defect: {what}. Run again with --debug for a traceback.", always=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

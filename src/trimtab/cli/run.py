@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import AsJson, DataDir, Device, Overrides, Quiet, RunsDir, err, print_json, say
+from trimtab.cli.console import IS_FIRST, AsJson, DataDir, Device, Overrides, Quiet, RunsDir, err, print_json, say
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 
@@ -28,7 +28,7 @@ def command(
     """
     from trimtab import api
 
-    with TrainingProgress(recipe.stem, quiet=quiet) as progress:
+    with TrainingProgress(recipe.stem, quiet=quiet or not IS_FIRST) as progress:
         record = api.run(
             recipe,
             overrides or [],
