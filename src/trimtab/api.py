@@ -61,8 +61,8 @@ def run(
     Everything that can be wrong with the input is checked before anything is written. A run that is finished already is
     not repeated: its record is returned with `"reused": True`.
 
-    Processes started by torchrun or `accelerate launch` train the run together: the batch is divided among them, process
-    0 writes and reports, and all return the same record.
+    Processes started by torchrun or `accelerate launch` train the run together: the batch is divided among them,
+    process 0 writes and reports, and all return the same record.
 
     Args:
         recipe: a file, or its content as a mapping.

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 IS_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-"""This process is alone, or the first of those that a launcher started. The others say nothing but their own defects."""
+"""This process is alone, or the first of those that a launcher started. The others tell of their own defects only."""
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=not IS_FIRST)
 err = Console(stderr=True, highlight=False, quiet=not IS_FIRST)

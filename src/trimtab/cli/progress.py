@@ -68,7 +68,7 @@ class TrainingProgress:
             facts = [f"step {event['step']}/{event['of']}", f"loss {loss}", f"dev {score}{best}", self._left(event)]
             self._say(", ".join(filter(None, facts)))
 
-    def _show(self, event: Mapping[str, Any], **fields: str) -> None:
+    def _show(self, event: Mapping[str, Any], **fields: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=event["step"], total=event["of"], **fields)
 

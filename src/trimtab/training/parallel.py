@@ -20,6 +20,8 @@ from zlib import crc32
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from trimtab.errors import TrimtabError
 
@@ -71,9 +73,7 @@ class Processes:
             dist.all_gather_object(values, value)
         return values
 
-    def merged(
-        self, items: Sequence[Item], costs: Sequence[int], compute: Callable[[list[Item]], Any]
-    ) -> list[Any]:
+    def merged(self, items: Sequence[Item], costs: Sequence[int], compute: Callable[[list[Item]], Any]) -> list[Any]:
         """What `compute` makes of the items, one result each, in their order; every process computes its share."""
         results: list[Any] = [None] * len(items)
         parts = self.gather(compute(self.share(items, costs)))
@@ -107,7 +107,7 @@ class Processes:
         """
         if self.size == 1:
             return
-        sums = self.gather([crc32(t.detach().cpu().contiguous().view(torch.uint8).numpy()) for t in tensors])
+        sums = self.gather([crc32(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()) for t in tensors])
         other = next((rank for rank, its in enumerate(sums) if its != sums[0]), None)
         if other is not None:
             raise TrimtabError(
@@ -177,9 +177,9 @@ def joined() -> Iterator[Processes]:
 def _connect(size: str) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        store, rank, total = next(dist.rendezvous("env://"))
+        store, rank, total = next(rendezvous("env://"))
         # torchrun's store outlives a process group: names of its own keep the next group from meeting the last
-        store = dist.PrefixStore(f"trimtab-{next(_joined)}", store)
+        store = PrefixStore(f"trimtab-{next(_joined)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=total, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise TrimtabError(

@@ -249,8 +249,8 @@ def _check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
         raise ConfigError("backbone dropout needs a pack of one run.", where="backbone.dropout")
     if processes.size > 1 and pack[0].config.backbone.dropout:
         raise ConfigError(
-            f"backbone dropout needs a single process, got {processes.size}: its masks belong to a whole batch and would "
-            "depend on how it is divided.",
+            f"backbone dropout needs a single process, got {processes.size}: its masks belong to a whole batch and "
+            "would depend on how it is divided.",
             where="backbone.dropout",
             fix="Start without torchrun, or leave the dropout off.",
         )

@@ -22,13 +22,13 @@ from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import TrimtabError
 from trimtab.storage import RunFolder, read_prompt
-from trimtab.training.parallel import ALONE, Processes, joined
+from trimtab.training.parallel import Processes, joined
 from trimtab.training.runs import Prepared, prepare, run_pack
 
 CASES: dict[str, dict[str, Any]] = {
     "pack with noise": {"regularizers": [{"kind": "gaussian"}]},
     "encoder with dropout": {"prompt": {"kind": "residual", "length": 3, "bottleneck": 8, "dropout": 0.3}},
-    "one row a step": {"training": {"batch_size": 1}},
+    "fewer rows than processes": {"training": {"batch_size": 1}, "seeds": 1},
 }
 
 
@@ -57,13 +57,20 @@ def watched(processes: Processes, **options: Any) -> Watched:
     return Watched(processes.rank, processes.size, processes.local_rank, **options)
 
 
+def write_data(folder: Path) -> None:
+    """The toy, once for all processes."""
+    folder.mkdir()
+    (folder / "task.json").write_text(json.dumps(toy_task(folder, 16)))
+
+
 def pack_of(data: Path, backbone: Backbone, case: str, *overrides: str) -> list[Prepared]:
-    """Two runs of 20 steps on the toy."""
+    """A run or two of 20 steps on the toy."""
     recipe = {"prompt": {"kind": "prompt_tuning", "length": 3}, **CASES[case]}
-    training = {"learning_rate": 0.02, "max_steps": 20, "batch_size": 6, "evaluations": 5, "max_tokens": 40}
+    seeds = range(recipe.pop("seeds", 2))
+    training = {"learning_rate": 0.005, "max_steps": 20, "batch_size": 6, "evaluations": 5, "max_tokens": 40}
     recipe["training"] = {**training, **recipe.get("training", {})}
-    recipe["task"] = toy_task(data, 16)
-    return [prepare(resolve({**recipe, "seed": seed}, overrides).config, backbone) for seed in (1, 2)]
+    recipe["task"] = json.loads((data / "task.json").read_text())
+    return [prepare(resolve({**recipe, "seed": seed}, overrides).config, backbone) for seed in seeds]
 
 
 def outcome(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -164,5 +171,4 @@ def write(folder: Path, processes: Processes, found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    assert ALONE.size == 1
     main(Path(sys.argv[1]))

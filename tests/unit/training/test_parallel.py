@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from tests.tiny import save_tiny_model
 from tests.unit.refusals import refused
-from tests.unit.training.parallel_scenarios import CASES, killed, outcome, pack_of, train, watched
+from tests.unit.training.parallel_scenarios import CASES, killed, outcome, pack_of, train, watched, write_data
 from trimtab.backbones import Backbone
 from trimtab.errors import TrimtabError
 from trimtab.training import parallel
@@ -51,18 +53,29 @@ def same_steps(found: list[list[Any]], expected: list[list[Any]]) -> None:
         np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-5, atol=1e-5 * largest)
 
 
+def launch(rank: int, port: int, folder: Path) -> subprocess.Popen[str]:
+    """One of two processes, as torchrun starts it."""
+    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0, "OMP_NUM_THREADS": 1}
+    given |= {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    command = [sys.executable, "-m", "tests.unit.training.parallel_scenarios", str(folder)]
+    environment = {**os.environ, **{k: str(v) for k, v in given.items()}}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
     """Where two processes went through all scenarios."""
     folder = tmp_path_factory.mktemp("parallel")
     save_tiny_model(folder / "model")
-    (folder / "data").mkdir()
+    write_data(folder / "data")
     killed(folder / "data", folder / "killed alone", backbone, ALONE)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    scenarios = [*launch, "-m", "tests.unit.training.parallel_scenarios", str(folder)]
-    done = subprocess.run(scenarios, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's, it outlives every group
+    with ExitStack() as held:
+        processes = [held.enter_context(launch(rank, store.port, folder)) for rank in range(2)]
+        held.callback(lambda: [process.kill() for process in processes])
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return folder
 
 
