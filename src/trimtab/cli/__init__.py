@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import NoReturn
 
 import click
 import typer
@@ -35,11 +37,11 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         complain(str(error))
-        sys.exit(2)
+        _refuse()
     except click.ClickException as error:
         if IS_FIRST:
             error.show()
-        sys.exit(2)
+        _refuse()
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted")
         sys.exit(130)
@@ -53,3 +55,9 @@ def main(argv: list[str] | None = None) -> None:
         complain(f"trimtab has a defect: {what}. Run again with --debug for a traceback.", always=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse() -> NoReturn:
+    if not IS_FIRST:
+        time.sleep(2)  # launchers end all processes when one ends: let the first finish its sentence
+    sys.exit(2)
