@@ -86,7 +86,7 @@ class TrainingProgress:
 def duration(seconds: float) -> str:
     """For a person.
 
-    >>> [duration(s) for s in (0.4, 59.7, 61, 3720, 90000)]
+    >>> [duration(s) for s in (0.4, 59.7, 61.0, 3720.0, 90000.0)]
     ['0 s', '1 min 0 s', '1 min 1 s', '1 h 2 min', '25 h 0 min']
     """
     whole = round(seconds)
