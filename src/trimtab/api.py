@@ -19,7 +19,8 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.templates import TextEncoder
 from trimtab.training.loop import Report
-from trimtab.training.runs import check_components, concrete, open_backbone, prepare, render_task, run_pack
+from trimtab.training.parallel import joined
+from trimtab.training.runs import Prepared, check_components, concrete, open_backbone, prepare, render_task, run_pack
 from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ def run(
     Everything that can be wrong with the input is checked before anything is written. A run that is finished already is
     not repeated: its record is returned with `"reused": True`.
 
+    Processes started by torchrun or `accelerate launch` train the run together: the batch is divided among them,
+    process 0 writes and reports, and all return the same record.
+
     Args:
         recipe: a file, or its content as a mapping.
         overrides: `"key=value"` texts or a mapping dotted key -> value.
         runs_dir: where run folders go.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu` or `cuda`; of several processes each takes a GPU of its own.
         data_dir: where `data:` paths start.
         again: repeat a finished run.
         report: receives progress events, see `trimtab.training.loop.Loop`.
@@ -68,12 +72,18 @@ def run(
     Raises:
         TrimtabError: something in the recipe, the data or the model must be changed.
     """
-    resolution = _resolve(recipe, overrides)
-    backbone = open_backbone(resolution.config, device)
-    prepared = prepare(resolution.config, backbone, _places(data_dir))
-    finished = RunFolder(Path(runs_dir) / prepared.id).status == "done" and not again
-    record = run_pack([prepared], Path(runs_dir), again=again, report=report)[0]
-    extras: dict[str, Any] = {"reused": finished, "backbone": backbone.name}
+    with joined() as processes:
+
+        def ready() -> tuple[Resolution, Prepared]:
+            found = _resolve(recipe, overrides)
+            backbone = open_backbone(found.config, processes.take_device(device))
+            return found, prepare(found.config, backbone, _places(data_dir))
+
+        resolution, prepared = processes.together(ready)
+        folder = RunFolder(Path(runs_dir) / prepared.id)
+        finished = processes.on_main(lambda: folder.status == "done" and not again)
+        record = run_pack([prepared], Path(runs_dir), again=again, report=report, processes=processes)[0]
+    extras: dict[str, Any] = {"reused": finished, "backbone": prepared.backbone.name}
     return {**record, **extras} | ({"dropped_options": list(resolution.dropped)} if resolution.dropped else {})
 
 

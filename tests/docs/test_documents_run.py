@@ -20,7 +20,16 @@ from trimtab.documents import parse_yaml
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-DOCTESTED = ("errors", "metrics", "batching", "seeding", "verbalizers", "training.optimization", "__init__")
+DOCTESTED = (
+    "errors",
+    "metrics",
+    "batching",
+    "seeding",
+    "verbalizers",
+    "training.optimization",
+    "cli.progress",
+    "__init__",
+)
 
 
 def blocks(language: str) -> list[str]:

@@ -20,10 +20,11 @@ import pytest
 from tests.contract.tiny_families import BUILDERS
 from tests.tiny import ANSWERS, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
-from trimtab.cli import main
+from trimtab.cli import console, main
 from trimtab.cli.console import shown_metrics
 from trimtab.documents import dump_yaml
 from trimtab.storage import RunFolder
+from trimtab.training.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -562,6 +563,45 @@ def test_debug_shows_the_traceback_and_a_defect_exits_1(
     assert "wires crossed" in failed.err
     with pytest.raises(RuntimeError):
         main(["validate", str(recipe), "--debug"])
+
+
+def test_two_processes_speak_with_one_voice(recipe: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trimtab"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300, "check": False}
+    done = subprocess.run([*launch, "run", recipe, "--json"], **options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["status"], record["environment"]["processes"], record["steps"]) == ("done", 2, 60)
+    assert record["metrics"]["test"]["accuracy"] > 0.8
+    assert done.stderr.count("step 60/60") == 1
+    refused = subprocess.run([*launch, "run", recipe, "prompt.lenght=3", "--runs-dir", "other"], **options)
+    assert refused.stderr.count("error: prompt.lenght: there is no such key.") == 1
+    assert "exitcode  : 2" in refused.stderr, "torchrun says how the first process ended"
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_defect_of_any_process_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console.err, "quiet", True)
+    console.complain("what all know")
+    console.complain("what only this process knows", always=True)
+    assert capsys.readouterr().err == "error: what only this process knows\n"
+
+
+def test_a_killed_run_says_where_it_continues(trimtab: Trimtab, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Loop._step
+
+    def interrupted(self: Loop, *batches: Any) -> None:
+        if self.steps_done == 20:
+            raise KeyboardInterrupt
+        step(self, *batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", interrupted)
+        assert trimtab("run", recipe).code == 130
+    lines = trimtab("run", recipe).err.splitlines()
+    assert lines[0] == "toy: continuing at step 15 of 60"
+    assert lines[1].startswith("toy: step 30/60")
+    assert len(lines) == 4
 
 
 def test_help_needs_no_torch() -> None:

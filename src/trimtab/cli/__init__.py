@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from trimtab.cli import evaluate, init, ls, predict, run, show, validate
-from trimtab.cli.console import complain, plain_help
+from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
 app = typer.Typer(
@@ -35,10 +37,11 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         complain(str(error))
-        sys.exit(2)
+        _refuse()
     except TyperException as error:  # the command line cannot be read
-        complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
-        sys.exit(2)
+        if IS_FIRST:
+            complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
+        _refuse()
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         sys.exit(130)
@@ -48,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        complain(f"trimtab has a defect: {type(error).__name__}: {error}. Run again with --debug for a traceback.")
+        what = f"{type(error).__name__}: {error}"
+        complain(f"trimtab has a defect: {what}. Run again with --debug for a traceback.", always=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -56,3 +60,9 @@ def main(argv: list[str] | None = None) -> None:
 def _verb(arguments: list[str]) -> str:
     known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
     return f" {arguments[0]}" if arguments and arguments[0] in known else ""
+
+
+def _refuse() -> NoReturn:
+    if not IS_FIRST:
+        time.sleep(2)  # launchers end all processes when one ends: let the first finish its sentence
+    sys.exit(2)

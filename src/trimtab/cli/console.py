@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False)
+IS_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""This process is alone, or the first of those that a launcher started. The others tell of their own defects only."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=not IS_FIRST)
+err = Console(stderr=True, highlight=False, quiet=not IS_FIRST)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the recipe.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, progress to stderr.")]
@@ -44,14 +48,17 @@ def plain_help() -> Literal["rich"] | None:
     return "rich" if sys.stdout.isatty() else None
 
 
-def complain(message: str) -> None:
-    """One paragraph on stderr."""
+def complain(message: str, *, always: bool = False) -> None:
+    """One paragraph on stderr; `always` where the first process may not know of it."""
+    err.quiet = err.quiet and not always
     err.print(f"[bold red]error[/]: {_escaped(message)}" if err.is_terminal else _escaped(f"error: {message}"),
               soft_wrap=True)  # fmt: skip
 
 
 def print_json(value: Any) -> None:
     """JSON on stdout, nothing else."""
+    if not IS_FIRST:
+        return
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1 if sys.stdout.isatty() else None) + "\n")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from trimtab.cli.console import err
 
@@ -15,26 +16,24 @@ from trimtab.cli.console import err
 class TrainingProgress:
     """A context manager that turns events of the loop into progress on stderr.
 
+    Time left is judged by the steps of this process: a run that continues has taken no time yet.
+
     Args:
         title: what is being trained.
         quiet: show nothing.
+        console: where to show it.
     """
 
-    def __init__(self, title: str, *, quiet: bool) -> None:
-        self.title, self.quiet = title, quiet
-        self.begun, self.dev = time.monotonic(), 0.0
+    def __init__(self, title: str, *, quiet: bool, console: Console = err) -> None:
+        self.title, self.quiet, self.console = title, quiet, console
+        self.began: tuple[float, int] | None = None  # the clock and the step at the first event
         self.loss: float | None = None
         self.bar: Progress | None = None
-        if not quiet and err.is_terminal:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]}  dev {task.fields[dev]}"),
-                TimeRemainingColumn(),
-                console=err,
-            )
-            self.task = self.bar.add_task(title, total=None, loss="-", dev="-")
+        if not quiet and console.is_interactive:
+            columns = (BarColumn(bar_width=24), MofNCompleteColumn())
+            facts = TextColumn("loss {task.fields[loss]}  dev {task.fields[dev]}  {task.fields[left]}")
+            self.bar = Progress(TextColumn("{task.description}", markup=False), *columns, facts, console=console)
+            self.task = self.bar.add_task(title, total=None, loss="-", dev="-", left="")
 
     def __enter__(self) -> TrainingProgress:
         if self.bar is not None:
@@ -49,29 +48,50 @@ class TrainingProgress:
         """Receive one event of `trimtab.training.loop.Loop`."""
         if self.quiet:
             return
-        if event["event"] == "step":
-            self._step(event)
+        if self.began is None:
+            self.began = time.monotonic(), event["step"]
+        if event["event"] == "continue":
+            self._say(f"continuing at step {event['step']} of {event['of']}")
+            self._show(event)
+        elif event["event"] == "step":
+            self.loss = event["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * event["loss"]
+            self._show(event, loss=f"{self.loss:.3f}", left=self._left(event))
         elif event["event"] == "evaluation":
             self._evaluation(event)
 
-    def _step(self, event: Mapping[str, Any]) -> None:
-        self.loss = event["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * event["loss"]
-        if self.bar is not None:
-            self.bar.update(self.task, completed=event["step"], total=event["of"], loss=f"{self.loss:.3f}")
-
     def _evaluation(self, event: Mapping[str, Any]) -> None:
-        score = event["dev"][event["select"]]
-        self.dev = score if event["best"] else self.dev
+        score = f"{event['score']:.3f}"
+        self._show(event, dev=f"{score} (best {event['best_score']:.3f})", left=self._left(event))
+        if self.bar is None:
+            loss = "-" if self.loss is None else f"{self.loss:.3f}"
+            best = " (best)" if event["best"] else ""
+            facts = [f"step {event['step']}/{event['of']}", f"loss {loss}", f"dev {score}{best}", self._left(event)]
+            self._say(", ".join(filter(None, facts)))
+
+    def _show(self, event: Mapping[str, Any], **fields: Any) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, total=event["of"], dev=f"{score:.3f} (best {self.dev:.3f})")
-            return
-        seconds = time.monotonic() - self.begun
-        left = seconds / event["step"] * (event["of"] - event["step"]) if event["step"] else None
-        loss = "-" if self.loss is None else f"{self.loss:.3f}"
-        ahead = "" if left is None else f", {left:.0f} s left"
-        err.print(
-            f"{self.title}: step {event['step']}/{event['of']}, loss {loss}, dev {score:.3f}"
-            f"{' (best)' if event['best'] else ''}{ahead}",
-            soft_wrap=True,
-            markup=False,
-        )
+            self.bar.update(self.task, completed=event["step"], total=event["of"], **fields)
+
+    def _say(self, line: str) -> None:
+        self.console.print(f"{self.title}: {line}", soft_wrap=True, markup=False)
+
+    def _left(self, event: Mapping[str, Any]) -> str:
+        """The time that the remaining steps will take at the pace of those taken since the first event."""
+        assert self.began is not None
+        clock, first = self.began
+        taken, ahead = event["step"] - first, event["of"] - event["step"]
+        return f"{duration((time.monotonic() - clock) / taken * ahead)} left" if taken > 0 and ahead > 0 else ""
+
+
+def duration(seconds: float) -> str:
+    """For a person.
+
+    >>> [duration(s) for s in (0.4, 59.7, 61.0, 3720.0, 90000.0)]
+    ['0 s', '1 min 0 s', '1 min 1 s', '1 h 2 min', '25 h 0 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

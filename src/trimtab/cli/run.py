@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trimtab.cli.console import (
+    IS_FIRST,
     METRIC_NAMES,
     AsJson,
     DataDir,
@@ -40,7 +41,7 @@ def command(
     """
     from trimtab import api
 
-    with TrainingProgress(recipe.stem, quiet=quiet) as progress:
+    with TrainingProgress(recipe.stem, quiet=quiet or not IS_FIRST) as progress:
         record = api.run(
             recipe,
             overrides or [],

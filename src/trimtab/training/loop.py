@@ -30,6 +30,7 @@ from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.packing import EncoderPack
+from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.tuning import TunedPack
 from trimtab.types import Batch, PromptTable, Row, TrainStep
 
@@ -98,9 +99,10 @@ class Loop:
         model: backbone and readout.
         pack: what is trained: the members' prompt encoders, and a single member's backbone if that is not frozen.
         members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
-        report: receives events: `{"event": "step" | "evaluation" | "end", "run": r, ...}`.
+        report: receives events: `{"event": "continue" | "step" | "evaluation" | "end", "run": r, ...}`.
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
         save: receives the state after every evaluation; `load` continues from it, bit for bit on the same machine.
+        processes: that share the work of every step and evaluation.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Loop:
         report: Report | None = None,
         backbone_dropout: bool = False,
         save: Callable[[LoopState], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         if backbone_dropout and len(members) > 1:
             raise ValueError("backbone dropout needs a pack of one run: its masks would depend on batch mates")
@@ -123,6 +126,7 @@ class Loop:
         self.embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
+        self.processes = processes
 
     @property
     def state(self) -> LoopState:
@@ -159,6 +163,9 @@ class Loop:
         streams = [islice(m.batches(), self.steps_done, None) for m in self.members]
         if not self.steps_done:
             self._evaluate(self._running())
+        else:
+            for r in self._running():
+                self.report({"event": "continue", "run": r, "step": self.members[r].step, "of": self.members[r].steps})
         while running := self._running():
             begun = time.perf_counter()
             self._step({r: next(streams[r]) for r in running})
@@ -188,6 +195,7 @@ class Loop:
         table = self.pack.table(training=True, step=self.steps_done)
         leaf = table.detached()
         rows = [replace(self.members[r].train[i], prompt=r, key=i) for r, batch in batches.items() for i in batch]
+        rows = self.processes.share(rows, [r.cost for r in rows])
         losses = torch.zeros(len(self.members), dtype=torch.float64)
         budget = self.members[0].training.max_tokens
         with self._dropout():
@@ -195,6 +203,11 @@ class Loop:
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
+        gradient = torch.zeros_like(leaf.inputs) if leaf.inputs.grad is None else leaf.inputs.grad
+        self.processes.sum_(gradient, losses)
+        if self.processes.size > 1:
+            self.processes.sum_(*self.pack.gradients())
+        leaf.inputs.grad = gradient
         self.pack.backward(table, leaf)
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
@@ -257,12 +270,15 @@ class Loop:
     @torch.no_grad()
     def _evaluate(self, due: Sequence[int]) -> None:
         """Score the dev split of some members and keep the best checkpoints."""
+        self.processes.check_equal(self.pack.stacked.values())
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
-        training = self.members[0].training
-        scores = self.model.score_rows(rows, table, training.max_tokens)
-        writes = self.model.readout.writes and training.select != "loss"
-        written = self.model.write_rows(rows, table, training.max_tokens) if writes else None
+        costs, budget = [row.cost for row in rows], self.members[0].training.max_tokens
+        merged = self.processes.merged
+        scores = torch.stack(merged(rows, costs, lambda part: list(self.model.score_rows(part, table, budget))))
+        written: list[str] | None = None
+        if self.model.readout.writes and self.members[0].training.select != "loss":
+            written = merged(rows, costs, lambda part: self.model.write_rows(part, table, budget))
         at = 0
         for r in due:
             mine = slice(at, at + len(self.members[r].dev))
@@ -287,7 +303,8 @@ class Loop:
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
         event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
-        self.report({**event, "dev": dev, "select": select, "best": better})
+        chosen = {"select": select, "score": dev[select], "best_score": member.best_dev[select]}
+        self.report({**event, "dev": dev, "best": better, **chosen})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
 

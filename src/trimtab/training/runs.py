@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,6 +36,7 @@ from trimtab.tasks.reading import Places
 from trimtab.templates import TextEncoder
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.packing import EncoderPack
+from trimtab.training.parallel import ALONE, Processes, current_size
 from trimtab.training.resume import (
     Checkpoint,
     read_checkpoint,
@@ -208,18 +209,23 @@ class Trained:
 
 
 def train_pack(
-    pack: Sequence[Prepared], report: Report | None = None, checkpoint_folder: Path | None = None
+    pack: Sequence[Prepared],
+    report: Report | None = None,
+    checkpoint_folder: Path | None = None,
+    processes: Processes = ALONE,
 ) -> list[Trained]:
     """Train runs together that differ only in seeds, rates, weight decay, initializer or regularizer weights.
 
     Args:
         checkpoint_folder: where the state of the pack is kept after every evaluation; one of the same runs that lies
             there is continued.
+        processes: that train the pack together; process 0 reports and keeps the state.
 
     Raises:
-        ConfigError: they differ in something else, or a pack of several has backbone dropout or trains the backbone.
+        ConfigError: they differ in something else; a pack of several has backbone dropout or trains the backbone; or
+            several processes meet backbone dropout.
     """
-    _check_pack(pack)
+    _check_pack(pack, processes)
     first = pack[0]
     is_tuned = first.config.training.tunes_backbone
     backbone = first.backbone.trainable() if is_tuned else first.backbone
@@ -236,13 +242,16 @@ def train_pack(
     ids = tuple(p.id for p in pack)
 
     def save(state: LoopState) -> None:
-        if checkpoint_folder is not None:
+        if checkpoint_folder is not None and processes.is_main:
             with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
                 write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
 
     trained = TunedPack(stacked, backbone) if is_tuned else stacked
-    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save)
-    found = read_checkpoint(checkpoint_folder) if checkpoint_folder is not None else None
+    report = report if processes.is_main else None
+    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save, processes)
+    found = None
+    if checkpoint_folder is not None:
+        found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
     if found is not None and found.runs == ids:
         loop.load(found.state)
     loop.run()
@@ -262,7 +271,7 @@ def train_pack(
     ]
 
 
-def _check_pack(pack: Sequence[Prepared]) -> None:
+def _check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
     def shared(p: Prepared) -> Any:
         raw = p.config.as_dict()
         raw.pop("seeds")
@@ -287,55 +296,82 @@ def _check_pack(pack: Sequence[Prepared]) -> None:
             where="training.learning_rates.backbone",
             fix="Train the runs one after the other.",
         )
+    if processes.size > 1 and pack[0].config.backbone.dropout:
+        raise ConfigError(
+            f"backbone dropout needs a single process, got {processes.size}: its masks belong to a whole batch and "
+            "would depend on how it is divided.",
+            where="backbone.dropout",
+            fix="Start without torchrun, or leave the dropout off.",
+        )
+    if len(set(processes.gather(tuple(p.id for p in pack)))) > 1:
+        raise ConfigError(
+            "the processes have prepared different runs.",
+            where="pack",
+            fix="Give all of them the same recipe, data, model and library versions.",
+        )
 
 
 def run_pack(
-    pack: Sequence[Prepared], runs_dir: Path, *, again: bool = False, report: Report | None = None
+    pack: Sequence[Prepared],
+    runs_dir: Path,
+    *,
+    again: bool = False,
+    report: Report | None = None,
+    processes: Processes = ALONE,
 ) -> list[dict[str, Any]]:
     """Train what is not finished yet, write run folders, return the records (run.json) in the order given.
 
     A run whose loss was not finite has the status `diverged`: it keeps its last good state or, where there was none,
     has no metrics and no bundle.
 
+    Several processes that are given the same runs train them together. Process 0 does all reading and writing of run
+    folders; what it refuses, all refuse.
+
     Raises:
         BackboneError: the backbone alone gives scores that are not numbers; nothing was written.
         TrimtabError: a run folder could not be written; the trained prompt was saved elsewhere, the message says where.
     """
-    _check_pack(pack)
+    _check_pack(pack, processes)
     folders = [RunFolder(runs_dir / p.id) for p in pack]
-    todo = [i for i, f in enumerate(folders) if again or f.status != "done"]
+    todo = processes.on_main(lambda: [i for i, f in enumerate(folders) if again or f.status != "done"])
     if todo:
-        bare = _bare_score(pack[todo[0]])
-        with sole_trainer([folders[i].path for i in todo]):
-            if again:
-                remove_checkpoint(folders[0].path)
-            for i in todo:
-                size = 4 * pack[i].backbone.parameter_count if pack[i].config.training.tunes_backbone else 0
-                folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]), size)
-            _train_and_write(pack, folders, todo, bare, report)
-    return [{"run": str(f.path), **f.record} for f in folders]
+        with ExitStack() as held:
+            bare, place, ids = processes.on_main(lambda: _begin(pack, folders, todo, again, held))
+            trained_together = [[p.id for p in pack].index(run) for run in ids]
+            results = train_pack([pack[i] for i in trained_together], report, place, processes)
+            trained = [(folders[i], t) for i, t in zip(trained_together, results, strict=True) if i in todo]
+            processes.on_main(lambda: _write_all(trained, bare, place))
+    return processes.on_main(lambda: [{"run": str(f.path), **f.record} for f in folders])
 
 
-def _train_and_write(
-    pack: Sequence[Prepared], folders: Sequence[RunFolder], todo: Sequence[int], bare: float, report: Report | None
-) -> None:
-    """Train the runs of `todo` as one pack, or the pack that was killed, if all its runs are in `pack`."""
-    place = folders[todo[0]].path
-    trained_together = list(todo)
+def _begin(
+    pack: Sequence[Prepared], folders: Sequence[RunFolder], todo: Sequence[int], again: bool, held: ExitStack
+) -> tuple[float, Path, tuple[str, ...]]:
+    """Lock and open the folders of `todo`. Returns the bare score, the folder of the checkpoint, and the ids of the
+    runs to train together: those of `todo`, or of the pack that was killed, if all its runs are in `pack`."""
+    bare = _bare_score(pack[todo[0]])
+    held.enter_context(sole_trainer([folders[i].path for i in todo]))
+    if again:
+        remove_checkpoint(folders[0].path)
+    for i in todo:
+        size = 4 * pack[i].backbone.parameter_count if pack[i].config.training.tunes_backbone else 0
+        folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]), size)
+    ids = [p.id for p in pack]
     for folder in (f.path for f in folders):
         found = read_checkpoint(folder)
-        ids = [p.id for p in pack]
         if found is not None and {ids[i] for i in todo} <= set(found.runs) <= set(ids):
-            place, trained_together = folder, [ids.index(run) for run in found.runs]
-            break
+            return bare, folder, found.runs
+    return bare, folders[todo[0]].path, tuple(ids[i] for i in todo)
+
+
+def _write_all(results: Sequence[tuple[RunFolder, Trained]], bare: float, place: Path) -> None:
+    """Write run folders; a prompt whose folder cannot be written is saved elsewhere."""
     failed: list[TrimtabError] = []
-    results = train_pack([pack[i] for i in trained_together], report, place)
-    for i, trained in zip(trained_together, results, strict=True):
-        if i in todo:
-            try:
-                _write(folders[i], trained, bare)
-            except TrimtabError as error:
-                failed.append(_rescue(trained, error))
+    for folder, trained in results:
+        try:
+            _write(folder, trained, bare)
+        except TrimtabError as error:
+            failed.append(_rescue(trained, error))
     if failed:
         raise failed[0]
     remove_checkpoint(place)
@@ -370,6 +406,7 @@ def environment(backbone: Backbone) -> dict[str, Any]:
         "transformers": version("transformers"),
         "device": torch.cuda.get_device_name(backbone.device) if on_gpu else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
+        "processes": current_size(),
         "dtype": str(backbone.dtype).removeprefix("torch."),
     }
 
