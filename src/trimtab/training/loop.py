@@ -204,9 +204,8 @@ class Loop:
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
         gradient = torch.zeros_like(leaf.inputs) if leaf.inputs.grad is None else leaf.inputs.grad
-        self.processes.sum_(gradient, losses)
-        if self.processes.size > 1:
-            self.processes.sum_(*self.pack.gradients())
+        elsewhere = self.pack.gradients() if self.processes.size > 1 else []
+        self.processes.sum_(gradient, losses, *elsewhere)
         leaf.inputs.grad = gradient
         self.pack.backward(table, leaf)
         norms = self.optimizer.clip(self.members[0].training.clip)

@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pack with noise": {"regularizers": [{"kind": "gaussian"}]},
     "encoder with dropout": {"prompt": {"kind": "residual", "length": 3, "bottleneck": 8, "dropout": 0.3}},
     "fewer rows than processes": {"training": {"batch_size": 1}, "seeds": 1},
+    "trained backbone": {"training": {"learning_rates": {"backbone": 1e-3}}, "seeds": 1},
 }
 
 
@@ -49,7 +50,7 @@ class Watched(Processes):
             raise Killed
         if self.sums:
             super().sum_(*tensors)
-        gradient, losses = tensors
+        gradient, losses, *_ = tensors
         self.seen.append((gradient.clone(), losses.clone()))
 
 
