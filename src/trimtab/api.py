@@ -123,13 +123,18 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """An example as the backbone will see it."""
+    """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads.
+
+    `special` holds the positions of special tokens, slots and answer aside.
+    """
 
     example: Example
     encoded: Encoded
     tokens: tuple[str, ...]
+    decoder_tokens: tuple[str, ...]
     label_words: tuple[str, ...]
     answer_tokens: int
+    special: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,10 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     for example in v.task.splits["train"][:n]:
         encoded = v.rendering.row(example, v.encoder).encoded
         words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
-        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
+        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
+        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
+        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special))
     return shown
 
 

@@ -60,7 +60,9 @@ class Rendering:
 
     def label_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
         """Token ids of the label words, class by class."""
-        return self.verbalizer.encode(encoder, spaced=self.template.answer_is_spaced)
+        is_continued = encoder.decoder_start_id is None  # a decoder of its own begins with the word
+        lead = self.template.answer_lead if is_continued else None
+        return self.verbalizer.encode(encoder, spaced=self.template.answer_is_spaced, lead=lead)
 
     def plan(self, encoder: TextEncoder) -> AnswerPlan:
         """How the readout wants the answer slot filled.
@@ -231,7 +233,10 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     if bundle.tuned:
         backbone = _tuned(backbone, bundle, where)
     task = meta["task"]
-    template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
+    rendered = task.get("rendered")
+    template = Template.parse(
+        rendered or task["template"], int(bundle.prompt.shape[0]), task["truncate"], is_verbatim=rendered is not None
+    )
     readout = readouts.resolve(meta["readout"], "readout")
     rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]), readout)
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])

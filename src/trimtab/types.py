@@ -80,12 +80,15 @@ class Encoded:
 
     Attributes:
         ids: token ids; slots hold a filler id that is never looked at.
-        slots: positions of the virtual tokens, in the order of the prompt's rows; empty for a bare row.
+        slots: positions of the virtual tokens, in the order of the prompt's rows, -1 for those that stand in `decoder`;
+            empty for a bare row.
         answer_at: positions that the readout reads; of an encoder-decoder, positions in `decoder`.
         eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
         dropped: tokens cut off by truncation.
         decoder: what the decoder of an encoder-decoder reads.
         answer_slot: where the answer slot begins; its tokens are those of the fill.
+        decoder_slots: positions of the virtual tokens in `decoder`, -1 for those that stand in `ids`; empty where none
+            stands in the decoder.
     """
 
     ids: tuple[int, ...]
@@ -95,9 +98,23 @@ class Encoded:
     dropped: int = 0
     decoder: tuple[int, ...] = ()
     answer_slot: int = -1
+    decoder_slots: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def opened(self) -> Encoded:
+        """The sequence without its answer: what a model reads before it writes one of its own.
+
+        `answer_at` is the one position that predicts the first new token, the last that is read. Of an encoder-decoder
+        only `decoder` ends there.
+        """
+        if self.decoder:
+            first = self.answer_at[0]
+            return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,))
+        end = self.answer_slot
+        slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
+        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,))
 
 
 @dataclass(frozen=True)
@@ -146,6 +163,7 @@ class Batch:
     readout_of: Int[Tensor, "X"]
     labels: Int[Tensor, "X"]
     decoder_ids: Int[Tensor, "B U"] | None = None
+    decoder_slots: Int[Tensor, "B P"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

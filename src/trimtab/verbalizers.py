@@ -42,13 +42,14 @@ class Verbalizer:
         return cls(tuple(words), tuple(words.values()))
 
     def encode(
-        self, encoder: TextEncoder, *, spaced: bool, where: str = "task.label_words"
+        self, encoder: TextEncoder, *, spaced: bool, lead: str | None = None, where: str = "task.label_words"
     ) -> list[list[tuple[int, ...]]]:
         """Token ids of the label words: `ids[c][w]`, one or several tokens each.
 
         Args:
             encoder: the backbone's text encoder.
             spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
+            lead: the text that the answer continues, see `TextEncoder.answer`.
 
         Raises:
             TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the
@@ -59,7 +60,7 @@ class Verbalizer:
         for label, its in zip(self.classes, self.words, strict=True):
             ids = []
             for word in its:
-                pieces = tuple(encoder.encode(f" {word}" if spaced else word).ids)
+                pieces = encoder.answer(word, spaced=spaced, lead=lead)
                 at = f"{where}.{label}"
                 if not pieces or encoder.unk_id in pieces:
                     becomes = "the unknown token" if pieces else "nothing"

@@ -221,10 +221,15 @@ def first_tokens(words: list[tuple[int, ...]]) -> list[int]:
 @torch.no_grad()
 def own_logits(backbone: Backbone, encoded: Encoded, prompt: int, table: PromptTable) -> Tensor:
     """Logits of one sequence, from a call of the model that trimtab has no part in."""
-    vectors = backbone.model.get_input_embeddings()(torch.tensor([encoded.ids]))
-    for p, slot in enumerate(encoded.slots if prompt >= 0 else ()):
-        vectors[0, slot] = table.inputs[prompt, p]
-    decoder = {"decoder_input_ids": torch.tensor([encoded.decoder])} if encoded.decoder else {}
+    words = backbone.model.get_input_embeddings()
+    vectors, decoder_vectors = (words(torch.tensor([ids], dtype=torch.long)) for ids in (encoded.ids, encoded.decoder))
+    for into, slots in ((vectors, encoded.slots), (decoder_vectors, encoded.decoder_slots)):
+        for p, slot in enumerate(slots if prompt >= 0 else ()):
+            if slot >= 0:
+                into[0, slot] = table.inputs[prompt, p]
+    decoder: dict[str, Any] = {"decoder_input_ids": torch.tensor([encoded.decoder])} if encoded.decoder else {}
+    if encoded.decoder_slots:
+        decoder = {"decoder_inputs_embeds": decoder_vectors}
     return backbone.model(inputs_embeds=vectors, **decoder).logits[0]
 
 
@@ -512,16 +517,16 @@ def sabotaged(backbone: Backbone, saboteur: type[Family]) -> Backbone:
 class ShiftsPositions(Family):
     """Counts positions from the first pad."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-        return super().hidden(model, replace(batch, position_ids=positions), embeds)
+        return super().hidden(model, replace(batch, position_ids=positions), *embeds)
 
 
 class IgnoresMask(Family):
     """Attends to pads."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, replace(batch, attention_mask=torch.ones_like(batch.ids)), embeds)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, replace(batch, attention_mask=torch.ones_like(batch.ids)), *embeds)
 
 
 class ScalesEmbeddings(Family):
@@ -536,17 +541,17 @@ class ScalesEmbeddings(Family):
 class MixesRows(Family):
     """Lets each row see a little of the batch."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        hidden = super().hidden(model, batch, embeds)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        hidden = super().hidden(model, batch, *embeds)
         return hidden + 1e-3 * hidden.mean(0, keepdim=True)
 
 
 class RoundsBareRows(Family):
     """Off by the last bits where there is no prompt."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        hidden = super().hidden(model, batch, embeds)
-        return hidden if embeds is not None else hidden * (1 + 2e-7)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        hidden = super().hidden(model, batch, *embeds)
+        return hidden if embeds[0] is not None else hidden * (1 + 2e-7)
 
 
 class SkipsTransform(Family):
@@ -567,9 +572,9 @@ class ForgetsBias(Family):
 class IgnoresPrompt(Family):
     """Reads the ids whatever is placed into the slots."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         hidden = super().hidden(model, batch, None)
-        return hidden if embeds is None else hidden + 0 * embeds.sum()
+        return hidden + sum(0 * vectors.sum() for vectors in embeds if vectors is not None)
 
 
 class HasWhims(Family):
@@ -585,45 +590,45 @@ class HasWhims(Family):
 class CutsGradient(Family):
     """Detaches what enters."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, batch, None if embeds is None else embeds.detach())
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, batch, *(None if vectors is None else vectors.detach() for vectors in embeds))
 
 
 class DeafToLastSlot(Family):
     """Hides the last virtual token from attention."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         mask = batch.attention_mask.clone()
         rows = (batch.prompt_of >= 0).nonzero()[:, 0]
         mask[rows, batch.slots[rows, -1]] = 0
-        return super().hidden(model, replace(batch, attention_mask=mask), embeds)
+        return super().hidden(model, replace(batch, attention_mask=mask), *embeds)
 
 
 class Drifts(Family):
     """Moves one weight by its last bit at each pass."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         with torch.no_grad():
             weight = model.get_input_embeddings().weight  # type: ignore[operator]
             weight[7, 3] = torch.nextafter(weight[7, 3], torch.tensor(9.0))
-        return super().hidden(model, batch, embeds)
+        return super().hidden(model, batch, *embeds)
 
 
 class CountsSteps(Family):
     """Keeps running statistics in a buffer, as batch normalization would."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         next(b for n, b in model.named_buffers() if n.endswith("token_type_ids")).add_(1)
-        return super().hidden(replace_buffers(model), batch, embeds)
+        return super().hidden(replace_buffers(model), batch, *embeds)
 
 
 class Thaws(Family):
     """Lets the backbone collect gradients."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         for parameter in model.parameters():
             parameter.requires_grad_()
-        return super().hidden(model, batch, embeds)
+        return super().hidden(model, batch, *embeds)
 
 
 def replace_buffers(model: nn.Module) -> nn.Module:
@@ -654,8 +659,8 @@ class CutsOffTheWords(Family):
 class ReadsOneTooEarly(Family):
     """Gives each position what the one before it predicts."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, batch, embeds).roll(1, dims=1)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, batch, *embeds).roll(1, dims=1)
 
 
 class ForgetsTheScale(Family):
@@ -688,7 +693,7 @@ class CountsFromZero(Family):
 class LetsTheModelCount(Family):
     """RoBERTa counting for itself: right from ids; from `inputs_embeds` it counts pads as well."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, decoder_embeds: None = None) -> Tensor:
         inputs = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         return model.base_model(**inputs, attention_mask=batch.attention_mask).last_hidden_state
 
@@ -712,10 +717,10 @@ class ForgetsActivation(Family):
 class SkipsTheLastNorm(Family):
     """ModernBERT read before its final LayerNorm."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, *embeds: Tensor | None) -> Tensor:
         kept: list[Tensor] = []
         hook = model.model.final_norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
-        super().hidden(model, batch, embeds)
+        super().hidden(model, batch, *embeds)
         hook.remove()
         return kept[0]
 

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import pytest
 
 from tests.contract.tiny_families import BUILDERS
 from tests.tiny import tiny_bert, toy_rows, toy_task
+from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import main
 from trimtab.documents import dump_yaml
 from trimtab.storage import RunFolder
@@ -300,6 +302,129 @@ def test_show_marks_the_answer_of_a_causal_model_behind_the_text(
     assert shown.out.rstrip().endswith("<answer: yes>")
     record = trimtab("show", recipe, model, "-n", 1, "--json").json[0]
     assert record["answer_at"] == [len(record["tokens"]) - 1]
+
+
+def test_show_gives_the_slots_of_a_decoder(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    BUILDERS["t5"](tmp_path / "t5")
+    both = "task.template={prompt:1} {text} {decoder_prompt:3} {answer}"
+    shown = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "-n", 1)
+    assert shown.code == 0, shown.err
+    text, decoder = shown.out.splitlines()[1:3]
+    assert "<P1>" in text
+    assert "<P2>" not in text
+    assert decoder.split() == ["decoder:", "<pad>", "<P2>", "<P3>", "<P4>", "<extra_id_0>"]
+    record = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "--json").json[0]
+    assert (record["slots"], record["decoder_slots"]) == ([0, -1, -1, -1], [-1, 1, 2, 3])
+    assert record["decoder_tokens"][0] == "<pad>"
+
+
+def test_a_slot_in_a_decoder_that_is_not_there_is_refused_before_training(trimtab: Trimtab, recipe: Path) -> None:
+    for verb in ("validate", "run"):
+        failed = trimtab(verb, recipe, "task.template={decoder_prompt} {text} {answer}")
+        assert failed.code == 2
+        assert "task.template: {decoder_prompt} needs an encoder-decoder" in " ".join(failed.err.split())
+    assert "no runs" in trimtab("ls").out
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_chat_model(tmp_path_factory.mktemp("models") / "chat", chatml())
+
+
+@pytest.fixture
+def chat_recipe(tmp_path: Path, chat_model: Path) -> Path:
+    """The toy on a random chat model: slots in two messages, the answer behind text of the assistant's."""
+    chat = [
+        {"role": "system", "content": "{prompt:3} good or bad?"},
+        {"role": "user", "content": "{text}{prompt:1}"},
+        {"role": "assistant", "content": "it is {answer}."},
+    ]
+    content = {
+        "backbone": {"model": str(shutil.copytree(chat_model, tmp_path / "chat")), "dtype": "float32"},
+        "task": toy_task(tmp_path, n=16, template={"chat": chat}),
+        "prompt": {"kind": "prompt_tuning", "length": 4},
+        "training": {"max_steps": 20, "min_steps": 20, "evaluations": 2, "learning_rate": 0.05},
+    }
+    path = tmp_path / "chat.yaml"
+    path.write_text(dump_yaml(content))
+    return path
+
+
+def test_a_chat_model_from_recipe_to_predictions(trimtab: Trimtab, chat_recipe: Path, tmp_path: Path) -> None:
+    shown = trimtab("show", chat_recipe, "-n", 1).out
+    assert "<|im_start|> s y s t e m Ċ <P1> <P2> <P3> Ġgood" in shown
+    assert "<P4> <|im_end|>" in shown
+    assert shown.rstrip().endswith("i t Ġis <answer: yes>")
+    record = trimtab("show", chat_recipe, "-n", 1, "--json").json[0]
+    assert {record["tokens"][i] for i in record["special"]} == {"<|im_start|>", "<|im_end|>"}
+    assert "is valid" in trimtab("validate", chat_recipe).out
+
+    done = trimtab("run", chat_recipe, "--json", "-q")
+    assert done.code == 0, done.err
+    run = Path(done.json["run"])
+    assert done.json["status"] == "done"
+    assert 0 <= done.json["baselines"]["no_prompt"] <= 1
+    metadata = json.loads((run / "bundle.json").read_text())
+    task = metadata["task"]
+    assert metadata["tokenizer"]["add_special_tokens"] is False
+    assert task["template"]["chat"][1] == {"role": "user", "content": "{text}{prompt:1}"}
+    assert task["rendered"].startswith("{special:<|im_start|>}system\n{prompt:3} good or bad?{special:<|im_end|>}")
+
+    bundle = tmp_path / "elsewhere"
+    bundle.mkdir()
+    for name in ("bundle.json", "prompt.safetensors"):
+        (bundle / name).write_bytes((run / name).read_bytes())
+    recorded = [json.loads(line)["scores"] for line in (run / "predictions.test.jsonl").read_text().splitlines()]
+    for _ in range(2):  # the second time with another chat template
+        done = trimtab("predict", bundle, "--input", tmp_path / "test.jsonl")
+        assert [json.loads(line)["scores"] for line in done.out.splitlines()] == recorded
+        (tmp_path / "chat" / "chat_template.jinja").write_text(CHATML.replace("m.role }}", "m.role }}:"))
+    other = trimtab("run", chat_recipe, "--json", "-q").json
+    assert other["run"] != str(run), "another chat template is another run"
+    assert not other["reused"]
+
+
+def test_a_chat_on_the_command_line(trimtab: Trimtab, chat_recipe: Path) -> None:
+    for override in (
+        "task.template.chat={prompt} is it {text}?",
+        "task.template.chat='{prompt} is it {text}?'",
+        "task.template={chat: '{prompt} is it {text}?'}",
+        "task.template.chat=[{role: user, content: '{prompt} is it {text}?'}]",
+    ):
+        shown = trimtab("show", chat_recipe, override, "-n", 1)
+        assert shown.code == 0, shown.err
+        assert "<P4> Ġ i s" not in shown.out
+        assert "<P4> Ġis Ġit" in shown.out
+        assert shown.out.rstrip().endswith("a s s i s t a n t Ċ <answer: yes>")
+    one = "task.template.chat.1.content={text}{prompt:1} good"
+    assert "<P4> Ġgood <|im_end|>" in trimtab("show", chat_recipe, one, "-n", 1).out
+    plain = trimtab("show", chat_recipe, "task.template={prompt} {text} {answer}", "-n", 1).out
+    assert "im_start" not in plain
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.template.chat={prompt} {text} {answer}", "{answer} must stand in the last message, the assistant's"),
+        ("task.template.option={}", "task.template.option: there is no such key. Did you mean 'options'?"),
+        ("task.template.chat.0.rol=x", "task.template.chat.0.rol: there is no such key"),
+        ("task.template=[1]", "there is no prompt slot"),
+        ("task.template.options.enable_thinkin=false", "Did you mean 'enable_thinking'?"),
+        (
+            "task.template.chat={prompt} {txt}",
+            "{txt}, the data has no such column. Did you mean 'text'?",
+        ),
+        ("backbone.model=nano-masked", "has no chat template. Use an instruction-tuned checkpoint"),
+    ],
+)
+def test_a_mistake_in_a_chat_is_one_paragraph_and_nothing_written(
+    trimtab: Trimtab, chat_recipe: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    refused = trimtab("run", chat_recipe, override)
+    assert refused.code == 2
+    assert message in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_dropped_option_is_named(trimtab: Trimtab, recipe: Path) -> None:

@@ -105,6 +105,44 @@ def test_override_may_hold_equals_signs_and_lists() -> None:
     assert c.task["template"] == "{prompt} {text} a=b {answer}"
 
 
+CHAT = {"chat": [{"role": "user", "content": "{prompt} {text}"}], "options": {}}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.template.chat={prompt} {text}"],
+        ["task.template.chat='{prompt} {text}'"],
+        ["task.template={chat: '{prompt} {text}'}"],
+        ["task.template.chat=[{role: user, content: '{prompt} {text}'}]"],
+        ["task.template.chat=[{role: user, content: x}]", "task.template.chat.0.content={prompt} {text}"],
+        {"task.template": {"chat": "{prompt} {text}"}},
+    ],
+)
+def test_a_chat_is_given_as_text_or_as_yaml_and_replaces_a_plain_template(overrides: Any) -> None:
+    c = resolve(recipe(), overrides).config
+    assert c.task["template"] == CHAT
+    assert resolve(parse_yaml(dump_yaml(c.as_dict()), "x")).config == c
+
+
+def test_options_of_a_chat_stay_beside_it() -> None:
+    c = config("task.template.chat={prompt} {text}", "task.template.options.enable_thinking=false")
+    assert c.task["template"] == CHAT | {"options": {"enable_thinking": False}}
+    assert config("task.template=[{prompt}] {text} {answer}").task["template"] == "[{prompt}] {text} {answer}"
+
+
+@pytest.mark.parametrize("value", [[1], None, True])
+def test_a_template_that_is_neither_text_nor_chat_is_refused(value: Any) -> None:
+    what = f"a template is a text, or a mapping with the key chat, got {value!r}."
+    with refused(ConfigError, what, where="task.template"):
+        resolve(recipe(), {"task.template": value})
+
+
+def test_a_mistake_in_a_chat_is_named_by_its_own_path() -> None:
+    with refused(ConfigError, "this key is required.", where="task.template.chat.0.content"):
+        resolve(recipe(), {"task.template": {"chat": [{"role": "user"}]}})
+
+
 def test_overrides_may_be_a_mapping() -> None:
     assert resolve(recipe(), {"training.epochs": 4}).config.training.epochs == 4
 

@@ -218,6 +218,8 @@ def load_backbone(
     if not quantization:
         model = model.to(on)
     model.requires_grad_(False).eval()
+    if model.can_generate():  # sampling, penalties, forced tokens: a prompt must not depend on what lies beside weights
+        model.generation_config = transformers.GenerationConfig()
     return Backbone(
         name=name,
         model=model,

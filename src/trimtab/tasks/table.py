@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 
+from trimtab.chat import TemplateSource
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
@@ -31,7 +32,8 @@ class Table:
 
     Args:
         label_words: class -> label word or words; the classes of the task, in their order.
-        template: see `trimtab.templates`; `auto` puts the prompt before the only text column and the answer behind it.
+        template: see `trimtab.templates` and, for messages, `trimtab.chat`; `auto` puts the prompt before the only text
+            column and the answer behind it.
         name: how the task is called in tables and run ids.
         path: one file for all splits.
         train: the training rows.
@@ -54,7 +56,7 @@ class Table:
         self,
         *,
         label_words: dict[str, list[str] | str],
-        template: str = "auto",
+        template: TemplateSource = "auto",
         name: str = "table",
         path: str | None = None,
         train: str | None = None,

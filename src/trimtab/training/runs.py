@@ -19,6 +19,7 @@ import torch
 
 from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
+from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
@@ -31,7 +32,7 @@ from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import TextEncoder
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.packing import EncoderPack
 from trimtab.training.resume import (
@@ -68,10 +69,13 @@ class Prepared:
 
     @cached_property
     def id(self) -> str:
-        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version and a prompt begun from."""
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version, a prompt begun from, and
+        what the tokenizer's chat template makes of a chat.
+        """
         b = self.backbone
         parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
         parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
+        parts += [self.rendering.template.source] if self.rendering.template.is_verbatim else []
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
@@ -131,8 +135,9 @@ def render_task(
     task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
 ) -> Rendering:
     """Parse a task's template for a prompt length and check fields and label words."""
-    template = Template.parse(task.template, length, task.truncate)
+    template = read_template(task.template, length, task.truncate, encoder)
     template.check_fields(task.columns)
+    template.check_decoder(encoder)
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
@@ -403,7 +408,7 @@ def _rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
 def make_bundle(trained: Trained) -> Bundle:
     """The prompt of a trained run with all that is needed to use it elsewhere."""
     p = trained.prepared
-    b = p.backbone
+    b, template = p.backbone, p.rendering.template
     words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
     metadata = {
         "prompt": {"kind": p.config.prompt["kind"], "shape": list(trained.prompt.shape), "tensor": "inputs"},
@@ -417,10 +422,11 @@ def make_bundle(trained: Trained) -> Bundle:
             "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
             "options": p.config.backbone.model_dump(exclude={"model"}),
         },
-        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": True},
+        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not template.is_verbatim},
         "task": {
             "name": p.task.name,
             "template": p.task.template,
+            "rendered": template.source if template.is_verbatim else None,
             "truncate": list(p.task.truncate),
             "max_length": p.rendering.max_length,
             "label_words": words,
