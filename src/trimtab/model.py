@@ -59,8 +59,7 @@ class PromptedModel:
         embeds = place_prompt(embeds, table, batch)
         if batch.decoder_slots is None or batch.decoder_ids is None:
             return embeds, None
-        with torch.no_grad():
-            decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
+        decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
         return embeds, place_decoder_prompt(decoder_embeds, table, batch)
 
     def collate(self, rows: Sequence[Row]) -> Batch:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tests.contract import test_backbone_families as matrix
 from tests.contract.test_backbone_families import BROKEN, attentions, sabotaged
-from tests.contract.toy_runs import LENGTH, toy_rendering
+from tests.contract.toy_runs import LENGTH, reader, rows_of, toy_rendering
 from trimtab.backbones import Backbone, Family, load_backbone
+from trimtab.model import PromptedModel
 from trimtab.types import Batch
 
 family_folder = matrix.family_folder
@@ -73,6 +74,21 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
     monkeypatch.setattr(matrix, "toy_run", partial(matrix.toy_run, template=BOTH))
     recipe = {"prompt": {"kind": "prompt_tuning"}, "regularizers": ["gaussian"]}
     matrix.check_reload(matrix.check_frozen(loaded, tmp_path, recipe), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(("name", "attention"), [("t5", "sdpa")])
+def test_words_that_the_decoder_alone_reads_are_trained_with_the_backbone(loaded: Backbone) -> None:
+    """T5's decoder begins with what stands in no text and is no label word: only the decoder's embedding trains it."""
+    own = loaded.trainable()
+    rendering = toy_rendering(own, template=BOTH)
+    model = PromptedModel(own, reader(own, rendering))
+    batch = model.collate(rows_of(own, rendering, 1))
+    start = own.encoder.decoder_start_id
+    assert start not in batch.ids
+    model.scores(batch, matrix.table_of(own, 1)).sum().backward()
+    gradient = own.embedding_weight.grad
+    assert gradient is not None
+    assert float(gradient[start].abs().sum()) > 0
 
 
 class DeafDecoder(Family):

@@ -11,7 +11,6 @@ vocabulary matrix instead of V, and scores are logits. The rows are read at ever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones import Backbone
+from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.types import AnswerPlan, Batch
 
 Combine = Literal["mean", "max", "logsumexp"]
@@ -52,7 +52,7 @@ class LabelWords:
         column = torch.searchsorted(used, tokens.clamp(min=0)).clamp(max=len(used) - 1)
         device = backbone.device
         self._tokens, self._fill, self._column = tokens.to(device), fill.to(device), column.to(device)
-        self._used = used.to(device)
+        self._used, self._vocabulary = used.to(device), Vocabulary(backbone)
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores; -inf for classes that an entry does not have."""
@@ -80,20 +80,10 @@ class LabelWords:
         column = self._column[batch.readout_of]
         return logits.gather(1, column.flatten(1)).view(column.shape)
 
-    @cached_property
-    def _vocabulary(self) -> tuple[Float[Tensor, "V F"], Float[Tensor, "V"]]:
-        """The whole matrix in float32: the backbone's own if it is that already, else a copy, made once: it is frozen.
-
-        A copy per call would live until the backward pass, so the peak is the same.
-        """
-        return self._backbone.family.vocabulary_rows(self._backbone.model, slice(None))
-
     def _log_probabilities(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C W N"]:
         """Log-probability of every token of every word, normalized over the vocabulary."""
         backbone = self._backbone
-        weight, bias = self._vocabulary
-        features = backbone.family.vocabulary_features(backbone.model, hidden)
-        logits = backbone.family.squash(backbone.model, features.float() @ weight.T + bias)
+        logits = self._vocabulary.logits(backbone.family.vocabulary_features(backbone.model, hidden))
         normalizer = logits.logsumexp(-1)
         tokens = self._tokens[batch.readout_of]
         row = (batch.first_row[:, None, None] + self._fill[batch.readout_of])[..., None]

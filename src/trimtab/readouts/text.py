@@ -30,6 +30,7 @@ from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.readouts import WordIds
 from trimtab.readouts.sentinels import sentinel_of
+from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
 from trimtab.templates import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill
@@ -57,7 +58,7 @@ class Text:
         max_new_tokens: Annotated[int, Field(ge=1)] = 32,
         sentinel: Literal["auto", "yes", "no"] = "auto",
     ) -> None:
-        self._backbone = backbone
+        self._backbone, self._vocabulary = backbone, Vocabulary(backbone)
         self.new_tokens = max_new_tokens
         self.end_id = _end(backbone.encoder, sentinel)
 
@@ -80,12 +81,9 @@ class Text:
         """Mean log-likelihood per token of the answer; not a number where none is known."""
         if batch.targets is None:
             return hidden.new_full((len(hidden), 1), torch.nan, dtype=torch.float32)
-        family, model = self._backbone.family, self._backbone.model
         known = batch.targets >= 0
-        vocabulary = torch.arange(self._backbone.embedding_weight.shape[0], device=hidden.device)
-        weight, bias = family.vocabulary_rows(model, vocabulary)
-        features = family.vocabulary_features(model, hidden)[known]
-        logits = family.squash(model, features.float() @ weight.T + bias)
+        features = self._backbone.family.vocabulary_features(self._backbone.model, hidden)
+        logits = self._vocabulary.logits(features[known])
         token = logits.gather(1, batch.targets[known][:, None])[:, 0] - logits.logsumexp(-1)
         per_read = torch.zeros(known.shape, device=hidden.device).masked_scatter(known, token)
         return (per_read.sum(1) / known.sum(1))[:, None]
