@@ -264,3 +264,11 @@ def test_an_example_without_an_answer_cannot_be_evaluated(tmp_path: Path, llama:
     assert one.as_json() == {"id": example.id, "text": one.text}
     assert predictor.score([example]).isnan().all()
     assert predictor.predict([]) == []
+
+
+def test_an_answer_that_the_model_may_not_write_can_still_be_compared(tmp_path: Path, llama: Backbone) -> None:
+    p = prepared(written_task(tmp_path), llama, TEXT)
+    predictor = load(run_pack([p], tmp_path / "runs")[0]["run"], backbone=llama)
+    for answer in ("good " * 20, "中"):
+        example = replace(p.task.splits["test"][0], label=answer)
+        assert predictor.evaluate([example]).metrics["exact_match"] == 0.0
