@@ -16,9 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 
-SAME = ("metrics.jsonl", "predictions.dev.jsonl", "predictions.test.jsonl", "prompt.safetensors")
+SAME = (
+    "metrics.jsonl", "predictions.dev.jsonl", "predictions.test.jsonl", "prompt.safetensors", "backbone.safetensors",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -85,7 +88,7 @@ def finished(code: int, runs_dir: Path) -> dict[str, str]:
     assert code == 0, "the run failed"
     (folder,) = (p.parent for p in runs_dir.glob("*/run.json"))
     record = json.loads((folder / "run.json").read_text())
-    same = {name: (folder / name).read_bytes().hex() for name in SAME}
+    same = {name: sha256((folder / name).read_bytes()).hexdigest() for name in SAME if (folder / name).exists()}
     return {**same, "metrics": json.dumps(record["metrics"])}
 
 

@@ -53,6 +53,9 @@ class Objective(ABC):
     loss_name: ClassVar[str]
     training: ClassVar[str]
     sentences: ClassVar[tuple[str, ...]]
+    learning_rate: ClassVar[float] = 1.5e-3
+    is_rate_relative: ClassVar[bool] = False
+    """Whether a tensor's learning rate is a multiple of its root mean square."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
@@ -221,16 +224,22 @@ class Causal(Objective):
 
 
 class Seq2Seq(Objective):
-    """T5 v1.1 (gated GELU, no biases; Shazeer 2020) with span corruption (Raffel et al. 2020, section 3.1.4): 15 % of
+    """T5 v1.1 (gated GELU, no biases; Shazeer 2020) with span corruption (Raffel et al. 2020, section 3.1.4): 25 % of
     the tokens in spans of 3 become sentinels, the decoder spells the spans out. The decoder has one layer less than the
     encoder; word embeddings are tied to the output, unlike v1.1, to stay small.
+
+    T5's embeddings begin with a root mean square of 1, its queries with 0.008: one absolute learning rate does not fit
+    both, so rates are relative, as in T5's own Adafactor.
     """
 
     kind = "seq2seq"
     title = "the embedded encoder-decoder language model"
-    loss_name = "span-corruption loss (15 % of tokens in spans of 3"
-    training = "Span corruption, 15 % of tokens in spans of 3, sentinels `<extra_id_0>` to `<extra_id_31>`"
+    loss_name = "span-corruption loss (25 % of tokens in spans of 3"
+    training = "Span corruption, 25 % of tokens in spans of 3, sentinels `<extra_id_0>` to `<extra_id_31>`"
     sentences = Masked.sentences
+    learning_rate = 2e-2
+    is_rate_relative = True
+    corrupted = 0.25
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__(tokenizer)
@@ -273,7 +282,7 @@ class Seq2Seq(Objective):
 
     def _corrupt(self, row: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Input and target of one row; their lengths depend on the row's length only."""
-        n_noise = max(1, round(0.15 * len(row)))
+        n_noise = max(1, round(self.corrupted * len(row)))
         n_spans = max(1, min(len(SENTINELS), round(n_noise / 3)))
         noise, kept = _parts(n_noise, n_spans, rng), _parts(len(row) - n_noise, n_spans, rng)
         source: list[Any] = []

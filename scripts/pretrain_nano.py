@@ -182,11 +182,24 @@ def sample_fills(model: Any, objective: Objective) -> dict[str, list[str]]:
     return {sentence: objective.fills(model, sentence) for sentence in objective.sentences}
 
 
-def optimizer_groups(master: dict[str, torch.Tensor], weight_decay: float) -> list[dict]:
-    """No decay on biases and LayerNorm (vectors)."""
+def optimizer_groups(master: dict[str, torch.Tensor], weight_decay: float, is_rate_relative: bool) -> list[dict]:
+    """No decay on biases and LayerNorm (vectors). Tensors whose rates are relative to their size are groups of their
+    own.
+    """
+    if is_rate_relative:
+        return [{"params": [p], "weight_decay": weight_decay if p.ndim > 1 else 0.0} for p in master.values()]
     decayed = [p for p in master.values() if p.ndim > 1]
     rest = [p for p in master.values() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float, is_rate_relative: bool) -> None:
+    """The learning rate of every group; if relative, times the root mean square of its tensor (at least 0.001)."""
+    for group in optimizer.param_groups:
+        scale = 1.0
+        if is_rate_relative:
+            scale = max(1e-3, float(group["params"][0].detach().square().mean().sqrt()))
+        group["lr"] = rate * scale
 
 
 def write_checkpoint(path: Path, state: dict) -> None:
@@ -201,6 +214,7 @@ def model_card(settings: Settings, objective: Objective, measured: dict, command
     rows = "\n".join(f"| {s} | {', '.join(t)} |" for s, t in measured["fills"].items())
     lengths = ", ".join(f"{w:.0%} of {n}" for n, w in zip(LENGTHS, LENGTH_WEIGHTS, strict=True))
     architecture = type(objective).__doc__ or ""
+    relative = " times the root mean square of each tensor" if objective.is_rate_relative else ""
     begun = objective.loss_name + ("" if objective.loss_name.endswith("(") else ", ")
     return f"""# nano-{settings.kind}: {objective.title}
 
@@ -227,7 +241,7 @@ Top-5 fills of `___`:
 * **Data.** English Wikipedia text (Simple English Wikipedia, then core articles of English Wikipedia), 180 MB,
   licensed CC BY-SA. The weights are released under Apache-2.0 with the project; the text itself is not included.
 * **Training.** {objective.training}. Sequence lengths {lengths} (share of batches), {settings.batch_tokens} tokens a
-  batch, AdamW (learning rate {settings.learning_rate}, weight decay {settings.weight_decay}), warm-up
+  batch, AdamW (learning rate {settings.learning_rate}{relative}, weight decay {settings.weight_decay}), warm-up
   {settings.warmup_steps} steps, linear decay over the last {settings.decay_fraction:.0%}, float32 master weights,
   bfloat16 compute, seed {settings.seed}.
 * **Command.** `{command}`
@@ -256,7 +270,10 @@ def pretrain(settings: Settings, text: Text, valid: Text, objective: Objective, 
     master = {n: p.detach().clone().float().requires_grad_() for n, p in model.named_parameters()}
     model = model.to(compute)
     optimizer = torch.optim.AdamW(
-        optimizer_groups(master, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
+        optimizer_groups(master, settings.weight_decay, objective.is_rate_relative),
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     checkpoint = arguments.cache / f"{arguments.out.name}.checkpoint.pt"
     step, seconds = 0, 0.0
@@ -303,8 +320,7 @@ def pretrain(settings: Settings, text: Text, valid: Text, objective: Objective, 
             master[name].grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
         torch.nn.utils.clip_grad_norm_(list(master.values()), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate_at(step)
+        set_rates(optimizer, settings.rate_at(step), objective.is_rate_relative)
         optimizer.step()
         refresh()
         step += 1
@@ -332,7 +348,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=float, default=Settings.tokens)
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--batch-tokens", type=int, default=Settings.batch_tokens)
-    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
+    parser.add_argument("--learning-rate", type=float, help="by default the objective's")
     parser.add_argument("--hidden", type=int, default=Settings.hidden)
     parser.add_argument("--layers", type=int, default=Settings.layers)
     parser.add_argument("--vocabulary", type=int, default=Settings.vocabulary)
@@ -345,6 +361,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
+    arguments.learning_rate = arguments.learning_rate or OBJECTIVES[arguments.kind].learning_rate
     names = ("kind", "tokens", "seed", "batch_tokens", "learning_rate", "hidden", "layers", "vocabulary")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     tokenizer = open_tokenizer(arguments, settings)

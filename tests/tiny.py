@@ -114,6 +114,26 @@ def toy_task(folder: Path, n: int = 32, **options: Any) -> dict[str, Any]:
     }
 
 
+ANSWERS = {"positive": "yes", "negative": "not good"}
+"""What is to be written in the toy, of different lengths."""
+
+
+def written_task(folder: Path, n: int = 16, **options: Any) -> dict[str, Any]:
+    """The `task` section of a recipe whose answers are free text: the toy's rows with a text for each class."""
+    files = {}
+    for i, split in enumerate(("train", "dev", "test")):
+        rows = [{"id": r["id"], "text": r["text"], "answer": ANSWERS[r["label"]]} for r in toy_rows(n, i)]
+        files[split] = str(write_jsonl(folder / f"{split}-written.jsonl", rows))
+    return {
+        "kind": "table",
+        "name": "written",
+        **files,
+        "template": "{prompt} {text} {answer}.",
+        "target": "answer",
+        **options,
+    }
+
+
 def bundle_metadata(shape: Sequence[int], fingerprint: str = "f1", **changes: Any) -> dict[str, Any]:
     """The least that bundle.json must hold, for a prompt of this shape."""
     options = {"dtype": "float32", "revision": None, "trust_remote_code": False, "attention": "auto"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,13 @@ from trimtab.training.parallel import joined
 from trimtab.training.runs import (
     Prepared,
     check_components,
-    concrete_readout,
+    concrete,
     open_backbone,
     prepare,
     render_task,
     run_pack,
 )
-from trimtab.types import Encoded, Evaluation, Example, Prediction
+from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -126,8 +126,8 @@ def predict(
     *,
     runs_dir: str | Path = "runs",
     device: str = "auto",
-) -> list[Prediction]:
-    """Label texts with a trained prompt.
+) -> list[Prediction] | list[Written]:
+    """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
     Args:
         run_or_bundle: a folder, or a run id under `runs_dir`.
@@ -141,13 +141,18 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """An example as the backbone will see it."""
+    """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads.
+
+    `special` holds the positions of special tokens, slots and answer aside.
+    """
 
     example: Example
     encoded: Encoded
     tokens: tuple[str, ...]
+    decoder_tokens: tuple[str, ...]
     label_words: tuple[str, ...]
     answer_tokens: int
+    special: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,8 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     encoder, positions, readouts = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
                                       name=config.backbone.model)  # fmt: skip
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
-    rendering = render_task(task, config.prompt["length"], encoder, positions, concrete_readout(config, readouts))
+    config = concrete(config, task, readouts)
+    rendering = render_task(task, config.prompt["length"], encoder, positions, config.readout)
     rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
@@ -201,19 +207,24 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
     for example in v.task.splits["train"][:n]:
-        encoded = v.rendering.row(example, v.encoder).encoded
-        words = v.task.verbalizer.words[v.task.verbalizer.classes.index(str(example.label))]
-        shown.append(Shown(example, encoded, tuple(v.encoder.tokens(encoded.ids)), words, answer_tokens))
+        encoded = v.rendering.row(replace(example, label=None), v.encoder).encoded
+        classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
+        words = classes.get(str(example.label), (str(example.label),))
+        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
+        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
+        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special))
     return shown
 
 
 def init(
     table: str | Path,
-    label: str,
+    label: str | None = None,
     text: Sequence[str] = (),
     *,
+    target: str | None = None,
     output: str | Path | None = None,
-    backbone: str = "nano-masked",
+    backbone: str | None = None,
     prompt: str = "residual",
     force: bool = False,
 ) -> Draft:
@@ -221,23 +232,29 @@ def init(
 
     Args:
         table: CSV, TSV, JSONL or Parquet.
-        label: the label column.
+        label: the column of classes; or give `target`.
         text: text columns; found by themselves if none are given.
+        target: a column of free text, which the model shall learn to write.
         output: where the recipe goes; nothing is written if absent.
         force: overwrite an existing file.
 
     Raises:
-        DataError: the table cannot be read or is not a classification task.
-        ConfigError: the output exists.
+        DataError: the table cannot be read, or its labels are no classes.
+        ConfigError: the output exists, or neither or both of label and target are given.
     """
     from trimtab.drafting import draft_recipe
 
-    target = None if output is None else Path(output)
-    if target is not None and target.exists() and not force:
-        raise ConfigError("the file exists already.", where=str(target), fix="Give another -o, or --force.")
-    draft = draft_recipe(Path(table), label, text, backbone=backbone, prompt=prompt, output=target)
-    if target is not None:
-        write_text(target, draft.recipe)
+    if (label is None) == (target is None):
+        raise ConfigError("name one column: either of classes (--label) or of free text (--target).", where="init")
+    place = None if output is None else Path(output)
+    if place is not None and place.exists() and not force:
+        raise ConfigError("the file exists already.", where=str(place), fix="Give another -o, or --force.")
+    column = str(label if target is None else target)
+    draft = draft_recipe(
+        Path(table), column, text, is_free=target is not None, backbone=backbone, prompt=prompt, output=place
+    )
+    if place is not None:
+        write_text(place, draft.recipe)
     return draft
 
 
@@ -290,15 +307,16 @@ def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) ->
 
 def _run_line(folder: RunFolder) -> dict[str, Any]:
     record = folder.record
-    metrics = record.get("metrics", {})
+    metrics, headline = record.get("metrics", {}), record.get("metric", "accuracy")
     return {
         "run": folder.path.name,
         "status": record.get("status"),
         "task": record.get("task"),
         "prompt": record.get("prompt"),
         "backbone": record.get("backbone"),
-        "dev": metrics.get("dev", {}).get("accuracy"),
-        "test": metrics.get("test", {}).get("accuracy"),
+        "metric": headline,
+        "dev": metrics.get("dev", {}).get(headline),
+        "test": metrics.get("test", {}).get(headline),
         "started": record.get("started"),
     }
 

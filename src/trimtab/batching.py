@@ -26,16 +26,21 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
     mask = torch.zeros((len(flat), length), dtype=torch.long)
     eligible = torch.zeros((len(flat), length), dtype=torch.bool)
     slots = torch.full((len(flat), n_slots), -1, dtype=torch.long)
+    decoder_slots = torch.full_like(slots, -1)
     answer_at = torch.zeros((len(flat), n_answers), dtype=torch.long)
     decoder = torch.full((len(flat), n_decoder), pad_id, dtype=torch.long)
+    targets = torch.full((len(flat), n_answers), -1, dtype=torch.long)
     for b, (_, _, e) in enumerate(flat):
         shift = length - len(e) if padding_side == "left" else 0
         ids[b, shift : shift + len(e)] = torch.tensor(e.ids)
         mask[b, shift : shift + len(e)] = 1
-        slots[b, : len(e.slots)] = torch.tensor(e.slots, dtype=torch.long) + shift
+        places = torch.tensor(e.slots, dtype=torch.long)
+        slots[b, : len(e.slots)] = torch.where(places >= 0, places + shift, -1)
+        decoder_slots[b, : len(e.decoder_slots)] = torch.tensor(e.decoder_slots, dtype=torch.long)
         answers = torch.tensor(e.answer_at, dtype=torch.long)
         answer_at[b, : len(e.answer_at)] = answers if e.decoder else answers + shift
         decoder[b, : len(e.decoder)] = torch.tensor(e.decoder, dtype=torch.long)
+        targets[b, : len(e.targets)] = torch.tensor(e.targets, dtype=torch.long)
         if e.eligible:
             eligible[b, torch.tensor(e.eligible) + shift] = True
     return Batch(
@@ -51,6 +56,8 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         readout_of=torch.tensor([r.readout for r in rows]),
         labels=torch.tensor([r.label for r in rows]),
         decoder_ids=decoder if n_decoder else None,
+        decoder_slots=decoder_slots if any(e.decoder_slots for _, _, e in flat) else None,
+        targets=targets if any(e.targets for _, _, e in flat) else None,
     )
 
 

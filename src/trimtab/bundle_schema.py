@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trimtab.errors import BundleError
 
@@ -30,6 +30,8 @@ class _Backbone(_Part):
     model: str
     fingerprint: str
     options: _Options
+    tuned: bool = False
+    tuned_sha256: str | None = None
 
 
 class _Tokenizer(_Part):
@@ -37,10 +39,17 @@ class _Tokenizer(_Part):
 
 
 class _Task(_Part):
-    template: str
+    template: str | dict[str, Any]
+    rendered: str | None = None
     truncate: list[str]
     max_length: int
     label_words: dict[str, list[str]]
+
+    @model_validator(mode="after")
+    def _chats_are_rendered(self) -> _Task:
+        if (self.rendered is None) != isinstance(self.template, str):
+            raise ValueError("a chat, and nothing else, needs the key 'rendered': the text that was trained with")
+        return self
 
 
 class _Readout(_Part):

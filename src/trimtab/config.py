@@ -25,10 +25,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
+Group = Literal["prompt", "encoder", "head", "backbone"]
+_RATES = "training.learning_rates"
+
+
 class BackboneConfig(_Section):
-    """Which frozen model. See `trimtab.backbones.load_backbone`.
+    """Which model, frozen unless `training.learning_rates.backbone` says otherwise. See `trimtab.backbones`.
 
     Attributes:
+        dtype: of weights and arithmetic; of a trained backbone `auto` is float32, and nothing else is possible.
         dropout: keep the backbone's own dropout in training passes; off by default, as the model is frozen.
     """
 
@@ -55,11 +60,13 @@ class TrainingConfig(_Section):
 
     Attributes:
         optimizer: `beta1`, `beta2` and `epsilon` are AdamW's; Adafactor has none of them.
-        learning_rate: of all groups; where absent, the prompt encoder's default.
-        learning_rates: per group, over `learning_rate`: `prompt` (the raw rows) and `encoder` (its network).
+        learning_rate: of prompt and encoder; where absent, the prompt encoder's default.
+        learning_rates: per group, over `learning_rate`: `prompt` (the raw rows), `encoder` (its network), `head` (of a
+            readout that is trained; none is yet) and `backbone`. The backbone is trained only if it has a positive rate
+            here; then the run has a copy of its own, which is kept beside the prompt, and packs with no other run.
         schedule: of the rate after warm-up.
         warmup: share of the steps with a linearly rising rate.
-        weight_decay: decoupled (AdamW), on every trained parameter.
+        weight_decay: decoupled (AdamW), on every trained parameter but the backbone's biases and norms.
         clip: largest gradient norm, per run; 0 turns clipping off.
         epochs: passes over the training rows.
         min_steps: train at least this many optimizer steps, whatever the epochs.
@@ -69,13 +76,14 @@ class TrainingConfig(_Section):
         buckets: batches sorted by length together, 1 for none; off in epochs of no more batches than this.
         evaluations: how often the dev split is scored, evenly over the run.
         patience: stop after this many evaluations without gain; 0 never stops early.
-        select: dev metric that picks the checkpoint; ties go to the lower dev loss.
+        select: dev metric that picks the checkpoint: `loss`, or one of the readout's; `auto` is the readout's first.
+            Ties go to the lower dev loss. With `loss`, readouts that write need not do so at every evaluation.
         keep_encoder: also save the encoder's parameters of the best checkpoint.
     """
 
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)
-    learning_rates: dict[Literal["prompt", "encoder"], Annotated[float, Field(ge=0)]] = {}
+    learning_rates: dict[Group, Annotated[float, Field(ge=0)]] = {}
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -91,8 +99,13 @@ class TrainingConfig(_Section):
     buckets: int = Field(8, ge=1)
     evaluations: int = Field(25, ge=1)
     patience: int = Field(0, ge=0)
-    select: Literal["accuracy", "macro_f1"] = "accuracy"
+    select: str = "auto"
     keep_encoder: bool = False
+
+    @property
+    def tunes_backbone(self) -> bool:
+        """Whether the backbone is trained with the prompt."""
+        return self.learning_rates.get("backbone", 0.0) > 0
 
 
 class RunConfig(_Section):
@@ -144,11 +157,13 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         overrides: `key=value` texts (value in YAML), or a mapping dotted key -> value; see `trimtab.overrides`.
 
     Raises:
-        ConfigError: an unknown or misspelt key or kind, a value that does not fit, a required key left out.
+        ConfigError: an unknown or misspelt key or kind, a value that does not fit, a required key left out, a learning
+            rate for what the run does not have, a trained backbone that is not float32.
     """
     if not isinstance(recipe, Mapping):
         raise ConfigError(f"a recipe is a mapping of sections, got {type(recipe).__name__}.", where="recipe")
-    raw, dropped = apply_overrides(recipe, parse_overrides(overrides))
+    given = parse_overrides(overrides)
+    raw, dropped = apply_overrides(recipe, given)
     for section in raw:
         if section not in (*RunConfig.model_fields, "seed"):
             raise ConfigError("there is no such section.", where=section, fix=suggest(section, RunConfig.model_fields))
@@ -166,7 +181,57 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         training["learning_rate"] = prompts.get(raw["prompt"]["kind"]).default_learning_rate  # type: ignore[attr-defined]
     raw["training"] = training
     raw["backbone"] = {"model": raw["backbone"]} if isinstance(raw.get("backbone"), str) else raw.get("backbone") or {}
-    return Resolution(validated(RunConfig, raw, ""), tuple(dropped))
+    if "prompt.kind" in given and not any(key == "training" or key.startswith(_RATES) for key in given):
+        dropped += _drop_rates(raw)
+    config = validated(RunConfig, raw, "")
+    if config.training.tunes_backbone and config.backbone.dtype == "auto":
+        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": "float32"})})
+    check_groups(config)
+    return Resolution(config, tuple(dropped))
+
+
+def _groups(prompt: Mapping[str, Any]) -> tuple[Group, ...]:
+    """The groups of parameters that a run with a resolved prompt section can train."""
+    size = 64  # of an embedding; any would do
+    count = prompts.get(prompt["kind"]).count(size=size, **prompt)  # type: ignore[attr-defined]
+    return ("prompt", "encoder", "backbone") if count > prompt["length"] * size else ("prompt", "backbone")
+
+
+def _drop_rates(raw: dict[str, Any]) -> list[str]:
+    """Where the prompt's kind changes, drop the recipe's rate for a network that the new one lacks."""
+    rates = raw["training"].get("learning_rates")
+    if not isinstance(rates, Mapping) or "encoder" not in rates or "encoder" in _groups(raw["prompt"]):
+        return []
+    raw["training"]["learning_rates"] = {group: rate for group, rate in rates.items() if group != "encoder"}
+    return [f"{_RATES}.encoder"]
+
+
+def check_groups(config: RunConfig) -> None:
+    """Refuse a rate for a group of parameters that a run does not have, and a trained backbone that is not float32.
+
+    Raises:
+        ConfigError: with the groups that there are.
+    """
+    groups = _groups(config.prompt)
+    for group in config.training.learning_rates:
+        if group not in groups:
+            raise ConfigError(
+                f"a run with the prompt {config.prompt['kind']!r} and the readout {config.readout['kind']!r} has no "
+                f"parameters of the group {group!r}.",
+                where=f"{_RATES}.{group}",
+                fix=f"Its groups: {', '.join(groups)}.",
+            )
+    if not config.training.tunes_backbone:
+        return
+    fix = f"Leave it out, or freeze the backbone: {_RATES}.backbone=0."
+    if config.backbone.quantization:
+        raise ConfigError("quantized weights cannot be trained.", where="backbone.quantization", fix=fix)
+    if config.backbone.dtype != "float32":
+        raise ConfigError(
+            f"a trained backbone is float32, got {config.backbone.dtype}: small updates are lost in its rounding.",
+            where="backbone.dtype",
+            fix=fix,
+        )
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

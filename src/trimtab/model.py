@@ -1,26 +1,27 @@
-"""PromptedModel = frozen backbone + prompt table + readout. Here, and in the training loop, the axes meet."""
+"""PromptedModel = backbone + prompt table + readout. Here, and in the training loop, the axes meet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.batching import collate, micro_batches
-from trimtab.injection import place_prompt
+from trimtab.errors import BackboneError
+from trimtab.injection import place_decoder_prompt, place_prompt
 from trimtab.readouts import Readout
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Encoded, PromptTable, Row
 
 
 @dataclass(frozen=True)
 class PromptedModel:
     """Scores batches whose rows say which prompt they use.
 
-    Gradients flow to the prompt table and to added perturbations, never to the backbone.
+    Gradients flow to the prompt table, to added perturbations, and to the backbone if its weights require them.
     """
 
     backbone: Backbone
@@ -28,8 +29,7 @@ class PromptedModel:
 
     def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
         """Text embeddings; slots hold a filler until the prompt is placed."""
-        with torch.no_grad():
-            return self.backbone.family.embed(self.backbone.model, batch.ids)
+        return self.backbone.family.embed(self.backbone.model, batch.ids)
 
     def scores(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
@@ -43,15 +43,25 @@ class PromptedModel:
 
         A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
         """
-        if table is None or (batch.is_bare and delta is None):
-            hidden = self.backbone.family.hidden(self.backbone.model, batch, None)
-        else:
-            embeds = self.embed(batch)
-            if delta is not None:
-                embeds = embeds + delta.to(embeds.dtype)
-            hidden = self.backbone.family.hidden(self.backbone.model, batch, place_prompt(embeds, table, batch))
+        hidden = self.backbone.family.hidden(self.backbone.model, batch, *self._read(batch, table, delta))
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
         return self.readout.scores(hidden.gather(1, at), batch)
+
+    def _read(
+        self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
+    ) -> tuple[Float[Tensor, "B T E"] | None, Float[Tensor, "B U E"] | None]:
+        """What the backbone and its decoder read: embeddings with the prompts in place; None where they read ids."""
+        if table is None or (batch.is_bare and delta is None):
+            return None, None
+        embeds = self.embed(batch)
+        if delta is not None:
+            embeds = embeds + delta.to(embeds.dtype)
+        embeds = place_prompt(embeds, table, batch)
+        if batch.decoder_slots is None or batch.decoder_ids is None:
+            return embeds, None
+        with torch.no_grad():
+            decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
+        return embeds, place_decoder_prompt(decoder_embeds, table, batch)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""
@@ -72,3 +82,75 @@ class PromptedModel:
             for i, row in zip(group, self.scores(self.collate([rows[i] for i in group]), table).cpu(), strict=True):
                 scores[i] = row
         return torch.stack([s for s in scores if s is not None])
+
+    def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
+        """What the model writes for many rows, in their order; for readouts that write.
+
+        Args:
+            max_tokens: tokens per batch, padding and what is written included.
+        """
+        written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
+        return [self.backbone.encoder.decode(ids) for ids in written]
+
+    @torch.no_grad()
+    def generate_rows(
+        self,
+        rows: Sequence[Row],
+        table: PromptTable | None,
+        max_tokens: int,
+        new_tokens: int,
+        end_id: int | None = None,
+    ) -> list[tuple[int, ...]]:
+        """What the model writes in place of each row's answer, as token ids in the order of the rows.
+
+        Greedy: the most likely token, again and again, up to and without `end_id` (by default `encoder.end_id`). Rows
+        are computed in batches of similar length, padded as the family needs; prompts may be mixed. A batch of bare
+        rows takes the model's own path from ids.
+
+        Args:
+            max_tokens: tokens per batch, padding and new ones included.
+            new_tokens: how many tokens a row may get.
+
+        Raises:
+            BackboneError: a masked language model, or a row that has not as many positions left.
+        """
+        backbone = self.backbone
+        end = backbone.encoder.end_id if end_id is None else end_id
+        opened = [replace(row, encoded=row.encoded.opened(), others=()) for row in rows]
+        written: list[tuple[int, ...]] = [()] * len(rows)
+        alike: dict[int, list[int]] = {}  # decoders begin at column 0 and must end together
+        for i, row in enumerate(opened):
+            self._check_room(row.encoded, new_tokens)
+            alike.setdefault(len(row.encoded.decoder), []).append(i)
+        for begun, indices in alike.items():
+            costs = [len(opened[i].encoded) + begun + new_tokens for i in indices]
+            for places in micro_batches(costs, max_tokens):
+                group = [indices[place] for place in places]
+                batch = self.collate([opened[i] for i in group])
+                tokens = self._generate(batch, table, new_tokens, end)
+                for i, row_tokens in zip(group, tokens.tolist(), strict=True):
+                    written[i] = _until(row_tokens, end)
+        return written
+
+    def _generate(
+        self, batch: Batch, table: PromptTable | None, new_tokens: int, end_id: int | None
+    ) -> Int[Tensor, "B N"]:
+        backbone, (embeds, decoder_embeds) = self.backbone, self._read(batch, table)
+        return backbone.family.generate(
+            backbone.model, batch, embeds, new_tokens, end_id, backbone.pad_id, decoder_embeds
+        )
+
+    def _check_room(self, opened: Encoded, new_tokens: int) -> None:
+        begun = len(opened.decoder) or len(opened)
+        if begun + new_tokens > self.backbone.max_positions:
+            raise BackboneError(
+                f"{begun} tokens and {new_tokens} new ones need {begun + new_tokens} positions, the backbone has "
+                f"{self.backbone.max_positions}.",
+                where="backbone.model",
+                fix="Ask for fewer new tokens, or lower task.max_length.",
+            )
+
+
+def _until(tokens: list[int], end_id: int | None) -> tuple[int, ...]:
+    """Tokens before the end; what follows it is padding."""
+    return tuple(tokens[: tokens.index(end_id)]) if end_id in tokens else tuple(tokens)

@@ -6,6 +6,7 @@ set, whole sections before their parts, so options given beside a new kind stay,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ DEFAULT_KINDS = {"prompt": "prompt_tuning", "readout": "auto"}
 
 Path = tuple[str, ...]
 
+_TEMPLATE = re.compile(r"(.*\.)?template(\.chat(\.\d+\.content)?)?")
+_CHAT = re.compile(r"\{\s*chat\s*:\s")
+
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value, from a mapping or from `key=value` texts with the value in YAML.
@@ -35,9 +39,14 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"an override is written key=value, got {text!r}.", where="command line")
-        is_template = key.strip().endswith(".template") and value[:1] not in "\"'"
-        parsed[key.strip()] = value if is_template else parse_yaml(value, key.strip())
+        parsed[key.strip()] = value if _is_template(key.strip(), value) else parse_yaml(value, key.strip())
     return parsed
+
+
+def _is_template(key: str, value: str) -> bool:
+    """Whether a value is the text of a template, whose braces would mean something else in YAML."""
+    is_yaml = value[:1] in "\"'" or _CHAT.match(value) or (key.endswith(".chat") and value.startswith("["))
+    return bool(_TEMPLATE.fullmatch(key)) and not is_yaml
 
 
 def apply_overrides(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -125,7 +134,7 @@ def _child(node: Any, step: str, where: str) -> Any:
     key: Any = _index(node, step, where) if isinstance(node, list) else step
     child = node[key] if isinstance(node, list) else node.get(key)
     if isinstance(child, str):
-        child = {"model" if where == "backbone" else "kind": child}
+        child = {} if step == "template" else {"model" if where == "backbone" else "kind": child}
     elif child is None:
         child = {}
     if not isinstance(child, dict | list):

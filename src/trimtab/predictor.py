@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.errors import BackboneError, BundleError, DataError
-from trimtab.metrics import classification
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError
+from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
 from trimtab.templates import Template, TextEncoder
-from trimtab.types import AnswerPlan, Evaluation, Example, Prediction, PromptTable, Row
+from trimtab.types import AnswerPlan, Evaluation, Example, Prediction, PromptTable, Row, Written
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
@@ -48,19 +48,41 @@ class Rendering:
             TemplateError: it is empty, or does not fit.
         """
         name = example.source or example.id
-        fills = self.plan(encoder).fills
-        longest = max(len(f.ids) for f in fills)
-        first, *others = (
-            self.template.render(example.fields, encoder, self.max_length - longest + len(f.ids), name, f)
-            for f in fills
-        )
+        plan, gold = self.plan(encoder), self.gold(example)
+        fills = plan.fills
+        if plan.write is not None and gold:
+            fills = (plan.write(self._ids(gold, encoder, name), name),)
+        room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
+        first, *others = (self.template.render(example.fields, encoder, room + len(f.ids), name, f) for f in fills)
         classes = self.verbalizer.classes
         label = classes.index(example.label) if example.label in classes else -1
-        return Row(first, label, prompt, others=tuple(others))
+        return Row(first, label, prompt, others=tuple(others), gold=gold)
+
+    def gold(self, example: Example) -> str:
+        """The right answer as text: the first label word of the class, or the free text; empty if it is not known."""
+        if example.label is None or self.verbalizer.is_free:
+            return example.label or ""
+        words = dict(zip(self.verbalizer.classes, self.verbalizer.words, strict=True))
+        return words[example.label][0] if example.label in words else ""
+
+    def _ids(self, text: str, encoder: TextEncoder, name: str) -> tuple[int, ...]:
+        ids = encoder.answer(text, spaced=self.template.answer_is_spaced, lead=self._lead(encoder))
+        if not encoder.decode(ids):
+            raise TemplateError(
+                f"the tokenizer knows nothing of the answer {text!r}.",
+                where=name,
+                fix="Use a backbone whose vocabulary has it, or remove the row.",
+            )
+        return ids
 
     def label_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
         """Token ids of the label words, class by class."""
-        return self.verbalizer.encode(encoder, spaced=self.template.answer_is_spaced)
+        spaced, lead = self.template.answer_is_spaced, self._lead(encoder)
+        return self.verbalizer.encode(encoder, spaced=spaced, lead=lead)
+
+    def _lead(self, encoder: TextEncoder) -> str | None:
+        """The text that an answer continues; a decoder of its own begins with the answer."""
+        return self.template.answer_lead if encoder.decoder_start_id is None else None
 
     def plan(self, encoder: TextEncoder) -> AnswerPlan:
         """How the readout wants the answer slot filled.
@@ -68,8 +90,15 @@ class Rendering:
         Raises:
             TemplateError: a label word or a token that the readout needs is not in the vocabulary, or something follows
                 the answer where it must come last.
+            ConfigError: the task has free text, and the readout chooses among label words.
         """
         if encoder not in self._plans:
+            if self.verbalizer.is_free and not readouts.get(self.readout["kind"]).writes:  # type: ignore[attr-defined]
+                raise ConfigError(
+                    f"the readout {self.readout['kind']!r} chooses among label words, and the task has free text.",
+                    where="readout.kind",
+                    fix="Use readout.kind=text with a causal or encoder-decoder model.",
+                )
             plan = plan_answers(self.readout, encoder, self.label_ids(encoder))
             if any(f.is_last for f in plan.fills):
                 self.template.check_answer_is_last()
@@ -95,13 +124,16 @@ class Predictor:
         return self.rendering.verbalizer.classes
 
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Raw class scores [N,C], float32, in the order of the examples."""
+        """Raw class scores [N,C], float32, in the order of the examples.
+
+        Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text.
+        """
         prompt = -1 if self.table is None else 0
         rows = [self.rendering.row(e, self.model.backbone.encoder, prompt) for e in examples]
         return self.model.score_rows(rows, self.table, MAX_TOKENS)
 
-    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction]:
-        """Label and class probabilities of each input.
+    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction] | list[Written]:
+        """Label and class probabilities of each input, or what the model writes where its readout is `text`.
 
         Args:
             inputs: examples, mappings field -> text, or plain texts where the template has a single field.
@@ -112,6 +144,8 @@ class Predictor:
             BackboneError: a score is not a number.
         """
         examples = [self._example(given, i) for i, given in enumerate(inputs)]
+        if self.model.readout.writes:
+            return self._written(examples)
         scores = self.score(examples)
         probabilities = scores.softmax(1) if len(examples) else scores
         predictions = []
@@ -123,22 +157,40 @@ class Predictor:
             predictions.append(Prediction(example.id, best, named, example.label))
         return predictions
 
+    def _written(self, examples: Sequence[Example]) -> list[Prediction] | list[Written]:
+        """The model's own words and, where the task has classes, the class that they name."""
+        prompt = -1 if self.table is None else 0
+        rows = [self.rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
+        texts = self.model.write_rows(rows, self.table, MAX_TOKENS)
+        verbalizer, pairs = self.rendering.verbalizer, list(zip(examples, texts, strict=True))
+        if verbalizer.is_free:
+            return [Written(e.id, text, e.label) for e, text in pairs]
+        return [Prediction(e.id, verbalizer.class_of(text), {}, e.label, text) for e, text in pairs]
+
     def evaluate(self, examples: Sequence[Example]) -> Evaluation:
         """Metrics and predictions on labelled examples.
+
+        Where the answer is written, `exact_match`, `token_f1` and `rouge_l` compare it with the right one (of a class:
+        its first label word).
 
         Raises:
             DataError, TemplateError, BackboneError: as `predict`; also an example without a label of the task.
         """
         for i, example in enumerate(examples):
-            if example.label not in self.classes:
+            if not example.label or (self.classes and example.label not in self.classes):
                 known = f"the label {example.label!r} is not one of {', '.join(self.classes)}."
-                what = "the example has no label." if example.label is None else known
+                what = known if example.label else "the example has no label."
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
         predictions = self.predict(examples)
-        index = self.classes.index
-        gold = [index(str(e.label)) for e in examples]
-        found = classification(gold, [index(p.label) for p in predictions], self.classes)
-        return Evaluation(found, tuple(predictions))
+        found: dict[str, Any] = {}
+        if self.classes:
+            index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
+            labels = [p.label for p in predictions if isinstance(p, Prediction)]
+            found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
+        if self.model.readout.writes:
+            texts = [str(p.text) for p in predictions]
+            found |= written_answers([self.rendering.gold(e) for e in examples], texts)
+        return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
         if isinstance(given, Example):
@@ -214,7 +266,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     """A predictor from a bundle and the backbone it was trained on.
 
     Raises:
-        BundleError: fingerprints differ.
+        BundleError: fingerprints differ, or trained weights that do not fit.
     """
     meta = bundle.metadata
     for what, got, stated in (
@@ -228,10 +280,31 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
                 where=where,
                 fix=f"Use the {what} of {meta['backbone']['model']!r} that it was trained with.",
             )
+    if bundle.tuned:
+        backbone = _tuned(backbone, bundle, where)
     task = meta["task"]
-    template = Template.parse(task["template"], int(bundle.prompt.shape[0]), task["truncate"])
+    rendered = task.get("rendered")
+    template = Template.parse(
+        rendered or task["template"], int(bundle.prompt.shape[0]), task["truncate"], is_verbatim=rendered is not None
+    )
     readout = readouts.resolve(meta["readout"], "readout")
-    rendering = Rendering(template, Verbalizer.of(task["label_words"]), int(task["max_length"]), readout)
+    verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
+    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout)
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
     return Predictor(PromptedModel(backbone, reader), rendering, table, meta)
+
+
+def _tuned(backbone: Backbone, bundle: Bundle, where: str) -> Backbone:
+    """A private copy of the backbone with the weights that were trained with the prompt."""
+    own = {n: tuple(p.shape) for n, p in backbone.model.named_parameters()}
+    got = {n: v.shape for n, v in bundle.tuned.items()}
+    wrong = sorted(n for n in own.keys() | got.keys() if own.get(n) != got.get(n))
+    if wrong:
+        raise BundleError(
+            f"the trained weights do not fit the backbone {backbone.name!r}: {wrong[0]} must have the shape "
+            f"{own.get(wrong[0])}, got {got.get(wrong[0])}.",
+            where=where,
+            fix="Use the version of transformers that bundle.json names under provenance.environment.",
+        )
+    return backbone.with_weights({n: torch.from_numpy(v) for n, v in bundle.tuned.items()})

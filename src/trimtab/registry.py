@@ -24,7 +24,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from trimtab.documents import read_yaml
-from trimtab.errors import ConfigError, suggest
+from trimtab.errors import ConfigError, TrimtabError, suggest
 
 Spec = Mapping[str, Any] | str
 C = TypeVar("C", bound=type)
@@ -195,6 +195,8 @@ def validated(schema: type[M], given: Mapping[str, Any], path: str) -> M:
         return schema.model_validate(dict(given))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        if isinstance(ours := first.get("ctx", {}).get("error"), TrimtabError):
+            raise ours from None
         where = ".".join([path, *map(str, first["loc"])]).strip(".")
         if first["type"] == "extra_forbidden":
             key = str(first["loc"][-1])

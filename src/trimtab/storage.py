@@ -1,8 +1,9 @@
 """Run folders and bundles as plain data: schema, atomic writes, fingerprints. No torch here.
 
 A **bundle** is a folder with `bundle.json` (what the prompt needs to know of its backbone, template and label words)
-and `prompt.safetensors` (the materialized vectors, `inputs` [P,E] float32). A **run folder** is a bundle with its
-history:
+and `prompt.safetensors` (the materialized vectors, `inputs` [P,E] float32). If the backbone was trained with the
+prompt, `backbone.safetensors` holds its parameters, float32, and `bundle.json` the hash of that file. A **run folder**
+is a bundle with its history:
 
     config.yaml  run.json  metrics.jsonl  predictions.<split>.jsonl  bundle.json  prompt.safetensors
 
@@ -12,12 +13,13 @@ history:
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +32,7 @@ from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, TrimtabError, suggest
 
 SCHEMA_VERSION = 1
+TUNED_FILE = "backbone.safetensors"
 _ROOM_BYTES = 16 << 20
 
 
@@ -130,24 +133,44 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained prompt [P,E] and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance."""
+    """A trained prompt [P,E] and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance.
+
+    `tuned` holds all parameters of the backbone by name if they were trained with the prompt; else it is empty.
+    """
 
     metadata: Mapping[str, Any]
     prompt: np.ndarray
+    tuned: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write `prompt.safetensors`, then `bundle.json`."""
+def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
+    """Write `prompt.safetensors`, `backbone.safetensors` if it was trained, then `bundle.json`; returns its content.
+
+    Raises:
+        TrimtabError: as `write_atomically`.
+    """
     write_tensors(folder / "prompt.safetensors", {"inputs": bundle.prompt})
-    write_json(folder / "bundle.json", {"schema": SCHEMA_VERSION, **bundle.metadata})
+    metadata = {"schema": SCHEMA_VERSION, **bundle.metadata}
+    if bundle.tuned:
+        write_tensors(folder / TUNED_FILE, bundle.tuned)
+        stated = {"tuned": True, "tuned_sha256": _sha256(folder / TUNED_FILE)}
+        metadata["backbone"] = {**metadata["backbone"], **stated}
+    write_json(folder / "bundle.json", metadata)
+    return metadata
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Read and check a bundle or run folder.
 
     Raises:
-        BundleError: not a bundle, a newer schema, an unfinished run, a missing key, or a prompt that is missing,
-            corrupted, of another shape than stated, or not finite.
+        BundleError: not a bundle, a newer schema, an unfinished run, a missing key, a prompt that is missing,
+            corrupted, of another shape than stated, or not finite, or a trained backbone that is missing or not the
+            one that is stated.
     """
     if not folder.is_dir():
         raise BundleError("there is no such folder.", where=str(folder), fix="`trimtab ls runs` lists finished runs.")
@@ -169,7 +192,34 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"the prompt must have shape {stated}, got {got}.", where=str(folder / "prompt.safetensors"))
     if not np.isfinite(prompt).all():
         raise BundleError("the prompt holds values that are not finite.", where=str(folder / "prompt.safetensors"))
-    return Bundle(metadata, prompt)
+    return Bundle(metadata, prompt, _read_tuned(folder, metadata["backbone"]))
+
+
+def _read_tuned(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The trained parameters of the backbone; none where it was frozen."""
+    path = folder / TUNED_FILE
+    if not stated.get("tuned"):
+        if path.exists():
+            raise BundleError(
+                "bundle.json knows of no trained backbone, but here lies one.",
+                where=str(path),
+                fix="Remove it, or copy the bundle.json that it belongs to.",
+            )
+        return {}
+    if not path.exists():
+        raise BundleError(
+            "the backbone was trained with the prompt, and its weights are missing.",
+            where=str(path),
+            fix=f"Copy {TUNED_FILE} along with the prompt.",
+        )
+    if (got := _sha256(path)) != stated.get("tuned_sha256"):
+        raise BundleError(
+            f"the weights are not those that bundle.json states (SHA-256 {str(stated.get('tuned_sha256'))[:12]}, got "
+            f"{got[:12]}): the file is damaged or of another run.",
+            where=str(path),
+            fix="Copy it again or rerun the training.",
+        )
+    return read_tensors(path)
 
 
 class RunFolder:
@@ -192,17 +242,21 @@ class RunFolder:
         """`running`, `done`, `diverged`; None where there is no run."""
         return str(self.record.get("status")) if (self.path / "run.json").exists() else None
 
-    def begin(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    def begin(self, config: Mapping[str, Any], record: Mapping[str, Any], size: int = 0) -> None:
         """Create the folder and say that the run has started.
+
+        Args:
+            size: bytes that the run will need beyond what every run does, for a trained backbone.
 
         Raises:
             TrimtabError: the folder cannot be made, or the disk is nearly full.
         """
         is_new = self.status is None
         free = shutil.disk_usage(next(p for p in (self.path, *self.path.absolute().parents) if p.exists())).free
-        if free < _ROOM_BYTES:
+        needed = _ROOM_BYTES + size
+        if free < needed:
             raise TrimtabError(
-                f"there are {free >> 20} MiB left on the disk, a run needs {_ROOM_BYTES >> 20}.", where=str(self.path)
+                f"there are {free >> 20} MiB left on the disk, a run needs {needed >> 20}.", where=str(self.path)
             )
         try:
             write_text(self.path / "config.yaml", dump_yaml(dict(config)))

@@ -6,16 +6,25 @@
 |---|---|
 | `{prompt:N}` | N slots for virtual tokens; all numbered slots sum to the prompt length |
 | `{prompt}` | all slots of the prompt |
+| `{decoder_prompt:N}`, `{decoder_prompt}` | the same for slots in the decoder of an encoder-decoder |
 | `{answer}` | the answer slot: a mask token, a sentinel or the label word itself, as the readout needs |
 | `{sep}` | the tokenizer's separator token |
+| `{special:TOKEN}` | another special token, such as `<|im_end|>` |
 | `{name}` | a field of the example; `{field:name}` where the name is one of the words above |
 | `{{`, `}}` | a literal brace |
+
+Slots of the decoder stand right after its start token, wherever the piece is written; the text is tokenized as if it
+were not there. Rows of the prompt go to slots in the order in which the pieces are written: with
+`{prompt:5} {text} {decoder_prompt:5} {answer}` the first five are read by the encoder and the last five by the decoder.
 
 Text between slots is tokenized as one string, so pieces at field borders are those of ordinary text. White space at the
 beginning of the sequence and before slots belongs to no piece: byte-level vocabularies keep the space before a word in
 the word. Special tokens
 written inside a field are plain text. Truncation cuts fields only, never a slot, an answer or a literal; padding comes
 later, so masks, labels and position ids never need to be shifted.
+
+A *verbatim* template (see `trimtab.chat`) writes all special tokens itself, and its white space stands as written, but
+for spaces right before slots and the answer.
 """
 
 from __future__ import annotations
@@ -23,11 +32,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from trimtab.errors import TemplateError, suggest
 from trimtab.types import Encoded, Fill
 
+_SLOTS = ("prompt", "decoder_prompt")
+_GUARD = "\ue0a1\ue0a2"
+"""A token of private-use characters that stands for a special token before a text."""
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|([{}])")
 
 
@@ -51,6 +65,9 @@ class TextEncoder:
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
         sentinel_id: the first of T5's sentinels; None where there is none.
+        second_sentinel_id: the sentinel that ends what fills the first.
+        end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
+            tokenizer has neither.
     """
 
     def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
@@ -60,20 +77,99 @@ class TextEncoder:
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix, self.suffix = tuple(full[:at]), tuple(full[at + len(bare) :])
         self.mask_id: int | None = tokenizer.mask_token_id
-        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
-        self.sentinel_id: int | None = None if sentinel in (None, tokenizer.unk_token_id) else sentinel
+        self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
+        self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 
-    def encode(self, text: str) -> TextPieces:
-        """Tokenize plain text; nothing in it is read as a special token."""
+    def _known(self, token: str) -> int | None:
+        found: int | None = self.tokenizer.convert_tokens_to_ids(token)
+        return None if found == self.tokenizer.unk_token_id else found
+
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """Special tokens: text -> id."""
+        return {t.content: i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+
+    def encode(self, text: str, *, is_first: bool = True) -> TextPieces:
+        """Tokenize plain text; nothing in it is read as a special token.
+
+        Args:
+            text: any text.
+            is_first: whether it begins a sequence or follows a special token; SentencePiece vocabularies put a space
+                before the first word of a sequence only.
+        """
         if not text:
             return TextPieces([], [])
+        found = self._encode_first(text) if is_first else self._encode_inside(text)
+        special = self._never_text.intersection(found.ids)
+        cuts = [a + 1 for i, (a, b) in zip(found.ids, found.spans, strict=True) if i in special and b > a + 1]
+        if not cuts:
+            return found
+        ids, spans = [], []  # a Unigram vocabulary finds the names of its special tokens by itself, so these are cut
+        for start, stop in pairwise((0, *cuts, len(text))):
+            part = self.encode(text[start:stop], is_first=is_first and not start)
+            ids += part.ids
+            spans += [(a + start, b + start) for a, b in part.spans]
+        return TextPieces(ids, spans)
+
+    def answer(self, word: str, *, spaced: bool, lead: str | None = None) -> tuple[int, ...]:
+        """Token ids of an answer.
+
+        Args:
+            word: the answer.
+            spaced: whether a space stands before it.
+            lead: the text that it continues, where the same answer may have other tokens after other texts.
+        """
+        text = f" {word}" if spaced else word
+        if lead is None:
+            return tuple(self.encode(text).ids)
+        before, whole = (self.encode(t, is_first=False).ids for t in (lead, lead + text))
+        is_clean = whole[: len(before)] == before
+        return tuple(whole[len(before) :] if is_clean else self.encode(text, is_first=False).ids)
+
+    def split(self, text: str) -> list[tuple[str, bool]]:
+        """Text cut at the special tokens that the tokenizer finds in it: pairs of (text or token, is a token)."""
+        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        names = {i: token for token, i in self.special_ids.items()}
+        parts, end = [], 0
+        for i, (start, stop) in zip(out["input_ids"], out["offset_mapping"], strict=True):
+            if names.get(i) == text[start:stop].strip():  # what is unknown has the id of a special token too
+                parts += [(text[end:start], False), (names[i], True)]
+                end = stop
+        return [(part, is_token) for part, is_token in (*parts, (text[end:], False)) if part]
+
+    @cached_property
+    def _never_text(self) -> set[int]:
+        return {*self.special_ids.values(), *self.tokenizer.all_special_ids} - {self.unk_id}
+
+    def _encode_first(self, text: str) -> TextPieces:
         out = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
         )
         return TextPieces(list(out["input_ids"]), [tuple(s) for s in out["offset_mapping"]])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text behind ids, without special tokens and without white space at its ends."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _encode_inside(self, text: str) -> TextPieces:
+        n = len(_GUARD)
+        out = self._guarded.encode(_GUARD + text.replace(_GUARD, "\ufffd" * n), add_special_tokens=False)
+        return TextPieces(list(out.ids[1:]), [(a - n, b - n) for a, b in out.offsets[1:]])
+
+    @cached_property
+    def _guarded(self) -> Any:
+        """The tokenizer with one more token to begin a text with. That one is not special, as these are plain text."""
+        from tokenizers import AddedToken, Tokenizer
+
+        copy = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        copy.no_padding()
+        copy.no_truncation()
+        copy.add_tokens([AddedToken(_GUARD, normalized=False)])
+        copy.encode_special_tokens = True
+        return copy
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The pieces behind ids, as text."""
@@ -84,7 +180,7 @@ class TextEncoder:
 class Piece:
     """One part of a template."""
 
-    kind: Literal["text", "field", "prompt", "answer", "sep"]
+    kind: Literal["text", "field", "prompt", "decoder_prompt", "answer", "sep", "special"]
     value: str = ""
     count: int = 0
 
@@ -95,41 +191,41 @@ class Template:
 
     Attributes:
         source: the template as written.
-        pieces: its parts in order.
+        pieces: its parts in order, without slots of the decoder.
         length: the prompt length; the slots sum to it.
         truncate: fields that may be cut, first to last; empty means every field, the longest first.
+        decoder_rows: which rows of the prompt stand in the decoder.
+        is_verbatim: it writes all special tokens itself, and its white space stands as written.
     """
 
     source: str
     pieces: tuple[Piece, ...]
     length: int
     truncate: tuple[str, ...] = ()
+    decoder_rows: tuple[int, ...] = ()
+    is_verbatim: bool = False
 
     @classmethod
-    def parse(cls, source: str, length: int, truncate: Sequence[str] = (), where: str = "task.template") -> Template:
+    def parse(
+        cls,
+        source: str,
+        length: int,
+        truncate: Sequence[str] = (),
+        where: str = "task.template",
+        *,
+        is_verbatim: bool = False,
+    ) -> Template:
         """Parse a template for a prompt of `length` virtual tokens.
 
         Raises:
             TemplateError: unbalanced braces, no or several answer slots, no prompt slot, slots that do not sum to
-                `length`, `{prompt}` beside other slots, or a `truncate` entry that is not a field.
+                `length`, a slot without a number beside others, or a `truncate` entry that is not a field.
         """
-        pieces: list[Piece] = []
-        end = 0
-        for match in _PIECE.finditer(source):
-            _add_text(pieces, source[end : match.start()])
-            end = match.end()
-            if match.group() in ("{{", "}}"):
-                _add_text(pieces, match.group()[0])
-            elif match.group(2):
-                raise TemplateError(
-                    f"there is a lone {match.group()!r} at character {match.start() + 1} of {source!r}.",
-                    where=where,
-                    fix="Write {{ or }} for a literal brace.",
-                )
-            else:
-                pieces.append(_read_piece(match.group(1).strip(), source, where))
-        _add_text(pieces, source[end:])
-        template = cls(source, tuple(_fill_prompt(pieces, length, where)), length, tuple(dict.fromkeys(truncate)))
+        pieces = _fill_prompt(read_pieces(source, where), length, where)
+        sites = [piece.kind for piece in pieces if piece.kind in _SLOTS for _ in range(piece.count)]
+        decoder_rows = tuple(row for row, site in enumerate(sites) if site == "decoder_prompt")
+        written = _without(pieces, "decoder_prompt")
+        template = cls(source, written, length, tuple(dict.fromkeys(truncate)), decoder_rows, is_verbatim)
         template._check(where)
         return template
 
@@ -143,7 +239,17 @@ class Template:
         """Whether white space stands right before the answer slot."""
         at = next(i for i, p in enumerate(self.pieces) if p.kind == "answer")
         before = self.pieces[at - 1] if at else Piece("sep")
-        return before.kind == "text" and before.value[-1:].isspace()
+        last = before.value[-1:]
+        return before.kind == "text" and (last == " " if self.is_verbatim else last.isspace())
+
+    @property
+    def answer_lead(self) -> str | None:
+        """The text between the answer and the piece before that text; None where answers are tokenized alone."""
+        at = next(i for i, p in enumerate(self.pieces) if p.kind == "answer")
+        before = self.pieces[at - 1] if at else Piece("sep")
+        if not self.is_verbatim:
+            return None
+        return before.value.rstrip(" ") if before.kind == "text" else ""
 
     def _check(self, where: str) -> None:
         answers = sum(p.kind == "answer" for p in self.pieces)
@@ -165,7 +271,9 @@ class Template:
 
     def without_prompt(self) -> Template:
         """The same template with no slots: what the bare model reads."""
-        return Template(self.source, tuple(p for p in self.pieces if p.kind != "prompt"), 0, self.truncate)
+        if self.is_verbatim:
+            return replace(self, pieces=_closed(self.pieces), length=0, decoder_rows=())
+        return Template(self.source, _without(self.pieces, "prompt"), 0, self.truncate)
 
     def check_fields(self, known: Sequence[str], where: str = "task.template") -> None:
         """Every field of the template must be a column of the data.
@@ -195,6 +303,19 @@ class Template:
                 fix="Move {answer} to the end of the template.",
             )
 
+    def check_decoder(self, encoder: TextEncoder, where: str = "task.template") -> None:
+        """Slots in the decoder need a decoder.
+
+        Raises:
+            TemplateError: the backbone has none.
+        """
+        if self.decoder_rows and encoder.decoder_start_id is None:
+            raise TemplateError(
+                f"{{decoder_prompt}} needs an encoder-decoder, and this backbone is none; got {self.source!r}.",
+                where=where,
+                fix="Write {prompt}, or choose a backbone.model such as T5 or BART.",
+            )
+
     def render(
         self, fields: Mapping[str, str], encoder: TextEncoder, max_length: int, name: str, fill: Fill | None = None
     ) -> Encoded:
@@ -209,7 +330,7 @@ class Template:
 
         Raises:
             TemplateError: all fields are empty, or slots, answer and literals do not fit even with fields cut to one
-                token each.
+                token each, or what the decoder reads does not fit.
         """
         if not any(fields.get(f, "").strip() for f in self.fields):
             raise TemplateError(f"all fields of the template ({', '.join(self.fields)}) are empty.", where=name)
@@ -225,26 +346,55 @@ class Template:
             elif token.kind == "field":
                 eligible.append(position)
         slot = sum(t.place < before for t in kept)
-        answer_at = fill.reads if fill.decoder else tuple(slot + r for r in fill.reads)
-        dropped = len(tokens) - len(kept)
-        return Encoded(tuple(ids), tuple(slots), answer_at, tuple(eligible), dropped, fill.decoder, slot)
+        first = len(self.decoder_rows) if fill.decoder else slot
+        decoder = (*fill.decoder[:1], *(encoder.filler_id for _ in self.decoder_rows), *fill.decoder[1:])
+        if len(decoder) > max_length:
+            raise TemplateError(
+                f"the decoder reads {len(decoder)} tokens, slots included; at most {max_length} fit.",
+                where=name,
+                fix="Shorten the prompt or the label words.",
+            )
+        slots_by_row, decoder_slots = self._sites(slots)
+        return Encoded(
+            tuple(ids),
+            slots_by_row,
+            answer_at=tuple(first + r for r in fill.reads),
+            eligible=tuple(eligible),
+            dropped=len(tokens) - len(kept),
+            decoder=decoder,
+            answer_slot=slot,
+            decoder_slots=decoder_slots,
+            targets=fill.targets,
+        )
+
+    def _sites(self, slots: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where each row of the prompt stands, in the text and in the decoder; -1 where it does not."""
+        if not self.decoder_rows:
+            return tuple(slots), ()
+        text, decoder = iter(slots), iter(range(1, 1 + self.length))
+        sites = [(-1, next(decoder)) if r in self.decoder_rows else (next(text), -1) for r in range(self.length)]
+        return tuple(t for t, _ in sites), tuple(d for _, d in sites)
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
         """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one
         string each.
         """
-        tokens = [_Token(i, "special") for i in encoder.prefix]
+        tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
         slot = 0
         for piece in (*self.pieces, None):
             if piece is not None and piece.kind in ("text", "field"):
                 run.append(piece)
                 continue
-            is_first = all(t.kind in ("special", "prompt") for t in tokens)
-            tokens += _encode_run(run, fields, encoder, is_first, piece is not None)
+            if self.is_verbatim:
+                before_slot = piece is not None and piece.kind in ("prompt", "answer")
+                tokens += _encode_verbatim(run, fields, encoder, not tokens, before_slot)
+            else:
+                is_first = all(t.kind in ("special", "prompt") for t in tokens)
+                tokens += _encode_run(run, fields, encoder, is_first, piece is not None)
             run = []
             if piece is None:
-                tokens += [_Token(i, "special") for i in encoder.suffix]
+                tokens += [] if self.is_verbatim else [_Token(i, "special") for i in encoder.suffix]
             elif piece.kind == "prompt":
                 tokens += [_Token(encoder.filler_id, "prompt")] * piece.count
             elif piece.kind == "answer":
@@ -252,6 +402,9 @@ class Template:
                 tokens += [_Token(i, "answer") for i in fill.ids]
                 if fill.is_last:
                     break
+            elif piece.kind == "special":
+                token = encoder.special_ids.get(piece.value)
+                tokens.append(_Token(_special(token, "special", f"{{special:{piece.value}}}"), "special"))
             else:
                 tokens.append(_Token(_special(encoder.sep_id, "separator", "{sep}"), "special"))
         return [replace(t, place=i) for i, t in enumerate(tokens)], slot
@@ -267,9 +420,9 @@ class Template:
         if excess > 0:
             raise TemplateError(
                 f"the example needs at least {max_length + excess} positions for its slots, literals and one token per "
-                f"field, the backbone has {max_length}.",
+                f"field, there are {max_length}.",
                 where=name,
-                fix="Shorten the prompt or the template, or allow more fields in task.truncate.",
+                fix="Shorten the prompt or the template, let the model write less, or cut more fields (task.truncate).",
             )
         kept, used = [], dict.fromkeys(sizes, 0)
         for token in tokens:
@@ -289,6 +442,31 @@ class _Token:
     place: int = -1
 
 
+def read_pieces(source: str, where: str) -> list[Piece]:
+    """The pieces of a template; `{prompt}` has no length yet.
+
+    Raises:
+        TemplateError: unbalanced or empty braces, or a slot without a number of at least 1.
+    """
+    pieces: list[Piece] = []
+    end = 0
+    for match in _PIECE.finditer(source):
+        _add_text(pieces, source[end : match.start()])
+        end = match.end()
+        if match.group() in ("{{", "}}"):
+            _add_text(pieces, match.group()[0])
+        elif match.group(2):
+            raise TemplateError(
+                f"there is a lone {match.group()!r} at character {match.start() + 1} of {source!r}.",
+                where=where,
+                fix="Write {{ or }} for a literal brace.",
+            )
+        else:
+            pieces.append(_read_piece(match.group(1).strip(), source, where))
+    _add_text(pieces, source[end:])
+    return pieces
+
+
 def _add_text(pieces: list[Piece], text: str) -> None:
     """Append literal text, joined to literal text before it."""
     if text and pieces and pieces[-1].kind == "text":
@@ -301,10 +479,12 @@ def _read_piece(body: str, source: str, where: str) -> Piece:
     head, colon, tail = (part.strip() for part in body.partition(":"))
     if body in ("answer", "sep"):
         return Piece(body)  # type: ignore[arg-type]
-    if head == "prompt":
+    if head in _SLOTS:
         if colon and not (tail.isdecimal() and int(tail) > 0):
-            raise TemplateError(f"a slot is written {{prompt:N}} with N of at least 1, got {{{body}}}.", where=where)
-        return Piece("prompt", count=int(tail) if colon else 0)
+            raise TemplateError(f"a slot is written {{{head}:N}} with N of at least 1, got {{{body}}}.", where=where)
+        return Piece(head, count=int(tail) if colon else 0)  # type: ignore[arg-type]
+    if head == "special" and tail:
+        return Piece("special", tail)
     name = tail if head == "field" and colon else body
     if not name:
         raise TemplateError(f"there are empty braces in {source!r}.", where=where)
@@ -312,18 +492,19 @@ def _read_piece(body: str, source: str, where: str) -> Piece:
 
 
 def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
-    """Give `{prompt}` its length and check the sum."""
-    slots = [p for p in pieces if p.kind == "prompt"]
+    """Give a slot without a number its length and check the sum."""
+    slots = [p for p in pieces if p.kind in _SLOTS]
     if not slots:
         raise TemplateError("there is no prompt slot.", where=where, fix="Write {prompt} where the prompt belongs.")
-    if any(p.count == 0 for p in slots):
+    whole = next((p for p in slots if p.count == 0), None)
+    if whole is not None:
         if len(slots) > 1:
             raise TemplateError(
-                "{prompt} takes the whole prompt, so it must be the only slot.",
+                f"{{{whole.kind}}} takes the whole prompt, so it must be the only slot.",
                 where=where,
-                fix="Number all slots: {prompt:3} ... {prompt:2}.",
+                fix=f"Number all slots: {{{slots[0].kind}:3}} ... {{{slots[1].kind}:2}}.",
             )
-        return [Piece("prompt", count=length) if p.kind == "prompt" else p for p in pieces]
+        return [replace(p, count=length) if p is whole else p for p in pieces]
     total = sum(p.count for p in slots)
     if total != length:
         raise TemplateError(
@@ -332,6 +513,24 @@ def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
             fix=f"Set prompt.length={total}, or change the slots.",
         )
     return pieces
+
+
+def _without(pieces: Sequence[Piece], kind: str) -> tuple[Piece, ...]:
+    """The pieces but those of one kind; of the white space on both sides of such a piece, that behind it stays."""
+    kept: list[Piece] = []
+    is_gap = False
+    for piece in pieces:
+        if piece.kind == kind:
+            is_gap = True
+            continue
+        if is_gap and piece.value[:1].isspace() and kept and kept[-1].kind == "text":
+            kept[-1] = Piece("text", kept[-1].value.rstrip())
+        if piece.kind == "text":
+            _add_text(kept, piece.value)
+        else:
+            kept.append(piece)
+        is_gap = False
+    return tuple(kept)
 
 
 def _encode_run(
@@ -347,13 +546,51 @@ def _encode_run(
             value = value.rstrip()
         owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
         text += value
-    pieces = encoder.encode(text.rstrip(" "))  # a space belongs to what follows; alone, byte-level BPE makes it a piece
+    # a space belongs to what follows; alone, byte-level BPE makes it a piece
+    return _owned(encoder.encode(text.rstrip(" ")), owners)
+
+
+def _encode_verbatim(
+    run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder, is_first: bool, before_slot: bool
+) -> list[_Token]:
+    """The same for text that stands as written, but for spaces right before slots."""
+    text, owners = "", []
+    for piece in run:
+        value = piece.value if piece.kind == "text" else fields.get(piece.value, "").strip()
+        owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
+        text += value
+    return _owned(encoder.encode(text.rstrip(" ") if before_slot else text, is_first=is_first), owners)
+
+
+def _owned(pieces: TextPieces, owners: list[tuple[int, int, str | None]]) -> list[_Token]:
+    """Each token belongs to the field where it ends."""
     tokens = []
     for token, (start, stop) in zip(pieces.ids, pieces.spans, strict=True):
         middle = max(start, stop - 1)  # a byte-level piece may start with the space before its word
         owner = next((o for a, b, o in owners if a <= middle < b), None)
         tokens.append(_Token(token, "field" if owner is not None else "text", owner))
     return tokens
+
+
+def _closed(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The pieces without slots, and without the spaces that only kept them apart from the text around them."""
+    kept: list[Piece] = []
+    is_gap = False
+    for piece in pieces:
+        if piece.kind == "prompt":
+            is_gap = True
+            continue
+        last = kept[-1] if kept else Piece("special")
+        if is_gap and piece.kind == "text" and (last.kind == "special" or last.value[-1:].isspace()):
+            piece = replace(piece, value=piece.value.lstrip(" "))
+        if is_gap and last.kind == "text" and (piece.kind == "special" or piece.value[:1].isspace()):
+            kept[-1] = replace(last, value=last.value.rstrip(" "))
+        is_gap = False
+        if piece.kind == "text":
+            _add_text(kept, piece.value)
+        else:
+            kept.append(piece)
+    return tuple(kept)
 
 
 def _special(token: int | None, what: str, piece: str) -> int:

@@ -44,12 +44,14 @@ class Fill:
         reads: positions that are read, counted from the slot's first position (-1 is the token before the slot); of an
             encoder-decoder, positions in `decoder`.
         decoder: token ids that the decoder reads; empty for models without one.
+        targets: the token ids that belong at the reads, where the readout writes its answer; else empty.
         is_last: the sequence ends with the slot: a causal model must not see what comes after the answer.
     """
 
     ids: tuple[int, ...]
     reads: tuple[int, ...]
     decoder: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
     is_last: bool = False
 
 
@@ -63,15 +65,22 @@ class WordPlan:
 
 @dataclass(frozen=True)
 class AnswerPlan:
-    """How the label words of one task are read. An example is rendered once per fill, not once per word.
+    """How the answers of one task are read. An example is rendered once per fill, not once per word.
 
     Attributes:
-        fills: the variants of a sequence, at least one.
-        words: by class, by label word.
+        fills: the variants of a sequence, at least one; where the answer is written, what stands in the slot before.
+        words: by class, by label word; none where the answer is written.
+        write: for readouts that write: the fill that holds an answer of these token ids; the text names the example in
+            errors.
+        room: positions that a sequence keeps free for the answer, where that is more than its fills need.
+        decoder_room: positions that the decoder of an encoder-decoder needs to write, what it begins with included.
     """
 
     fills: tuple[Fill, ...]
-    words: tuple[tuple[WordPlan, ...], ...]
+    words: tuple[tuple[WordPlan, ...], ...] = ()
+    write: Callable[[tuple[int, ...], str], Fill] | None = None
+    room: int = 0
+    decoder_room: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +89,16 @@ class Encoded:
 
     Attributes:
         ids: token ids; slots hold a filler id that is never looked at.
-        slots: positions of the virtual tokens, in the order of the prompt's rows; empty for a bare row.
+        slots: positions of the virtual tokens, in the order of the prompt's rows, -1 for those that stand in `decoder`;
+            empty for a bare row.
         answer_at: positions that the readout reads; of an encoder-decoder, positions in `decoder`.
         eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
         dropped: tokens cut off by truncation.
         decoder: what the decoder of an encoder-decoder reads.
         answer_slot: where the answer slot begins; its tokens are those of the fill.
+        decoder_slots: positions of the virtual tokens in `decoder`, -1 for those that stand in `ids`; empty where none
+            stands in the decoder.
+        targets: token ids that belong at `answer_at`, where the readout writes its answer; else empty.
     """
 
     ids: tuple[int, ...]
@@ -95,9 +108,24 @@ class Encoded:
     dropped: int = 0
     decoder: tuple[int, ...] = ()
     answer_slot: int = -1
+    decoder_slots: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def opened(self) -> Encoded:
+        """The sequence without its answer: what a model reads before it writes one of its own.
+
+        `answer_at` is the one position that predicts the first new token, the last that is read. Of an encoder-decoder
+        only `decoder` ends there.
+        """
+        if self.decoder:
+            first = self.answer_at[0]
+            return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,), targets=())
+        end = self.answer_slot
+        slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
+        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
 
 
 @dataclass(frozen=True)
@@ -105,7 +133,8 @@ class Row:
     """An encoded example on its way into a batch: which prompt it uses, which readout reads it.
 
     `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
-    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest.
+    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold` is the
+    right answer as text, if known: a label word of the class, or free text.
     """
 
     encoded: Encoded
@@ -114,6 +143,7 @@ class Row:
     readout: int = 0
     key: int = 0
     others: tuple[Encoded, ...] = ()
+    gold: str = ""
 
     @property
     def variants(self) -> tuple[Encoded, ...]:
@@ -122,8 +152,8 @@ class Row:
 
     @property
     def cost(self) -> int:
-        """Tokens that the example takes in a batch, padding between its variants included."""
-        return len(self.variants) * max(len(v) for v in self.variants)
+        """Tokens that the example takes in a batch, those of a decoder and padding between its variants included."""
+        return len(self.variants) * max(len(v) + len(v.decoder) for v in self.variants)
 
 
 @dataclass(frozen=True)
@@ -131,7 +161,8 @@ class Batch:
     """Padded rows. `prompt_of[b]` is the row's prompt in the table, or -1 for the bare model.
 
     A row is a sequence; an example is one row, or several where its label words need them (`example_of`). Labels,
-    scores and losses belong to examples, everything else to rows.
+    scores and losses belong to examples, everything else to rows. `targets` are the token ids that belong at
+    `answer_at`, padded with -1, where the readout writes its answer.
     """
 
     ids: Int[Tensor, "B T"]
@@ -146,6 +177,8 @@ class Batch:
     readout_of: Int[Tensor, "X"]
     labels: Int[Tensor, "X"]
     decoder_ids: Int[Tensor, "B U"] | None = None
+    decoder_slots: Int[Tensor, "B P"] | None = None
+    targets: Int[Tensor, "B A"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -192,7 +225,8 @@ class TrainStep:
     Attributes:
         batch: the rows.
         embeds: the text embeddings; slots hold a filler until the prompt is placed.
-        scores: clean class scores, detached.
+        scores: clean class scores, detached. Readouts that write have one column of log-likelihoods, over which a
+            softmax says nothing.
         embedding_rms: root mean square of the backbone's embedding table.
         rescore: scores of the same rows from other embeddings, differentiable down to the prompt table. Called with the
             perturbation to add to the text embeddings.
@@ -211,17 +245,41 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One scored example."""
+    """One classified example.
+
+    Attributes:
+        label: the class; None where the written `text` is no label word of any class.
+        scores: a probability per class; none where the answer was written.
+        text: what the model wrote, if it did.
+    """
 
     id: str
-    label: str
+    label: str | None
     scores: Mapping[str, float]
+    gold: str | None = None
+    text: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """`{id, label[, text][, scores][, gold]}`, scores as probabilities rounded to 6 places."""
+        record: dict[str, Any] = {"id": self.id, "label": self.label}
+        if self.text is not None:
+            record["text"] = self.text
+        if self.scores:
+            record["scores"] = {c: round(s, 6) for c, s in self.scores.items()}
+        return record if self.gold is None else record | {"gold": self.gold}
+
+
+@dataclass(frozen=True)
+class Written:
+    """The free text that the model wrote for one example."""
+
+    id: str
+    text: str
     gold: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """`{id, label, scores[, gold]}`, scores as probabilities rounded to 6 places."""
-        record: dict[str, Any] = {"id": self.id, "label": self.label}
-        record["scores"] = {c: round(s, 6) for c, s in self.scores.items()}
+        """`{id, text[, gold]}`."""
+        record = {"id": self.id, "text": self.text}
         return record if self.gold is None else record | {"gold": self.gold}
 
 
@@ -230,4 +288,4 @@ class Evaluation:
     """Metrics and predictions of one prompt on one split."""
 
     metrics: Mapping[str, Any]
-    predictions: tuple[Prediction, ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction, ...] | tuple[Written, ...] = field(default=(), repr=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.metrics import normalized
 from trimtab.templates import TextEncoder
 
 
@@ -19,6 +20,30 @@ class Verbalizer:
 
     classes: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def free(cls) -> Verbalizer:
+        """Of a task without classes, whose answers are free text."""
+        return cls((), ())
+
+    @property
+    def is_free(self) -> bool:
+        """There are no classes: any text may be an answer."""
+        return not self.classes
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a written answer names by one of its label words: as it stands, else with case, punctuation
+        and articles aside. None where that is no class, or several.
+
+        >>> Verbalizer.of({"yes": ["True"], "no": ["False"]}).class_of("true.")
+        'yes'
+        """
+        for form in (str.strip, normalized):
+            pairs = zip(self.classes, self.words, strict=True)
+            named = [label for label, its in pairs if form(text) in map(form, its)]
+            if len(named) == 1:
+                return named[0]
+        return None
 
     @classmethod
     def of(cls, label_words: Mapping[str, list[str] | str], where: str = "task.label_words") -> Verbalizer:
@@ -42,13 +67,14 @@ class Verbalizer:
         return cls(tuple(words), tuple(words.values()))
 
     def encode(
-        self, encoder: TextEncoder, *, spaced: bool, where: str = "task.label_words"
+        self, encoder: TextEncoder, *, spaced: bool, lead: str | None = None, where: str = "task.label_words"
     ) -> list[list[tuple[int, ...]]]:
         """Token ids of the label words: `ids[c][w]`, one or several tokens each.
 
         Args:
             encoder: the backbone's text encoder.
             spaced: whether the answer slot follows a space; byte-level vocabularies have other pieces then.
+            lead: the text that the answer continues, see `TextEncoder.answer`.
 
         Raises:
             TemplateError: the tokenizer does not know a word or drops all of it, or maps words of two classes to the
@@ -59,7 +85,7 @@ class Verbalizer:
         for label, its in zip(self.classes, self.words, strict=True):
             ids = []
             for word in its:
-                pieces = tuple(encoder.encode(f" {word}" if spaced else word).ids)
+                pieces = encoder.answer(word, spaced=spaced, lead=lead)
                 at = f"{where}.{label}"
                 if not pieces or encoder.unk_id in pieces:
                     becomes = "the unknown token" if pieces else "nothing"

@@ -23,6 +23,7 @@ from trimtab.model import PromptedModel
 from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families, prompts
 from trimtab.storage import write_bundle
+from trimtab.training import loop
 from trimtab.training.runs import Trained, make_bundle, train_pack
 from trimtab.types import Batch, Encoded, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
@@ -220,10 +221,15 @@ def first_tokens(words: list[tuple[int, ...]]) -> list[int]:
 @torch.no_grad()
 def own_logits(backbone: Backbone, encoded: Encoded, prompt: int, table: PromptTable) -> Tensor:
     """Logits of one sequence, from a call of the model that trimtab has no part in."""
-    vectors = backbone.model.get_input_embeddings()(torch.tensor([encoded.ids]))
-    for p, slot in enumerate(encoded.slots if prompt >= 0 else ()):
-        vectors[0, slot] = table.inputs[prompt, p]
-    decoder = {"decoder_input_ids": torch.tensor([encoded.decoder])} if encoded.decoder else {}
+    words = backbone.model.get_input_embeddings()
+    vectors, decoder_vectors = (words(torch.tensor([ids], dtype=torch.long)) for ids in (encoded.ids, encoded.decoder))
+    for into, slots in ((vectors, encoded.slots), (decoder_vectors, encoded.decoder_slots)):
+        for p, slot in enumerate(slots if prompt >= 0 else ()):
+            if slot >= 0:
+                into[0, slot] = table.inputs[prompt, p]
+    decoder: dict[str, Any] = {"decoder_input_ids": torch.tensor([encoded.decoder])} if encoded.decoder else {}
+    if encoded.decoder_slots:
+        decoder = {"decoder_inputs_embeds": decoder_vectors}
     return backbone.model(inputs_embeds=vectors, **decoder).logits[0]
 
 
@@ -317,13 +323,32 @@ def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> Tr
 def check_reload(trained: Trained, folder: Path) -> None:
     """A bundle read from disk, on a backbone read from disk, gives the scores of the prompt in memory, bit for bit."""
     prepared = trained.prepared
-    backbone, examples = prepared.backbone, prepared.task.splits["test"]
+    backbone, examples = trained.backbone, prepared.task.splits["test"]
     assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
     readout = reader(backbone, prepared.rendering)
     table = PromptTable(torch.from_numpy(trained.prompt)[None])
     expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
     write_bundle(folder, make_bundle(trained))
     assert torch.equal(predictor.load(folder, device="cpu").score(examples), expected)
+
+
+def check_tuned(backbone: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """Training the backbone moves every weight of the run's own copy, and none of the shared backbone."""
+    later_is_better = iter([0.1, 0.2])
+    monkeypatch.setattr(
+        loop, "dev_metrics", lambda *args: {"accuracy": next(later_is_better), "macro_f1": 0.0, "loss": 1.0}
+    )
+    training = {"max_steps": 3, "evaluations": 1, "batch_size": 4, "learning_rates": {"backbone": 1e-3}}
+    prepared = toy_run(folder, backbone, {"training": training, "regularizers": ["gaussian"]}, n=8)
+    with frozen(backbone):
+        trained = train_pack([prepared])[0]
+    assert trained.member.best_step == 3
+    own, shared = (dict(b.model.named_parameters()) for b in (trained.backbone, backbone))
+    still = [n for n, p in shared.items() if torch.equal(own[n], p)]
+    assert own.keys() == shared.keys()
+    assert not still, f"not trained: {still}"
+    assert trained.parameters == trained.prompt.size + sum(p.numel() for p in shared.values())
+    return trained
 
 
 def check_pack(backbone: Backbone, folder: Path) -> None:
@@ -412,6 +437,12 @@ def test_a_prompt_learns_the_toy(fresh: Backbone, spec: dict[str, Any], tmp_path
     check_learns(fresh, tmp_path, spec["kind"])
 
 
+def test_training_the_backbone_leaves_the_shared_one_bit_identical_and_a_bundle_that_scores_the_same(
+    fresh: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_reload(check_tuned(fresh, tmp_path, monkeypatch), tmp_path / "bundle")
+
+
 @pytest.mark.parametrize("name", DIFFERENT, indirect=True)
 def test_runs_packed_together_equal_each_alone(fresh: Backbone, tmp_path: Path) -> None:
     check_pack(fresh, tmp_path)
@@ -486,16 +517,16 @@ def sabotaged(backbone: Backbone, saboteur: type[Family]) -> Backbone:
 class ShiftsPositions(Family):
     """Counts positions from the first pad."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-        return super().hidden(model, replace(batch, position_ids=positions), embeds)
+        return super().hidden(model, replace(batch, position_ids=positions), *embeds)
 
 
 class IgnoresMask(Family):
     """Attends to pads."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, replace(batch, attention_mask=torch.ones_like(batch.ids)), embeds)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, replace(batch, attention_mask=torch.ones_like(batch.ids)), *embeds)
 
 
 class ScalesEmbeddings(Family):
@@ -510,17 +541,17 @@ class ScalesEmbeddings(Family):
 class MixesRows(Family):
     """Lets each row see a little of the batch."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        hidden = super().hidden(model, batch, embeds)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        hidden = super().hidden(model, batch, *embeds)
         return hidden + 1e-3 * hidden.mean(0, keepdim=True)
 
 
 class RoundsBareRows(Family):
     """Off by the last bits where there is no prompt."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        hidden = super().hidden(model, batch, embeds)
-        return hidden if embeds is not None else hidden * (1 + 2e-7)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        hidden = super().hidden(model, batch, *embeds)
+        return hidden if embeds[0] is not None else hidden * (1 + 2e-7)
 
 
 class SkipsTransform(Family):
@@ -541,9 +572,9 @@ class ForgetsBias(Family):
 class IgnoresPrompt(Family):
     """Reads the ids whatever is placed into the slots."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         hidden = super().hidden(model, batch, None)
-        return hidden if embeds is None else hidden + 0 * embeds.sum()
+        return hidden + sum(0 * vectors.sum() for vectors in embeds if vectors is not None)
 
 
 class HasWhims(Family):
@@ -559,45 +590,45 @@ class HasWhims(Family):
 class CutsGradient(Family):
     """Detaches what enters."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, batch, None if embeds is None else embeds.detach())
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, batch, *(None if vectors is None else vectors.detach() for vectors in embeds))
 
 
 class DeafToLastSlot(Family):
     """Hides the last virtual token from attention."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         mask = batch.attention_mask.clone()
         rows = (batch.prompt_of >= 0).nonzero()[:, 0]
         mask[rows, batch.slots[rows, -1]] = 0
-        return super().hidden(model, replace(batch, attention_mask=mask), embeds)
+        return super().hidden(model, replace(batch, attention_mask=mask), *embeds)
 
 
 class Drifts(Family):
     """Moves one weight by its last bit at each pass."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         with torch.no_grad():
             weight = model.get_input_embeddings().weight  # type: ignore[operator]
             weight[7, 3] = torch.nextafter(weight[7, 3], torch.tensor(9.0))
-        return super().hidden(model, batch, embeds)
+        return super().hidden(model, batch, *embeds)
 
 
 class CountsSteps(Family):
     """Keeps running statistics in a buffer, as batch normalization would."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         next(b for n, b in model.named_buffers() if n.endswith("token_type_ids")).add_(1)
-        return super().hidden(replace_buffers(model), batch, embeds)
+        return super().hidden(replace_buffers(model), batch, *embeds)
 
 
 class Thaws(Family):
     """Lets the backbone collect gradients."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
         for parameter in model.parameters():
             parameter.requires_grad_()
-        return super().hidden(model, batch, embeds)
+        return super().hidden(model, batch, *embeds)
 
 
 def replace_buffers(model: nn.Module) -> nn.Module:
@@ -609,11 +640,27 @@ def replace_buffers(model: nn.Module) -> nn.Module:
     return sane
 
 
+class CutsOffTheVocabulary(Family):
+    """Reads the rows of the label words without a gradient."""
+
+    def vocabulary_rows(self, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = super().vocabulary_rows(model, ids)
+        return weight.detach(), bias.detach()
+
+
+class CutsOffTheWords(Family):
+    """Embeds text without a gradient, which is enough where only the prompt is trained."""
+
+    @torch.no_grad()
+    def embed(self, model: nn.Module, ids: Tensor) -> Tensor:
+        return super().embed(model, ids)
+
+
 class ReadsOneTooEarly(Family):
     """Gives each position what the one before it predicts."""
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Tensor | None) -> Tensor:
-        return super().hidden(model, batch, embeds).roll(1, dims=1)
+    def hidden(self, model: nn.Module, batch: Batch, *embeds: Tensor | None) -> Tensor:
+        return super().hidden(model, batch, *embeds).roll(1, dims=1)
 
 
 class ForgetsTheScale(Family):
@@ -646,7 +693,7 @@ class CountsFromZero(Family):
 class LetsTheModelCount(Family):
     """RoBERTa counting for itself: right from ids; from `inputs_embeds` it counts pads as well."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, decoder_embeds: None = None) -> Tensor:
         inputs = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         return model.base_model(**inputs, attention_mask=batch.attention_mask).last_hidden_state
 
@@ -670,10 +717,10 @@ class ForgetsActivation(Family):
 class SkipsTheLastNorm(Family):
     """ModernBERT read before its final LayerNorm."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, *embeds: Tensor | None) -> Tensor:
         kept: list[Tensor] = []
         hook = model.model.final_norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
-        super().hidden(model, batch, embeds)
+        super().hidden(model, batch, *embeds)
         hook.remove()
         return kept[0]
 
@@ -790,6 +837,40 @@ def test_saboteur_whose_backbone_moves_is_caught(
 ) -> None:
     with pytest.raises(AssertionError, match=message):
         check_frozen(sabotaged(bert, saboteur), tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "saboteur", "weight"),
+    [
+        ("bert", CutsOffTheVocabulary, "cls.predictions.bias"),
+        ("llama", CutsOffTheVocabulary, "lm_head.weight"),
+        ("llama", CutsOffTheWords, "model.embed_tokens.weight"),
+        ("t5:own_head", CutsOffTheVocabulary, "lm_head.weight"),
+    ],
+    indirect=["name"],
+)
+def test_saboteur_that_keeps_a_weight_from_being_trained_is_caught(
+    fresh: Backbone, saboteur: type[Family], weight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=rf"not trained: \['{weight}'\]"):
+        check_tuned(sabotaged(fresh, saboteur), tmp_path, monkeypatch)
+
+
+def test_saboteur_that_trains_the_shared_backbone_is_caught(
+    bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "trainable", lambda self: replace(self, model=self.model.requires_grad_(True)))
+    with pytest.raises(AssertionError, match="moved"):
+        check_tuned(bert, tmp_path, monkeypatch)
+
+
+def test_saboteur_whose_bundle_forgets_the_trained_weights_is_caught(
+    bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = check_tuned(bert, tmp_path, monkeypatch)
+    monkeypatch.setattr(Backbone, "with_weights", lambda self, weights: self)
+    with pytest.raises(AssertionError):
+        check_reload(trained, tmp_path / "bundle")
 
 
 def test_saboteur_whose_scores_do_not_survive_a_reload_is_caught(bert: Backbone, tmp_path: Path) -> None:

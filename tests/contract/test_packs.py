@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import ENCODERS, RecordingLoop, model_of, name_of, toy_run
-from tests.tiny import tiny_backbone
+from tests.tiny import tiny_backbone, written_task
 from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
 from trimtab.model import PromptedModel
@@ -49,7 +50,7 @@ def member(
         "prompt": {**spec, "initializer": values.get("initializer", "sampled_vocab")},
         "training": {
             "learning_rate": values["rate"],
-            "learning_rates": {"encoder": values["rate"] / 2},
+            "learning_rates": {} if spec["kind"] == "prompt_tuning" else {"encoder": values["rate"] / 2},
             "weight_decay": values.get("decay", 0.0),
             "max_steps": STEPS,
             "evaluations": 1,
@@ -92,6 +93,17 @@ def test_each_member_equals_the_same_run_alone(
     spec: dict[str, Any], noisy: bool, backbone: Backbone, tmp_path: Path
 ) -> None:
     check_members_equal_alone([member(tmp_path, backbone, spec, values, noisy=noisy) for values in MEMBERS])
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_each_member_that_writes_equals_the_same_run_alone(kind: str, tmp_path: Path) -> None:
+    backbone = tiny_backbone(BUILDERS[kind](tmp_path / kind))
+    more: dict[str, Any] = {
+        "task": written_task(tmp_path, shots=8, dev_shots=4),
+        "readout": {"kind": "text", "max_new_tokens": 5},
+    }
+    spec = {"kind": "prompt_tuning"}
+    check_members_equal_alone([member(tmp_path, backbone, spec, v, noisy=True, **more) for v in MEMBERS])
 
 
 def test_members_of_a_pack_have_their_own_rows(backbone: Backbone, tmp_path: Path) -> None:

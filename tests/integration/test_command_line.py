@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ from typing import Any
 import pytest
 
 from tests.contract.tiny_families import BUILDERS
-from tests.tiny import toy_rows, toy_task
+from tests.tiny import ANSWERS, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
+from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import console, main
+from trimtab.cli.console import shown_metrics
 from trimtab.documents import dump_yaml
 from trimtab.storage import RunFolder
 from trimtab.training.loop import Loop
@@ -74,6 +77,15 @@ def test_run_learns_and_ends_with_one_json_object(trimtab: Trimtab, recipe: Path
     assert record["parameters"] == {"trained": 4 * 32, "kept": 4 * 32}
     assert record["metrics"]["test"]["accuracy"] > 0.8 > record["baselines"]["majority"]
     assert "step" in done.err
+
+
+def test_a_run_that_trains_the_backbone_says_how_much_it_keeps(trimtab: Trimtab, recipe: Path) -> None:
+    done = trimtab("run", recipe, "training.learning_rates.backbone=1e-4", "training.max_steps=2", "-q")
+    assert done.code == 0
+    n = tiny_bert().num_parameters()
+    assert f"{n + 4 * 32:,} trained, {n + 4 * 32:,} kept" in done.out
+    assert f"{n:,} of them, trained with the prompt and kept: {n * 4 / 1e6:.1f} MB" in done.out
+    assert "of them" not in trimtab("run", recipe, "-q").out
 
 
 def test_a_finished_run_is_not_repeated_unless_asked(trimtab: Trimtab, recipe: Path) -> None:
@@ -243,8 +255,8 @@ def test_a_full_disk_after_training_does_not_lose_the_prompt(
 
     begin = RunFolder.begin
 
-    def then_full(self: RunFolder, config: Any, record: Any) -> None:
-        begin(self, config, record)
+    def then_full(self: RunFolder, *given: Any) -> None:
+        begin(self, *given)
         monkeypatch.setattr(os, "replace", full)
 
     monkeypatch.setattr(RunFolder, "begin", then_full)
@@ -294,6 +306,129 @@ def test_show_marks_the_answer_of_a_causal_model_behind_the_text(
     assert record["answer_at"] == [len(record["tokens"]) - 1]
 
 
+def test_show_gives_the_slots_of_a_decoder(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    BUILDERS["t5"](tmp_path / "t5")
+    both = "task.template={prompt:1} {text} {decoder_prompt:3} {answer}"
+    shown = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "-n", 1)
+    assert shown.code == 0, shown.err
+    text, decoder = shown.out.splitlines()[1:3]
+    assert "<P1>" in text
+    assert "<P2>" not in text
+    assert decoder.split() == ["decoder:", "<pad>", "<P2>", "<P3>", "<P4>", "<extra_id_0>"]
+    record = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "--json").json[0]
+    assert (record["slots"], record["decoder_slots"]) == ([0, -1, -1, -1], [-1, 1, 2, 3])
+    assert record["decoder_tokens"][0] == "<pad>"
+
+
+def test_a_slot_in_a_decoder_that_is_not_there_is_refused_before_training(trimtab: Trimtab, recipe: Path) -> None:
+    for verb in ("validate", "run"):
+        failed = trimtab(verb, recipe, "task.template={decoder_prompt} {text} {answer}")
+        assert failed.code == 2
+        assert "task.template: {decoder_prompt} needs an encoder-decoder" in " ".join(failed.err.split())
+    assert "no runs" in trimtab("ls").out
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_chat_model(tmp_path_factory.mktemp("models") / "chat", chatml())
+
+
+@pytest.fixture
+def chat_recipe(tmp_path: Path, chat_model: Path) -> Path:
+    """The toy on a random chat model: slots in two messages, the answer behind text of the assistant's."""
+    chat = [
+        {"role": "system", "content": "{prompt:3} good or bad?"},
+        {"role": "user", "content": "{text}{prompt:1}"},
+        {"role": "assistant", "content": "it is {answer}."},
+    ]
+    content = {
+        "backbone": {"model": str(shutil.copytree(chat_model, tmp_path / "chat")), "dtype": "float32"},
+        "task": toy_task(tmp_path, n=16, template={"chat": chat}),
+        "prompt": {"kind": "prompt_tuning", "length": 4},
+        "training": {"max_steps": 20, "min_steps": 20, "evaluations": 2, "learning_rate": 0.05},
+    }
+    path = tmp_path / "chat.yaml"
+    path.write_text(dump_yaml(content))
+    return path
+
+
+def test_a_chat_model_from_recipe_to_predictions(trimtab: Trimtab, chat_recipe: Path, tmp_path: Path) -> None:
+    shown = trimtab("show", chat_recipe, "-n", 1).out
+    assert "<|im_start|> s y s t e m Ċ <P1> <P2> <P3> Ġgood" in shown
+    assert "<P4> <|im_end|>" in shown
+    assert shown.rstrip().endswith("i t Ġis <answer: yes>")
+    record = trimtab("show", chat_recipe, "-n", 1, "--json").json[0]
+    assert {record["tokens"][i] for i in record["special"]} == {"<|im_start|>", "<|im_end|>"}
+    assert "is valid" in trimtab("validate", chat_recipe).out
+
+    done = trimtab("run", chat_recipe, "--json", "-q")
+    assert done.code == 0, done.err
+    run = Path(done.json["run"])
+    assert done.json["status"] == "done"
+    assert 0 <= done.json["baselines"]["no_prompt"] <= 1
+    metadata = json.loads((run / "bundle.json").read_text())
+    task = metadata["task"]
+    assert metadata["tokenizer"]["add_special_tokens"] is False
+    assert task["template"]["chat"][1] == {"role": "user", "content": "{text}{prompt:1}"}
+    assert task["rendered"].startswith("{special:<|im_start|>}system\n{prompt:3} good or bad?{special:<|im_end|>}")
+
+    bundle = tmp_path / "elsewhere"
+    bundle.mkdir()
+    for name in ("bundle.json", "prompt.safetensors"):
+        (bundle / name).write_bytes((run / name).read_bytes())
+    recorded = [json.loads(line)["scores"] for line in (run / "predictions.test.jsonl").read_text().splitlines()]
+    for _ in range(2):  # the second time with another chat template
+        done = trimtab("predict", bundle, "--input", tmp_path / "test.jsonl")
+        assert [json.loads(line)["scores"] for line in done.out.splitlines()] == recorded
+        (tmp_path / "chat" / "chat_template.jinja").write_text(CHATML.replace("m.role }}", "m.role }}:"))
+    other = trimtab("run", chat_recipe, "--json", "-q").json
+    assert other["run"] != str(run), "another chat template is another run"
+    assert not other["reused"]
+
+
+def test_a_chat_on_the_command_line(trimtab: Trimtab, chat_recipe: Path) -> None:
+    for override in (
+        "task.template.chat={prompt} is it {text}?",
+        "task.template.chat='{prompt} is it {text}?'",
+        "task.template={chat: '{prompt} is it {text}?'}",
+        "task.template.chat=[{role: user, content: '{prompt} is it {text}?'}]",
+    ):
+        shown = trimtab("show", chat_recipe, override, "-n", 1)
+        assert shown.code == 0, shown.err
+        assert "<P4> Ġ i s" not in shown.out
+        assert "<P4> Ġis Ġit" in shown.out
+        assert shown.out.rstrip().endswith("a s s i s t a n t Ċ <answer: yes>")
+    one = "task.template.chat.1.content={text}{prompt:1} good"
+    assert "<P4> Ġgood <|im_end|>" in trimtab("show", chat_recipe, one, "-n", 1).out
+    plain = trimtab("show", chat_recipe, "task.template={prompt} {text} {answer}", "-n", 1).out
+    assert "im_start" not in plain
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.template.chat={prompt} {text} {answer}", "{answer} must stand in the last message, the assistant's"),
+        ("task.template.option={}", "task.template.option: there is no such key. Did you mean 'options'?"),
+        ("task.template.chat.0.rol=x", "task.template.chat.0.rol: there is no such key"),
+        ("task.template=[1]", "there is no prompt slot"),
+        ("task.template.options.enable_thinkin=false", "Did you mean 'enable_thinking'?"),
+        (
+            "task.template.chat={prompt} {txt}",
+            "{txt}, the data has no such column. Did you mean 'text'?",
+        ),
+        ("backbone.model=nano-masked", "has no chat template. Use an instruction-tuned checkpoint"),
+    ],
+)
+def test_a_mistake_in_a_chat_is_one_paragraph_and_nothing_written(
+    trimtab: Trimtab, chat_recipe: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    refused = trimtab("run", chat_recipe, override)
+    assert refused.code == 2
+    assert message in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_dropped_option_is_named(trimtab: Trimtab, recipe: Path) -> None:
     text = recipe.read_text().replace("kind: prompt_tuning", "kind: residual\n  bottleneck: 8")
     recipe.write_text(text)
@@ -313,6 +448,107 @@ def test_init_run_predict_on_a_new_table(trimtab: Trimtab, tmp_path: Path, tiny_
     assert done.code == 0, done.err
     predicted = trimtab("predict", done.json["run"], "--input", "mail.csv")
     assert len(predicted.out.splitlines()) == 60
+
+
+def test_init_run_predict_evaluate_on_free_text(trimtab: Trimtab, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    rows = [{"message": r["text"], "reply": ANSWERS[r["label"]]} for r in toy_rows(60, 5)]
+    write_jsonl(tmp_path / "mail.jsonl", rows)
+    made = trimtab("init", "mail.jsonl", "--target", "reply", "-o", "mail.yaml", "--backbone", writer)
+    assert made.code == 0, made.err
+    assert "2 different answers" in made.err
+    small = (
+        "prompt.kind=prompt_tuning",
+        "training.max_steps=60",
+        "training.learning_rate=0.1",
+        "backbone.dtype=float32",
+    )
+    done = trimtab("run", "mail.yaml", *small)
+    assert done.code == 0, done.err
+    assert "exact match" in done.out
+    assert "most frequent answer" in done.out
+    assert "accuracy" not in done.out
+    record = trimtab("run", "mail.yaml", *small, "--json", "-q").json
+    assert record["reused"]
+    assert record["metrics"]["test"]["token_f1"] > record["baselines"]["no_prompt"]
+    predicted = [json.loads(s) for s in trimtab("predict", record["run"], "--input", "mail.jsonl").out.splitlines()]
+    assert [set(p) for p in predicted] == [{"id", "text"}] * 60
+    found = trimtab("evaluate", record["run"], "--json").json["metrics"]
+    assert found == record["metrics"]["test"]
+    plain = trimtab("evaluate", record["run"]).out
+    assert plain == f"test: {shown_metrics(found, ', ')}, 12 rows\n"
+    assert "exact_match" in trimtab("ls").out
+    assert trimtab("ls", "--json").json[0]["test"] == found["exact_match"]
+
+
+def test_init_wants_one_column(trimtab: Trimtab, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", toy_rows(20, 0))
+    for given in ((), ("--label", "label", "--target", "text")):
+        refused = trimtab("init", "t.jsonl", *given)
+        assert refused.code == 2
+        assert "name one column: either of classes (--label) or of free text (--target)" in refused.err
+
+
+def test_show_and_validate_of_free_text(trimtab: Trimtab, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    recipe = {"backbone": {"model": str(writer)}, "task": written_task(tmp_path), "prompt": {"kind": "prompt_tuning"}}
+    (tmp_path / "w.yaml").write_text(dump_yaml(recipe))
+    shown = trimtab("show", "w.yaml", "-n", 2)
+    for line, answer in zip(shown.out.splitlines()[1::2], ("yes", "not good"), strict=True):
+        assert line.rstrip().endswith(f"<answer: {answer}>")
+    record = trimtab("show", "w.yaml", "-n", 1, "--json").json[0]
+    assert (record["label"], record["label_words"]) == ("yes", ["yes"])
+    checked = trimtab("validate", "w.yaml", "--json").json
+    assert checked["classes"] == []
+    assert checked["config"]["readout"]["kind"] == "text"
+    assert checked["config"]["training"]["select"] == "exact_match"
+
+
+def test_a_classification_recipe_is_written_where_asked(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:
+    writer = BUILDERS["llama"](tmp_path / "llama")
+    given = (f"backbone.model={writer}", "readout={kind: text, max_new_tokens: 3}", "training.max_steps=4")
+    done = trimtab("run", recipe, *given)
+    assert done.code == 0, done.err
+    for name in ("accuracy", "macro-F1", "exact match", "token F1", "ROUGE-L", "majority class"):
+        assert name in done.out, name
+    record = trimtab("run", recipe, *given, "--json", "-q").json
+    lost = record["metrics"]["test"].get("unanswered", 0)
+    assert lost > 0, "a prompt of four steps writes something else"
+    assert f"{lost} name no class" in done.out
+    evaluated = trimtab("evaluate", record["run"])
+    assert f"{lost} name no class" in evaluated.out
+    assert "gold" in evaluated.out
+    predicted = [json.loads(s) for s in trimtab("predict", record["run"], "--input", "test.jsonl").out.splitlines()]
+    assert sum(p["label"] is None for p in predicted) == lost
+    assert [set(p) for p in predicted] == [{"id", "label", "text"}] * 16
+
+
+def test_no_arguments_show_the_help(trimtab: Trimtab) -> None:
+    for given in ((), ("--debug",), ("--help",)):
+        shown = trimtab(*given)
+        assert (shown.code, shown.err) == (0, "")
+        assert "Soft prompts for frozen language models" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "see"),
+    [
+        (("--zzz",), "No such option", "trimtab --help"),
+        (("fly",), "No such command 'fly'", "trimtab --help"),
+        (("run",), "Missing argument 'recipe'", "trimtab run --help"),
+        (("run", "x.yaml", "--zzz"), "No such option", "trimtab run --help"),
+        (("predict", "x"), "Missing option '--input'", "trimtab predict --help"),
+        (("show", "x.yaml", "-n", "none"), "Invalid value for '-n'", "trimtab show --help"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_the_users_mistake(
+    trimtab: Trimtab, given: tuple[str, ...], what: str, see: str
+) -> None:
+    refused = trimtab(*given)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith(f"error: {what}")
+    assert refused.err.rstrip().endswith(f"See {see}.")
+    assert refused.err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback_and_a_defect_exits_1(

@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "overrides",
         "config",
         "templates metrics initializers injection batching",
-        "verbalizers backbones",
+        "verbalizers backbones chat",
         "prompts readouts regularizers tasks",
         "model",
         "predictor",

@@ -30,7 +30,7 @@ def stacked(per_run: list[dict[str, Tensor]]) -> dict[str, nn.Parameter]:
 
 def ours(parameters: dict[str, nn.Parameter], **options: Any) -> StackedAdamW:
     rates = {n: RATES if n == "rows" else ENCODER_RATES for n in SHAPES}
-    return StackedAdamW(parameters, rates, DECAYS, **options)
+    return StackedAdamW(parameters, rates, dict.fromkeys(SHAPES, DECAYS), **options)
 
 
 def theirs(start: dict[str, Tensor], r: int, **options: Any) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:
@@ -106,7 +106,7 @@ def test_each_run_is_updated_as_by_transformers_adafactor(pausing: bool) -> None
     start = values(0)
     parameters = stacked(start)
     rates = {n: RATES if n == "rows" else ENCODER_RATES for n in SHAPES}
-    optimizer = StackedAdafactor(parameters, rates, DECAYS)
+    optimizer = StackedAdafactor(parameters, rates, dict.fromkeys(SHAPES, DECAYS))
     references = []
     for r, own in enumerate({n: nn.Parameter(v.clone()) for n, v in run.items()} for run in start):
         groups = [{"params": [p], "lr": rates[n][r]} for n, p in own.items()]

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModel, AutoTokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -78,3 +79,14 @@ def test_span_corruption_loses_no_token_and_keeps_lengths(script: ModuleType, tm
         rebuilt = [t for token in source[:-1].tolist() for t in pieces.get(token, [token])]
         assert rebuilt == row.tolist()
     assert len(shapes) == 1
+
+
+def test_relative_rates_are_multiples_of_the_size_of_each_tensor(script: ModuleType) -> None:
+    master = {"big": torch.full((3, 2), 2.0), "small": torch.full((2, 2), 0.01), "zero": torch.zeros(4)}
+    for relative, expected in ((True, [0.2, 0.001, 0.0001]), (False, [0.1, 0.1])):
+        groups = script.optimizer_groups(master, 0.5, relative)
+        optimizer = torch.optim.AdamW(groups)
+        script.set_rates(optimizer, 0.1, relative)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+        decay = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert decay == {2: 0.5, 1: 0.0}

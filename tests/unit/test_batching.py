@@ -65,6 +65,20 @@ def test_variants_of_an_example_are_rows_of_the_batch(side: Literal["left", "rig
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
+def test_slots_in_the_decoder_are_not_slots_in_the_text(side: Literal["left", "right"]) -> None:
+    both = Encoded((5, 6), (0, -1), (2,), decoder=(1, 3, 2), decoder_slots=(-1, 1))
+    long = Encoded((5, 6, 7), (), (0,), decoder=(1,))
+    batch = collate([Row(both, prompt=0), Row(long)], PAD, side)
+    assert batch.slots.tolist() == [[1 if side == "left" else 0, -1], [-1, -1]]
+    assert batch.decoder_slots is not None
+    assert batch.decoder_slots.tolist() == [[-1, 1], [-1, -1]]
+    assert collate([Row(long)], PAD, side).decoder_slots is None
+    moved = batch.to("cpu").decoder_slots
+    assert moved is not None
+    assert torch.equal(moved, batch.decoder_slots)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
 def test_a_decoder_is_padded_on_the_right_and_read_where_its_plan_says(side: Literal["left", "right"]) -> None:
     short, long = Encoded((5, 6), (), (1,), decoder=(1, 2)), Encoded((5, 6, 7), (), (1, 2), decoder=(1, 2, 3))
     batch = collate([Row(short), Row(long)], PAD, side)
@@ -154,3 +168,9 @@ def test_an_epoch_of_few_batches_is_not_sorted_by_length() -> None:
     lengths = list(range(1, 33))
     assert epoch(lengths, 8, 0, buckets=4) == epoch(lengths, 8, 0, buckets=1)
     assert epoch(lengths, 8, 0, buckets=3) != epoch(lengths, 8, 0, buckets=1)
+
+
+def test_what_a_decoder_reads_costs_too() -> None:
+    encoded = Encoded((1, 2, 3), (), (0,), decoder=(4, 5))
+    assert Row(encoded).cost == 5
+    assert Row(encoded, others=(Encoded((1, 2, 3), (), (0,), decoder=(4, 5, 6)),)).cost == 12

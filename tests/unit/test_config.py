@@ -105,6 +105,44 @@ def test_override_may_hold_equals_signs_and_lists() -> None:
     assert c.task["template"] == "{prompt} {text} a=b {answer}"
 
 
+CHAT = {"chat": [{"role": "user", "content": "{prompt} {text}"}], "options": {}}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.template.chat={prompt} {text}"],
+        ["task.template.chat='{prompt} {text}'"],
+        ["task.template={chat: '{prompt} {text}'}"],
+        ["task.template.chat=[{role: user, content: '{prompt} {text}'}]"],
+        ["task.template.chat=[{role: user, content: x}]", "task.template.chat.0.content={prompt} {text}"],
+        {"task.template": {"chat": "{prompt} {text}"}},
+    ],
+)
+def test_a_chat_is_given_as_text_or_as_yaml_and_replaces_a_plain_template(overrides: Any) -> None:
+    c = resolve(recipe(), overrides).config
+    assert c.task["template"] == CHAT
+    assert resolve(parse_yaml(dump_yaml(c.as_dict()), "x")).config == c
+
+
+def test_options_of_a_chat_stay_beside_it() -> None:
+    c = config("task.template.chat={prompt} {text}", "task.template.options.enable_thinking=false")
+    assert c.task["template"] == CHAT | {"options": {"enable_thinking": False}}
+    assert config("task.template=[{prompt}] {text} {answer}").task["template"] == "[{prompt}] {text} {answer}"
+
+
+@pytest.mark.parametrize("value", [[1], None, True])
+def test_a_template_that_is_neither_text_nor_chat_is_refused(value: Any) -> None:
+    what = f"a template is a text, or a mapping with the key chat, got {value!r}."
+    with refused(ConfigError, what, where="task.template"):
+        resolve(recipe(), {"task.template": value})
+
+
+def test_a_mistake_in_a_chat_is_named_by_its_own_path() -> None:
+    with refused(ConfigError, "this key is required.", where="task.template.chat.0.content"):
+        resolve(recipe(), {"task.template": {"chat": [{"role": "user"}]}})
+
+
 def test_overrides_may_be_a_mapping() -> None:
     assert resolve(recipe(), {"training.epochs": 4}).config.training.epochs == 4
 
@@ -314,7 +352,7 @@ def test_misspelt_kind_is_refused_with_path_and_suggestion(override: str, what: 
         ("training.learning_rates.prompt=-1", "greater than or equal to 0", "training.learning_rates.prompt"),
         (
             "training.learning_rates.promt=1",
-            "'prompt' or 'encoder', got 'promt'",
+            "'prompt', 'encoder', 'head' or 'backbone', got 'promt'",
             "training.learning_rates.promt.[key]",
         ),
         ("training.schedule=linaer", "got 'linaer'", "training.schedule"),
@@ -344,9 +382,47 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(override: str, what:
         config(override, prompt={"kind": "prompt_tuning"})
 
 
-def test_missing_required_option_is_named() -> None:
-    with refused(ConfigError, "this key is required", where="task.label_words"):
-        resolve({"task": {"kind": "table", "train": "x.csv"}})
+# What is trained
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "known"),
+    [
+        ("prompt_tuning", "encoder", "prompt, backbone"),
+        ("prompt_tuning", "head", "prompt, backbone"),
+        ("residual", "head", "prompt, encoder, backbone"),
+    ],
+)
+def test_a_rate_for_a_group_that_the_run_does_not_have_is_refused(kind: str, group: str, known: str) -> None:
+    what = f"a run with the prompt {kind!r} and the readout 'auto' has no parameters of the group {group!r}"
+    with refused(ConfigError, what, where=f"training.learning_rates.{group}", fix=f"Its groups: {known}."):
+        config(f"training.learning_rates.{group}=0.1", prompt=kind)
+
+
+def test_a_changed_prompt_drops_the_rate_of_the_network_that_it_lacks() -> None:
+    given = recipe(prompt="residual", training={"learning_rates": {"encoder": 0.1, "backbone": 1e-5}})
+    changed = resolve(given, ["prompt.kind=prompt_tuning"])
+    assert changed.config.training.learning_rates == {"backbone": 1e-5}
+    assert changed.dropped == ("training.learning_rates.encoder",)
+    kept = resolve(given, ["prompt.kind=p_tuning_mlp"])
+    assert kept.config.training.learning_rates == {"encoder": 0.1, "backbone": 1e-5}
+    assert kept.dropped == ()
+    with refused(ConfigError, "'encoder'", where="training.learning_rates.encoder", fix="prompt, backbone"):
+        resolve(given, ["prompt.kind=prompt_tuning", "training.learning_rates.encoder=0.2"])
+
+
+def test_a_trained_backbone_is_float32() -> None:
+    rate = "training.learning_rates.backbone=1e-5"
+    assert config(rate).backbone.dtype == "float32"
+    assert config(rate, "backbone.dtype=float32").training.tunes_backbone
+    for frozen in (config(), config("training.learning_rates.backbone=0")):
+        assert frozen.backbone.dtype == "auto"
+        assert not frozen.training.tunes_backbone
+    advice = "training.learning_rates.backbone=0"
+    with refused(ConfigError, "is float32, got bfloat16", where="backbone.dtype", fix=advice):
+        config(rate, "backbone.dtype=bfloat16")
+    with refused(ConfigError, "quantized weights cannot be trained", where="backbone.quantization", fix=advice):
+        config(rate, "backbone.quantization={quant_method: bitsandbytes}")
 
 
 @pytest.mark.parametrize("override", ["epochs", "=3", " =3", ""])

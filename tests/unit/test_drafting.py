@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import trimtab.drafting as drafting
+from tests.contract.tiny_families import BUILDERS
+from tests.unit.refusals import refused
 from trimtab.backbones import loading
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
@@ -239,7 +241,7 @@ class TestRealisticTables:
         assert "or p_tuning_mlp, prompt_tuning, residual" in draft.recipe
 
     def test_large_tables_get_fewer_epochs(self) -> None:
-        epochs = [drafting.training_options(n, uneven=False)["epochs"] for n in (30, 1_000, 100_000)]
+        epochs = [drafting.training_options(n, "accuracy")["epochs"] for n in (30, 1_000, 100_000)]
         assert epochs == sorted(epochs, reverse=True)
         assert len(set(epochs)) == 3
 
@@ -673,3 +675,91 @@ def test_survey_knows_the_order_of_number_and_word_classes() -> None:
 
     assert classes(["10"] * 5 + ["9"] * 4) == ["9", "10"]
     assert classes(["b"] * 3 + ["c"] * 4 + ["a"] * 3) == ["c", "a", "b"]
+
+
+class TestFreeText:
+    """`--target`: the model learns to write a column."""
+
+    @pytest.fixture
+    def writer(self, tmp_path_factory: pytest.TempPathFactory) -> str:
+        return str(BUILDERS["llama"](tmp_path_factory.mktemp("models") / "llama"))
+
+    def draft(self, rows: Sequence[Mapping[str, Any]], writer: str, target: str = "reply", **options: Any) -> Draft:
+        return draft_recipe(write("mail.csv", rows), target, is_free=True, backbone=writer, **options)
+
+    def mails(self, n: int = 60, reply: str = "yes , the {} was good") -> list[dict[str, Any]]:
+        nouns = ("film", "book", "song")
+        return [{"mail_id": i, "text": f"was the {nouns[i % 3]} good ? {i}", "reply": reply.format(nouns[i % 3])}
+                for i in range(n)]  # fmt: skip
+
+    def test_the_recipe_has_a_target_and_what_may_be_written(self, writer: str) -> None:
+        draft = self.draft(self.mails(), writer)
+        data = parsed(draft)
+        task = data["task"]
+        assert (task["target"], task["id_column"]) == ("reply", "mail_id")
+        assert "label" not in task
+        assert "label_words" not in task
+        assert task["template"] == "{prompt} {text}. reply: {answer}"
+        assert data["readout"] == {"kind": "text", "max_new_tokens": 7}
+        assert data["training"]["select"] == "rouge_l"
+        assert data["backbone"]["model"] == writer
+
+    def test_its_comments_speak_of_writing(self, writer: str) -> None:
+        recipe = self.draft(self.mails(), writer).recipe
+        assert recipe.startswith('# Write "reply" in mail.csv with a soft prompt')
+        assert "# 60 rows.\n" in recipe
+        assert "drawn at random" in recipe
+        assert "where the model writes" in recipe
+        assert "exact_match, token_f1, rouge_l, or loss" in recipe
+        assert "class" not in recipe
+
+    def test_short_answers_are_picked_by_exact_match(self, writer: str) -> None:
+        data = parsed(self.draft(self.mails(reply="the {}"), writer))
+        assert data["training"]["select"] == "exact_match"
+        assert data["readout"]["max_new_tokens"] == 3
+
+    def test_a_column_with_several_words_and_braces_is_named_in_the_template(self, writer: str) -> None:
+        rows = [{"text": r["text"], "our_{reply}  text": r["reply"]} for r in self.mails()]
+        data = parsed(self.draft(rows, writer, "our_{reply}  text"))
+        assert data["task"]["template"] == "{prompt} {text}. our reply text: {answer}"
+
+    def test_few_different_answers_look_like_classes(self, writer: str) -> None:
+        note = "the column 'reply' has only 3 different answers; --label reply would treat them as classes"
+        assert noted(self.draft(self.mails(), writer), note)
+        many = [{**r, "reply": f"it was {i}"} for i, r in enumerate(self.mails())]
+        assert not noted(self.draft(many, writer), "different answers")
+
+    def test_answers_that_the_vocabulary_lacks_are_noted(self, writer: str) -> None:
+        rows = self.mails()
+        rows[5]["reply"] = "good 中 film"
+        note = "1 of 60 answers have signs that the model's vocabulary lacks, such as 'good 中 film'"
+        assert noted(self.draft(rows, writer), note)
+        assert not noted(self.draft(self.mails(), writer), "signs")
+
+    def test_repeated_texts_may_have_different_answers(self, writer: str) -> None:
+        rows = self.mails()
+        rows += [{**rows[0], "mail_id": 99, "reply": "no"}]
+        assert noted(self.draft(rows, writer), "1 of these texts have different answers")
+
+    def test_rows_without_an_answer_are_listed(self, writer: str) -> None:
+        rows = self.mails()
+        rows[3]["reply"] = " "
+        with refused(DataError, "no answer in the column 'reply': mail.csv:5", where="mail.csv", fix="the answers"):
+            self.draft(rows, writer)
+
+    def test_an_answer_longer_than_the_model_is_refused(self, writer: str) -> None:
+        rows = self.mails()
+        rows[0]["reply"] = "good " * 70
+        with refused(ConfigError, "needs 71 positions, there are 64", where="readout.max_new_tokens", fix="Lower it"):
+            self.draft(rows, writer)
+
+    def test_a_masked_model_is_refused(self, tiny_folder: Path) -> None:
+        with refused(ConfigError, "cannot write", where="backbone.model", fix="nano-causal"):
+            self.draft(self.mails(), str(tiny_folder))
+
+    def test_without_a_name_the_embedded_model_that_writes_is_taken(
+        self, writer: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(drafting, "load_encoder", lambda name: load_encoder(writer))
+        draft = draft_recipe(write("mail.csv", self.mails()), "reply", is_free=True)
+        assert parsed(draft)["backbone"]["model"] == "nano-causal"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from trimtab.batching import collate
-from trimtab.injection import place_prompt
+from trimtab.injection import place_decoder_prompt, place_prompt
 from trimtab.types import Encoded, PromptTable, Row
 
 ROWS = [
@@ -55,3 +55,25 @@ def test_a_float32_prompt_is_rounded_once_into_a_bfloat16_backbone() -> None:
     assert torch.equal(placed[0, 1], inputs[1, 0].bfloat16())
     (gradient,) = torch.autograd.grad(placed.float().sum(), inputs)
     assert gradient.dtype == torch.float32
+
+
+def test_a_prompt_is_split_between_text_and_decoder() -> None:
+    rows = [
+        Row(Encoded((1, 1), (1, -1), (2,), decoder=(7, 8, 9), decoder_slots=(-1, 1)), prompt=1),
+        Row(Encoded((1, 1, 1), (), (0,), decoder=(7,)), prompt=-1),
+        Row(Encoded((1, 1), (1, -1), (2,), decoder=(7, 8, 9), decoder_slots=(-1, 1)), prompt=-1),
+    ]
+    batch, inputs = collate(rows, 0), TABLE.inputs.clone().requires_grad_()
+    text = place_prompt(torch.zeros(3, 3, 3), PromptTable(inputs), batch)
+    decoder = place_decoder_prompt(torch.zeros(3, 3, 3), PromptTable(inputs), batch)
+    assert text.nonzero()[:, :2].unique(dim=0).tolist() == [[0, 1]]
+    assert decoder.nonzero()[:, :2].unique(dim=0).tolist() == [[0, 1]]
+    assert torch.equal(text[0, 1], inputs[1, 0])
+    assert torch.equal(decoder[0, 1], inputs[1, 1])
+    (gradient,) = torch.autograd.grad(decoder.sum(), inputs)
+    assert gradient[:, :, 0].tolist() == [[0.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_decoder_without_slots_is_left_as_it_is() -> None:
+    embeds = torch.randn(5, 2, 3)
+    assert place_decoder_prompt(embeds, TABLE, collate(ROWS, 0)) is embeds

@@ -251,6 +251,12 @@ def test_a_bundle_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
         ({"task": {**METADATA["task"], "max_length": "x"}}, "the key 'task.max_length' must be otherwise"),
         ({"task": {**METADATA["task"], "label_words": ["yes"]}}, "the key 'task.label_words' must be otherwise"),
         ({"task": None}, "the key 'task' must be otherwise"),
+        (
+            {"task": {**METADATA["task"], "template": {"chat": []}}},
+            "nothing else, needs the key 'rendered'",
+        ),
+        ({"task": {**METADATA["task"], "rendered": "{text}"}}, "nothing else, needs the key 'rendered'"),
+        ({"backbone": {**METADATA["backbone"], "tuned": "yes"}}, "the key 'backbone.tuned' must be otherwise"),
     ],
 )
 def test_a_bundle_with_a_value_of_another_sort_is_refused(tmp_path: Path, changes: Any, what: str) -> None:
@@ -326,6 +332,8 @@ def test_a_nearly_full_disk_is_refused_before_anything_is_written(
     run = RunFolder(tmp_path / "runs" / "r")
     with refused(TrimtabError, "there are 3 MiB left on the disk, a run needs 16", where=str(run.path)):
         run.begin({}, {})
+    with refused(TrimtabError, "there are 3 MiB left on the disk, a run needs 26", where=str(run.path)):
+        run.begin({}, {}, 10 << 20)
     assert contents(tmp_path) == []
 
 

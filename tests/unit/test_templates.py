@@ -63,7 +63,7 @@ def test_doubled_braces_are_literal_and_join_their_text() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["prompt", "answer", "sep"])
+@pytest.mark.parametrize("name", ["prompt", "decoder_prompt", "answer", "sep"])
 def test_a_column_called_like_a_piece_is_written_with_field(name: str) -> None:
     assert Template.parse(f"{{prompt}}{{field:{name}}}{{answer}}", 2).fields == [name]
 
@@ -213,6 +213,13 @@ def test_a_token_that_spans_a_border_belongs_to_the_field_where_it_ends() -> Non
     swallowed = render("{prompt}{text}d {answer}", text="sa")
     assert words(swallowed)[3:-2] == ["sad"]
     assert swallowed.eligible == ()
+
+
+def test_without_prompt_the_white_space_around_a_slot_is_kept_once() -> None:
+    parse = [
+        Template.parse(s, 2).without_prompt().pieces for s in ("{a} x {prompt} y{answer}", "{a} x{prompt}y{answer}")
+    ]
+    assert [[p.value for p in pieces if p.kind == "text"] for pieces in parse] == [[" x y"], [" xy"]]
 
 
 def test_without_prompt_is_the_same_text_without_slots() -> None:
@@ -422,7 +429,7 @@ def test_the_text_encoder_knows_what_surrounds_a_text() -> None:
 
 def test_a_slot_s_filler_exists_without_an_unknown_token() -> None:
     class NoUnknown:
-        mask_token_id = sep_token_id = unk_token_id = None
+        mask_token_id = sep_token_id = eos_token_id = unk_token_id = None
 
         def convert_tokens_to_ids(self, token: str) -> None:
             return None
@@ -431,3 +438,113 @@ def test_a_slot_s_filler_exists_without_an_unknown_token() -> None:
             return {"input_ids": [5]}
 
     assert TextEncoder(NoUnknown()).filler_id == 0
+
+
+# Slots in the decoder
+
+
+START, HEAD = 90, 91
+LIKE_T5 = TextEncoder(tiny_tokenizer(), decoder_start_id=START)
+FILL = Fill((HEAD,), (1, 2), (START, HEAD, 7))
+"""A sentinel in the text; in the decoder the start, the sentinel and the beginning of an answer."""
+
+
+def decoded(source: str, length: int, limit: int = 64) -> Encoded:
+    fields = {"text": "cat dog", "more": "sun"}
+    return Template.parse(source, length).render(fields, LIKE_T5, limit, "row 1", FILL)
+
+
+def test_a_prompt_in_the_decoder_stands_behind_its_start_token() -> None:
+    e = decoded("{decoder_prompt} {text} {answer}", 2)
+    filler = LIKE_T5.filler_id
+    assert e.decoder == (START, filler, filler, HEAD, 7)
+    assert (e.slots, e.decoder_slots, e.answer_at) == ((-1, -1), (1, 2), (3, 4))
+    bare = decoded("{prompt:2}{text} {answer}", 2)
+    assert (len(e.ids), e.answer_slot, len(bare.ids), bare.answer_slot) == (5, 3, 7, 5)
+    assert (bare.decoder, bare.decoder_slots, bare.answer_at) == (FILL.decoder, (), FILL.reads)
+
+
+@pytest.mark.parametrize(
+    ("source", "slots", "decoder_slots"),
+    [
+        ("{prompt:2} {text} {decoder_prompt:3} {answer}", (1, 2, -1, -1, -1), (-1, -1, 1, 2, 3)),
+        ("{decoder_prompt:3} {prompt:2} {text} {answer}", (-1, -1, -1, 1, 2), (1, 2, 3, -1, -1)),
+        (
+            "{decoder_prompt:1}{prompt:1}{text}{prompt:1}{answer}{decoder_prompt:2}",
+            (-1, 1, 4, -1, -1),
+            (1, -1, -1, 2, 3),
+        ),
+    ],
+)
+def test_rows_of_the_prompt_go_to_slots_in_the_order_of_the_pieces(
+    source: str, slots: tuple[int, ...], decoder_slots: tuple[int, ...]
+) -> None:
+    e = decoded(source, 5)
+    assert (e.slots, e.decoder_slots) == (slots, decoder_slots)
+    assert e.decoder[4:] == (HEAD, 7)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("{prompt:1}{text} {decoder_prompt:1} {answer}", "{prompt}{text} {answer}"),
+        ("{decoder_prompt:1} {prompt:1}{text} {answer}", " {prompt}{text} {answer}"),
+        ("{prompt:1}{text} a {decoder_prompt:1} b {answer}", "{prompt}{text} a b {answer}"),
+        ("{prompt:1}{text} a{decoder_prompt:1}b {answer}", "{prompt}{text} ab {answer}"),
+        ("{prompt:1}{text}{decoder_prompt:1} {more} {answer}", "{prompt}{text} {more} {answer}"),
+    ],
+)
+def test_the_text_is_read_as_if_a_slot_of_the_decoder_were_not_written(written: str, read: str) -> None:
+    one, other = Template.parse(written, 2), Template.parse(read, 1)
+    assert one.pieces == other.pieces
+    assert one.answer_is_spaced == other.answer_is_spaced
+    assert one.decoder_rows != ()
+
+
+def test_without_prompt_nothing_stands_in_the_decoder() -> None:
+    bare = Template.parse("{prompt:1} {text} {decoder_prompt:2} {answer}", 3).without_prompt()
+    e = bare.render({"text": "cat"}, LIKE_T5, 64, "x", FILL)
+    assert (e.slots, e.decoder_slots, e.decoder, e.answer_at) == ((), (), FILL.decoder, FILL.reads)
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "fix"),
+    [
+        (
+            "{decoder_prompt} {prompt:2} {text} {answer}",
+            "{decoder_prompt} takes the whole prompt",
+            "{decoder_prompt:3}",
+        ),
+        ("{prompt} {decoder_prompt:2} {text} {answer}", "{prompt} takes the whole prompt", "{decoder_prompt:2}"),
+        ("{prompt:2} {decoder_prompt:2} {text} {answer}", "the slots sum to 4, prompt.length is 5", "prompt.length=4"),
+        ("{decoder_prompt:0} {text} {answer}", "a slot is written {decoder_prompt:N}", None),
+    ],
+)
+def test_malformed_slots_of_the_decoder_are_refused(source: str, what: str, fix: str | None) -> None:
+    with refused(TemplateError, what, where="task.template", fix=fix):
+        Template.parse(source, 5)
+
+
+def test_slots_of_the_decoder_are_refused_where_there_is_none() -> None:
+    template = Template.parse("{decoder_prompt} {text} {answer}", 2)
+    template.check_decoder(LIKE_T5)
+    Template.parse("{prompt} {text} {answer}", 2).check_decoder(ENCODER)
+    with refused(TemplateError, "needs an encoder-decoder, and this", where="task.template", fix="Write {prompt}"):
+        template.check_decoder(ENCODER)
+
+
+def test_a_decoder_that_is_too_long_is_refused() -> None:
+    assert len(decoded("{decoder_prompt} {text} {answer}", 7, limit=10).decoder) == 10
+    with refused(
+        TemplateError, "the decoder reads 11 tokens, slots included; at most 10", where="row 1", fix="Shorten"
+    ):
+        decoded("{decoder_prompt} {text} {answer}", 8, limit=10)
+
+
+def test_a_text_ends_with_the_end_of_sequence_or_else_the_separator() -> None:
+    tokenizer = tiny_tokenizer()
+    assert TextEncoder(tokenizer).end_id == SEP
+    tokenizer.eos_token = "[MASK]"
+    assert TextEncoder(tokenizer).end_id == MASK
+    tokenizer.eos_token = tokenizer.sep_token = None
+    assert TextEncoder(tokenizer).end_id is None

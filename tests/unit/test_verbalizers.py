@@ -78,3 +78,34 @@ def test_byte_level_label_words_follow_the_space_before_the_answer(shared: Path)
     v = Verbalizer.of({"a": "good", "b": "bad"})
     assert encoder.tokens([i for ((i,),) in v.encode(encoder, spaced=True)]) == ["Ġgood", "Ġbad"]
     assert encoder.tokens([i for ((i,),) in v.encode(encoder, spaced=False)]) == ["good", "bad"]
+
+
+def test_free_text_has_no_classes() -> None:
+    assert Verbalizer.free().is_free
+    assert Verbalizer.free().classes == ()
+    assert not Verbalizer.of({"a": "x", "b": "y"}).is_free
+    assert Verbalizer.free().class_of("anything") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("True", "yes"),
+        ("true.", "yes"),
+        (" right ", "yes"),
+        ("False!", "no"),
+        ("it is true", None),
+        ("", None),
+        ("US", "country"),
+        ("us", "we"),
+        ("Us.", None),
+        ("the cat", "country"),
+        ("The Cat", None),
+        ("cat", "we"),
+        ("?", "doubt"),
+        ("!", None),
+    ],
+)
+def test_a_written_answer_names_a_class(text: str, label: str | None) -> None:
+    words = {"yes": ["True", "right"], "no": "False", "country": ["US", "the cat"], "we": ["us", "cat"], "doubt": "?"}
+    assert Verbalizer.of(words).class_of(text) == label

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import Family
+from trimtab.backbones.family import Family, either, greedy
 from trimtab.registry import families
 from trimtab.types import Batch
 
@@ -22,17 +22,43 @@ class DecoderOnly(Family):
     """What decoder-only models have in common."""
 
     auto_class = "AutoModelForCausalLM"
-    readouts = ("ranking",)
+    readouts = ("ranking", "text")
     padding_side = "left"
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
 
-    def hidden(self, model: Any, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B T H"]:
-        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+    def hidden(
+        self,
+        model: Any,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Float[Tensor, "B T H"]:
         out = model.base_model(
-            **inputs, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+            **either(batch.ids, embeds),
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
         )
         return out.last_hidden_state
+
+    def generate(
+        self,
+        model: Any,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        new_tokens: int,
+        end_id: int | None,
+        pad_id: int,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Int[Tensor, "B N"]:
+        written = model.generate(
+            **either(batch.ids, embeds),
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            generation_config=greedy(new_tokens, end_id, pad_id),
+        )
+        return written if embeds is not None else written[:, batch.ids.shape[1] :]
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
         return hidden

@@ -1,41 +1,97 @@
 """Encoder-decoders: T5 and its kin (Raffel et al. 2020), BART and mBART (Lewis et al. 2020).
 
-The encoder reads the template with the prompt in it; the decoder reads the beginning of a label word, and its hidden
-states are what the readout sees. T5 with tied embeddings scales them by d_model^-1/2 before the vocabulary matrix;
-BART adds a bias after it and scales its embeddings inside the embedding module.
+The encoder reads the template with the prompt in it; the decoder reads its own part of the prompt, if it has one, then
+the beginning of an answer, and its hidden states are what the readout sees. T5 with tied embeddings scales them by
+d_model^-1/2 before the vocabulary matrix; BART adds a bias after it and scales its embeddings inside the embedding
+module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import Family
+from trimtab.backbones.family import Family, either, greedy
 from trimtab.errors import BackboneError
 from trimtab.registry import families
 from trimtab.types import Batch
+
+
+@contextmanager
+def begun_with(decoder: Any, embeds: Float[Tensor, "B U E"] | None) -> Iterator[None]:
+    """While this is open, the decoder reads its first U tokens from `embeds`, whatever their ids.
+
+    `generate` feeds a decoder with ids only. The first call has them all, and so has each later one without a cache;
+    with a cache the later ones have the newest token alone, and are left as they are.
+    """
+    if embeds is None:
+        yield
+        return
+
+    def replace_ids(module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        cache = named.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            return None
+        newer = module.get_input_embeddings()(named["input_ids"][:, embeds.shape[1] :])
+        return positional, {**named, "input_ids": None, "inputs_embeds": torch.cat([embeds, newer], dim=1)}
+
+    handle = decoder.register_forward_pre_hook(replace_ids, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class EncoderDecoder(Family):
     """What encoder-decoders have in common."""
 
     auto_class = "AutoModelForSeq2SeqLM"
-    readouts = ("ranking",)
+    readouts = ("ranking", "text")
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
 
-    def hidden(self, model: Any, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B U H"]:
-        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
-        encoded = model.get_encoder()(**inputs, attention_mask=batch.attention_mask).last_hidden_state
+    def hidden(
+        self,
+        model: Any,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Float[Tensor, "B U H"]:
+        encoder = model.get_encoder()
+        encoded = encoder(**either(batch.ids, embeds), attention_mask=batch.attention_mask).last_hidden_state
         out = model.get_decoder()(
-            input_ids=batch.decoder_ids,
+            **either(batch.decoder_ids, decoder_embeds),
             encoder_hidden_states=encoded,
             encoder_attention_mask=batch.attention_mask,
             use_cache=False,
         )
         return out.last_hidden_state
+
+    def generate(
+        self,
+        model: Any,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        new_tokens: int,
+        end_id: int | None,
+        pad_id: int,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Int[Tensor, "B N"]:
+        assert batch.decoder_ids is not None
+        start_id = int(batch.decoder_ids[0, 0])  # another first token than this, and transformers adds it in front
+        with begun_with(model.get_decoder(), decoder_embeds):
+            written = model.generate(
+                **either(batch.ids, embeds),
+                attention_mask=batch.attention_mask,
+                decoder_input_ids=batch.decoder_ids,
+                generation_config=greedy(new_tokens, end_id, pad_id, decoder_start_token_id=start_id),
+            )
+        return written[:, batch.decoder_ids.shape[1] :]
 
     def decoder_start_id(self, config: Any) -> int | None:
         start = getattr(config, "decoder_start_token_id", None)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from trimtab.errors import BackboneError
 from trimtab.types import Batch
 
 
@@ -32,13 +33,50 @@ class Family(ABC):
         """Word embeddings as `inputs_embeds` wants them: before positions, segments and LayerNorm."""
         return model.get_input_embeddings()(ids)  # type: ignore[operator]
 
-    def hidden(self, model: nn.Module, batch: Batch, embeds: Float[Tensor, "B T E"] | None) -> Float[Tensor, "B T H"]:
-        """Last hidden states, from `embeds` or, for the bare model, from the ids."""
-        inputs: dict[str, Any] = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+    def hidden(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Float[Tensor, "B T H"]:
+        """Last hidden states, from `embeds` or, for the bare model, from the ids.
+
+        Args:
+            decoder_embeds: what the decoder of an encoder-decoder reads where prompts stand in it; None to read
+                `decoder_ids`.
+        """
         out = model.base_model(  # type: ignore[operator]
-            **inputs, attention_mask=batch.attention_mask, position_ids=self.positions(model, batch)
+            **either(batch.ids, embeds), attention_mask=batch.attention_mask, position_ids=self.positions(model, batch)
         )
         return out.last_hidden_state
+
+    def generate(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        embeds: Float[Tensor, "B T E"] | None,
+        new_tokens: int,
+        end_id: int | None,
+        pad_id: int,
+        decoder_embeds: Float[Tensor, "B U E"] | None = None,
+    ) -> Int[Tensor, "B N"]:
+        """At most `new_tokens` most likely next tokens, one after the other; after a row's `end_id` come pads.
+
+        Args:
+            batch: rows without an answer, those of an encoder-decoder with decoders of one length.
+            embeds: what they read; None for the bare model, which reads the ids.
+            end_id: the token that ends a text; None to write on to the last.
+            decoder_embeds: as in `hidden`.
+
+        Raises:
+            BackboneError: masked language models do not write.
+        """
+        raise BackboneError(
+            "a masked language model fills gaps and cannot write text.",
+            where="backbone.model",
+            fix="Use a causal model or an encoder-decoder, or a readout of label words (readout.kind=cloze).",
+        )
 
     def positions(self, model: nn.Module, batch: Batch) -> Int[Tensor, "B T"]:
         """Positions as the model numbers them. Always explicit, so that they do not depend on the padding side."""
@@ -67,3 +105,26 @@ class Family(ABC):
         output = model.get_output_embeddings()  # type: ignore[operator]
         bias = output.bias[ids] if output.bias is not None else torch.zeros_like(output.weight[ids, 0])
         return output.weight[ids].float(), bias.float()
+
+
+def either(ids: Int[Tensor, "B T"] | None, embeds: Float[Tensor, "B T E"] | None) -> dict[str, Any]:
+    """What a model reads, as transformers calls it: embeddings, or ids where there are none."""
+    return {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+
+
+def greedy(new_tokens: int, end_id: int | None, pad_id: int, **special: int) -> Any:
+    """All that decides what is generated: the most likely token, until `end_id` or for `new_tokens`.
+
+    Transformers fills what is None here from `model.generation_config`, which `load_backbone` has emptied.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=end_id,
+        pad_token_id=pad_id,
+        **special,
+    )

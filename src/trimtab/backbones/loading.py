@@ -1,12 +1,13 @@
-"""Loading a frozen backbone, and telling one from another by fingerprint."""
+"""Loading a frozen backbone, copying it to be trained, and telling one from another by fingerprint."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -30,7 +31,7 @@ _SAMPLE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen language model with its tokenizer.
+    """A language model with its tokenizer, frozen and shared; `trainable` makes a private copy that is not.
 
     Attributes:
         name: the model as the user named it: `nano-masked`, a folder or a Hugging Face id.
@@ -103,6 +104,18 @@ class Backbone:
     @property
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    def trainable(self) -> Backbone:
+        """A copy with weights of its own, float32, that require gradients; this one stays as it is."""
+        return replace(self, model=copy.deepcopy(self.model).float().requires_grad_(True))
+
+    @torch.no_grad()
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Backbone:
+        """A frozen copy with other values of all its parameters, rounded to its dtype; this one stays as it is."""
+        model = copy.deepcopy(self.model)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+        return replace(self, model=model)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -205,6 +218,8 @@ def load_backbone(
     if not quantization:
         model = model.to(on)
     model.requires_grad_(False).eval()
+    if model.can_generate():  # sampling, penalties, forced tokens: a prompt must not depend on what lies beside weights
+        model.generation_config = transformers.GenerationConfig()
     return Backbone(
         name=name,
         model=model,

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from trimtab.cli import evaluate, init, ls, predict, run, show, validate
 from trimtab.cli.console import IS_FIRST, complain, plain_help
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point. `--debug`, anywhere, shows tracebacks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = [a for a in arguments if a != "--debug"] or ["--help"]
     try:
         code = app(arguments, standalone_mode=False)
     except TrimtabError as error:
@@ -38,11 +38,10 @@ def main(argv: list[str] | None = None) -> None:
             raise
         complain(str(error))
         _refuse()
-    except click.ClickException as error:
-        if IS_FIRST:
-            error.show()
+    except TyperException as error:  # the command line cannot be read
+        complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
         _refuse()
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         sys.exit(130)
     except BrokenPipeError:
@@ -61,3 +60,8 @@ def _refuse() -> NoReturn:
     if not IS_FIRST:
         time.sleep(2)  # launchers end all processes when one ends: let the first finish its sentence
     sys.exit(2)
+
+
+def _verb(arguments: list[str]) -> str:
+    known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
+    return f" {arguments[0]}" if arguments and arguments[0] in known else ""

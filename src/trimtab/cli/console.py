@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are.", envvar="TRIMTAB_RUNS")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
+
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+}
+"""Metrics as people write them, in the order in which they are shown."""
+
+
+def shown_metrics(metrics: Mapping[str, Any], between: str = "  ") -> str:
+    """The scores among metrics on one line, and how many answers name no class, if any."""
+    scores = [f"{name} {metrics[key]:.3f}" for key, name in METRIC_NAMES.items() if key in metrics]
+    return between.join(scores + ([f"{metrics['unanswered']} name no class"] if "unanswered" in metrics else []))
 
 
 def plain_help() -> Literal["rich"] | None:

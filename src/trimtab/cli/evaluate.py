@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import AsJson, DataDir, Device, RunsDir, print_json, print_table, say
+from trimtab.cli.console import AsJson, DataDir, Device, RunsDir, print_json, print_table, say, shown_metrics
 
 
 def command(
@@ -26,7 +26,9 @@ def command(
         print_json({"run": run, "split": split, "metrics": found.metrics})
         return
     m: Any = found.metrics
-    say(f"{split}: accuracy {m['accuracy']:.3f}, macro-F1 {m['macro_f1']:.3f}, {m['rows']} rows")
+    say(f"{split}: {shown_metrics(m, ', ')}, {m['rows']} rows")
+    if "confusion" not in m:
+        return
     classes = m["confusion"]["classes"]
     counts = zip(classes, m["confusion"]["counts"], strict=True)
     print_table(["gold \\ predicted", *classes], [[c, *row] for c, row in counts])

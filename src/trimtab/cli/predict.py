@@ -1,4 +1,4 @@
-"""`trimtab predict`: label new texts with a trained prompt."""
+"""`trimtab predict`: label new texts with a trained prompt, or let the model write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Accepted for symmetry: the output is JSON lines.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label texts: one JSON object a line with id, label and a score per class."""
+    """Label texts, or write: one JSON object a line with id, label and a score per class, or id and text."""
     from trimtab import api
     from trimtab.storage import write_text
 

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import IS_FIRST, AsJson, DataDir, Device, Overrides, Quiet, RunsDir, err, print_json, say
+from trimtab.cli.console import (
+    IS_FIRST,
+    METRIC_NAMES,
+    AsJson,
+    DataDir,
+    Device,
+    Overrides,
+    Quiet,
+    RunsDir,
+    err,
+    print_json,
+    say,
+    shown_metrics,
+)
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 
@@ -70,12 +83,16 @@ def _print_scores(record: dict[str, Any]) -> None:
     seconds = "finished earlier" if record["reused"] else f"{record['seconds']:.1f} s"
     say(f"{record['task']}, {record['prompt']} on {record['backbone']} ({record['environment']['dtype']}), {seconds}")
     say(f"  parameters  {parameters['trained']:,} trained, {parameters['kept']:,} kept")
+    if tuned := parameters.get("backbone"):
+        say(f"  backbone    {tuned:,} of them, trained with the prompt and kept: {tuned * 4 / 1e6:,.1f} MB")
     for split in ("dev", "test"):
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
-        say(f"  {split:<10}  accuracy {m['accuracy']:.3f}  macro-F1 {m['macro_f1']:.3f}  {m['rows']} rows  {purpose}")
-    bare = f"no prompt {baselines['no_prompt']:.3f} (test accuracy)"
-    say(f"  baselines   majority class {baselines['majority']:.3f}, {bare}")
+        say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
+    metric = METRIC_NAMES[record["metric"]]
+    constant = "majority class" if "accuracy" in metrics["test"] else "most frequent answer"
+    bare = f"no prompt {baselines['no_prompt']:.3f} (test {metric})"
+    say(f"  baselines   {constant} {baselines['majority']:.3f}, {bare}")
     cut = sum(record["truncated"].values())
     if cut:
         say(f"  truncated   {cut} rows")

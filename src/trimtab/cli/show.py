@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from trimtab.cli.console import AsJson, DataDir, Overrides, out, print_json
+
+if TYPE_CHECKING:
+    from trimtab.api import Shown
 
 
 def command(
@@ -31,6 +34,9 @@ def command(
                     "label_words": list(s.label_words),
                     "tokens": list(s.tokens),
                     "slots": list(s.encoded.slots),
+                    "decoder_tokens": list(s.decoder_tokens),
+                    "decoder_slots": list(s.encoded.decoder_slots),
+                    "special": list(s.special),
                     "answer_at": list(s.encoded.answer_at),
                     "dropped": s.encoded.dropped,
                 }
@@ -50,5 +56,20 @@ def command(
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
             elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
-                line.append(token, style="" if position in s.encoded.eligible else "dim").append(" ")
+                style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
+                line.append(token.replace("\n", "\\n"), style=style).append(" ")
         out.print(line, soft_wrap=True)
+        if s.decoder_tokens:
+            out.print(_decoder(s), soft_wrap=True)
+
+
+def _decoder(shown: Shown) -> Text:
+    """What the decoder reads: slots by their row of the prompt, the rest as it is."""
+    line = Text("  decoder: ")
+    slots = {position: i for i, position in enumerate(shown.encoded.decoder_slots, 1)}
+    for position, token in enumerate(shown.decoder_tokens):
+        if position in slots:
+            line.append(f"<P{slots[position]}>", style="cyan").append(" ")
+        else:
+            line.append(token, style="dim").append(" ")
+    return line

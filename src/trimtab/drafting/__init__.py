@@ -14,23 +14,29 @@ from typing import Any
 from trimtab.backbones.loading import TextSide, load_encoder
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
-from trimtab.drafting.label_words import choose_words, is_scale, looks_like_rating
+from trimtab.drafting.label_words import Choice, choose_words, is_scale, looks_like_rating
 from trimtab.drafting.survey import Survey
 from trimtab.drafting.writing import write_recipe
 from trimtab.errors import DataError, TemplateError
+from trimtab.metrics import normalized
 from trimtab.registry import prompts, tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
-from trimtab.templates import Template
-from trimtab.training.runs import render_task
+from trimtab.templates import Template, TextEncoder
+from trimtab.training.runs import concrete, render_task
+from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
 SCALE_TEMPLATE = "{{prompt}} {fields} {{answer}}."
+FREE_TEMPLATE = "{{prompt}} {fields}. {name}: {{answer}}"
 FIELD_BORDER = ". "
 PROMPT_LENGTH = 10
 SEED = 13
 
+WRITER = "nano-causal"
 _RENDERED = 300
+_SHORT_ANSWER = 3
+_SHOWN = 60
 _FEW_TEST_ROWS = 50
 
 
@@ -47,7 +53,8 @@ def draft_recipe(
     label: str,
     text: Sequence[str] = (),
     *,
-    backbone: str = "nano-masked",
+    is_free: bool = False,
+    backbone: str | None = None,
     prompt: str = "residual",
     output: Path | None = None,
     places: Places | None = None,
@@ -58,7 +65,9 @@ def draft_recipe(
         path: the table, as the recipe shall name it.
         label: the label column.
         text: the text columns, in the order of the template; guessed where none are given.
-        backbone: the model whose tokenizer must know the label words; its weights are not loaded.
+        is_free: the label is free text, which the model shall learn to write.
+        backbone: the model whose tokenizer must know the label words; its weights are not loaded. By default
+            nano-masked or, for free text, nano-causal.
         prompt: the prompt method.
         output: where the recipe will be, for the command in its first lines.
         places: where relative paths start.
@@ -71,19 +80,27 @@ def draft_recipe(
     """
     places = places or Places()
     prompts.get(prompt, "prompt")
-    survey = Survey(read_table(resolve_path(str(path), places), str(path)), label, str(path))
+    backbone = backbone or (WRITER if is_free else "nano-masked")
+    survey = Survey(read_table(resolve_path(str(path), places), str(path)), label, str(path), is_free)
     split = survey.split_column()
     columns = survey.given_texts(text) if text else survey.guess_texts(split)
     survey.check_texts(columns)
     text_side = load_encoder(backbone)
     options = _task(path, survey, columns, split)
-    words = choose_words(_training_texts(options, columns, places), text_side.encoder, label)
+    words: Mapping[str, Choice] = {}
+    if is_free:
+        answer = {"readout": {"kind": "text", "max_new_tokens": _longest(survey.labels, text_side.encoder)}}
+    else:
+        words = choose_words(_training_texts(options, columns, places), text_side.encoder, label)
+        options |= {"label_words": {name: words[name].words for name in survey.classes}}
+        answer = {}
     data = {
         "seed": SEED,
         "backbone": {"model": backbone},
-        "task": options | {"label_words": {name: words[name].words for name in survey.classes}},
+        "task": options,
         "prompt": {"kind": prompt, "length": PROMPT_LENGTH},
-        "training": training_options(len(survey.labels), survey.note_classes()),
+        **answer,
+        "training": training_options(len(survey.labels), _select(survey)),
     }
     notes = survey.notes + _rating_notes(survey)
     task = _checked(data, text_side, places, notes)
@@ -104,15 +121,20 @@ def _training_texts(options: Mapping[str, Any], columns: Sequence[str], places: 
 
 def _task(path: Path, survey: Survey, columns: Sequence[str], split: str | None) -> dict[str, Any]:
     """The task section as plain data; each class is its own label word until words are chosen."""
-    task: dict[str, Any] = {"kind": "table", "name": path.stem, "path": path.as_posix(), "label": survey.label}
+    role = "target" if survey.is_free else "label"
+    task: dict[str, Any] = {"kind": "table", "name": path.stem, "path": path.as_posix(), role: survey.label}
     if split is not None:
         task["split_column"] = split
     if (identity := survey.id_column()) is not None:
         task["id_column"] = identity
     fields = FIELD_BORDER.join(_field(column, survey.shown) for column in columns)
-    template = SCALE_TEMPLATE if is_scale(survey.classes, survey.label) else TOPIC_TEMPLATE
-    task["template"] = template.format(fields=fields)
-    task["label_words"] = {name: name for name in survey.classes}
+    if survey.is_free:
+        name = " ".join(survey.label.replace("{", " ").replace("}", " ").replace("_", " ").split())
+        task["template"] = FREE_TEMPLATE.format(fields=fields, name=name)
+    else:
+        template = SCALE_TEMPLATE if is_scale(survey.classes, survey.label) else TOPIC_TEMPLATE
+        task["template"] = template.format(fields=fields)
+        task["label_words"] = {name: name for name in survey.classes}
     given = survey.splits_of(split)
     fractions = {"test": 0.2, "dev": 0.1}
     task |= {f"{s}_fraction": share for s, share in fractions.items() if s not in given}
@@ -134,18 +156,44 @@ def _field(column: str, shown: str) -> str:
     )
 
 
-def training_options(rows: int, uneven: bool) -> dict[str, Any]:
+def _lost(answers: Sequence[Example], encoder: TextEncoder) -> list[str]:
+    """A note on answers that the model cannot write, as its tokenizer loses part of them."""
+    texts = [str(e.label) for e in answers]
+    lost = [t for t in texts if normalized(encoder.decode(encoder.encode(f" {t}").ids)) != normalized(t)]
+    if not lost:
+        return []
+    shown = f"{lost[0][:_SHOWN]!r}{' ...' if len(lost[0]) > _SHOWN else ''}"
+    return [
+        f"{len(lost)} of {len(texts)} answers have signs that the model's vocabulary lacks, such as {shown}; it cannot "
+        "write them exactly."
+    ]
+
+
+def _longest(answers: Sequence[str], encoder: TextEncoder) -> int:
+    """Tokens of the longest answer, its end included."""
+    return 1 + max(len(encoder.encode(f" {answer}").ids) for answer in answers)
+
+
+def _select(survey: Survey) -> str:
+    """The dev score that tells most: of uneven classes macro-F1, of long answers ROUGE-L."""
+    if not survey.is_free:
+        return "macro_f1" if survey.note_classes() else "accuracy"
+    words = sorted(len(answer.split()) for answer in survey.labels)
+    return "exact_match" if words[len(words) // 2] <= _SHORT_ANSWER else "rouge_l"
+
+
+def training_options(rows: int, select: str) -> dict[str, Any]:
     """Many passes over a small table, few over a large one."""
     return {
         "epochs": min(40, max(3, round(16_000 / rows))),
         "min_steps": 400,
         "batch_size": 16,
-        "select": "macro_f1" if uneven else "accuracy",
+        "select": select,
     }
 
 
 def _rating_notes(survey: Survey) -> list[str]:
-    if not looks_like_rating(survey.classes, survey.label):
+    if survey.is_free or not looks_like_rating(survey.classes, survey.label):
         return []
     return ["the classes look like ratings; they are learned as separate classes, without an order between them."]
 
@@ -155,17 +203,20 @@ def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes
     config = resolve(data).config
     task: Task = tasks.build(config.task).load(config.seeds.subset, places)
     encoder, positions, readouts = text_side
-    rendering = render_task(task, config.prompt["length"], encoder, positions, readouts[0])
+    config = concrete(config, task, readouts)
+    rendering = render_task(task, config.prompt["length"], encoder, positions, config.readout)
     examples = [e for s in SPLITS for e in task.splits[s]]
     sample = examples[:: max(1, len(examples) // _RENDERED)]
     cut = sum(rendering.row(e, encoder).encoded.dropped > 0 for e in sample)
     if cut:
         share = max(1, round(100 * cut / len(sample)))
         notes.append(f"about {share} % of the rows exceed the model's {positions} positions; their ends are cut off.")
+    if task.verbalizer.is_free:
+        notes += _lost(examples, encoder)
     n = len(task.splits["test"])
     if n < _FEW_TEST_ROWS:
         notes.append(
-            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of accuracy; more rows, "
+            f"only {n} rows are left for the test, so a single row makes {100 / n:.0f} points of the score; more rows, "
             "or runs with other seeds (seed=1, seed=2, ...), tell more."
         )
     return task

@@ -16,6 +16,7 @@ _FEW_ROWS = 5
 _IMBALANCE = 5
 _MOST_TEXTS = 3
 _LONGEST_LABEL = 100
+_LEAST_REPEATS = 5
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -39,25 +40,36 @@ _ONE_WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\s\u0e00-\u
 class Survey:
     """A table and its label column. What a recipe cannot repair is raised; everything else goes to `notes`.
 
+    Args:
+        is_free: the column holds answers in free text, not classes.
+
     Attributes:
         shown: how errors call the file.
-        labels: the label of every row.
-        classes: numbers by value, else the largest class first.
+        labels: the label, or the answer, of every row.
+        classes: numbers by value, else the largest class first; none of free text.
         sizes: rows per class, in that order.
 
     Raises:
         DataError: no such column, empty or several labels in a row, one class only, too many, or too few rows in one.
     """
 
-    def __init__(self, table: Table, label: str, shown: str) -> None:
-        self.table, self.label, self.shown = table, label, shown
+    def __init__(self, table: Table, label: str, shown: str, is_free: bool = False) -> None:
+        self.table, self.label, self.shown, self.is_free = table, label, shown, is_free
+        self._role = "answer" if is_free else "label"
         self.notes: list[str] = []
         self._need(label)
         self.labels = self._labels()
-        counts = Counter(self.labels)
+        counts = Counter([] if is_free else self.labels)
         self.classes = _ordered(counts)
         self.sizes = {name: counts[name] for name in self.classes}
-        self._check_classes()
+        if not is_free:
+            self._check_classes()
+        elif len(set(self.labels)) <= MOST_CLASSES and len(self.labels) >= _LEAST_REPEATS * len(set(self.labels)):
+            n = len(set(self.labels))
+            self.notes.append(
+                f"the column {label!r} has only {n} different answers; --label {label} would treat them as classes, "
+                "which the model then chooses among instead of writing."
+            )
 
     def _need(self, column: str) -> None:
         if column not in self.table.columns:
@@ -93,9 +105,9 @@ class Survey:
         missing = [i for i, value in enumerate(raw) if not labels[i] or value != value]
         if missing:
             raise DataError(
-                f"{_rows(len(missing))} no label in the column {self.label!r}: {self._sources(missing)}.",
+                f"{_rows(len(missing))} no {self._role} in the column {self.label!r}: {self._sources(missing)}.",
                 where=self.shown,
-                fix="Fill in the labels or remove the rows.",
+                fix=f"Fill in the {self._role}s or remove the rows.",
             )
         return labels
 
@@ -110,7 +122,7 @@ class Survey:
                 f"the column {self.label!r} looks like free text, not like classes: a value has {len(longest)} "
                 f"characters (at most {_LONGEST_LABEL}).",
                 where=self.table.sources[self.labels.index(longest)],
-                fix="Name the column of classes: --label.",
+                fix="Name the column of classes with --label, or let the model write: --target.",
             )
         if len(sizes) > MOST_CLASSES or (n >= 8 and len(sizes) > 0.6 * n):
             are_numbers = all(_NUMBER.fullmatch(name) for name in sizes)
@@ -119,7 +131,9 @@ class Survey:
                 f"{'a number to predict' if are_numbers else 'free text or ids'}, not like classes (at most "
                 f"{MOST_CLASSES}).",
                 where=self.shown,
-                fix="Group the values into a few classes." if are_numbers else "Name the column of classes: --label.",
+                fix="Group the values into a few classes."
+                if are_numbers
+                else "Name the column of classes with --label, or let the model write: --target.",
             )
         small = [f"{name!r} {sizes[name]}" for name in self.classes if sizes[name] < LEAST_ROWS]
         if small:
@@ -268,7 +282,8 @@ class Survey:
         repeats = len(rows) - len(labels)
         if repeats:
             torn = sum(len(names) > 1 for names in labels.values())
-            doubt = f"; {torn} of these texts have contradicting labels" if torn else ""
+            what = "different answers" if self.is_free else "contradicting labels"
+            doubt = f"; {torn} of these texts have {what}" if torn else ""
             self.notes.append(
                 f"{repeats} of {len(rows)} rows repeat the text of an earlier row{doubt}. Repeats that fall into both "
                 "train and test make the score look better than it is."

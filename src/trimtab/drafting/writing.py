@@ -21,6 +21,7 @@ _TASK_COMMENTS = {
     "name": "how results call it",
     "path": "seen from the folder where you run trimtab",
     "label": "the column to predict",
+    "target": "the column that the model learns to write",
     "split_column": "says train, dev or test",
     "id_column": "names the rows in predictions",
 }
@@ -34,6 +35,9 @@ _TRAINING_COMMENTS = {
     "min_steps": "but at least so many steps; try more where the score still rises at the end",
     "batch_size": "rows per step",
     "select": "which dev score picks the checkpoint: accuracy or macro_f1",
+}
+_TEXT_COMMENTS = {
+    "select": "which dev score picks the checkpoint: exact_match, token_f1, rouge_l, or loss (fast)",
 }
 
 
@@ -57,20 +61,24 @@ def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], outp
     counts = ", ".join(f"{quoted(name)} {n}" for name, n in sizes.items())
     n = {s: len(task.splits[s]) for s in SPLITS}
     drawn = [s for s in ("dev", "test") if f"{s}_fraction" in options]
+    target = options.get("target")
     if "split_column" not in options:
-        how = "drawn class by class, the same in every run"
+        how = f"drawn {'at random' if target else 'class by class'}, the same in every run"
     else:
         how = f"as the column {quoted(options['split_column'])} says"
         how += f", {' and '.join(drawn)} drawn from its train rows" if drawn else ""
     return [
         *_comment(
-            f"Predict {quoted(options['label'])} in {_one_line(options['path'])} with a soft prompt on a frozen model."
+            f"{'Write' if target else 'Predict'} {quoted(target or options['label'])} in {_one_line(options['path'])} "
+            "with a soft prompt on a frozen model."
         ),
         "#",
         f"#   trimtab run {recipe}         train it, then score it on rows it has not seen",
         f"#   trimtab show {recipe} -n 2   see what the model reads",
         "#",
-        *_comment(f"{sum(sizes.values())} rows in {len(sizes)} classes: {counts}."),
+        *_comment(
+            f"{sum(sizes.values())} rows in {len(sizes)} classes: {counts}." if sizes else f"{sum(n.values())} rows."
+        ),
         *_comment(
             f"Splits, {how}: train {n['train']} rows, dev {n['dev']} (picks the checkpoint), test {n['test']} "
             "(reported, used for nothing else)."
@@ -84,8 +92,16 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
     methods = f"or {', '.join(k for k in prompts.kinds() if k != prompt['kind'])}"
     label_words = [
         (f"    {quoted(name)}: {_listed(its)}", _one_line(words[name].reason))
-        for name, its in task["label_words"].items()
+        for name, its in task.get("label_words", {}).items()
     ]
+    explained = [
+        "  # words for each class, averaged: any that fit the template and are one piece of the model's vocabulary;",
+        "  # the first for the reason beside it, those after it because they are typical of the class's training rows",
+        "  label_words:",
+        *_aligned(label_words),
+    ]
+    comments = _TRAINING_COMMENTS if label_words else _TRAINING_COMMENTS | _TEXT_COMMENTS
+    fills = "the word that the model fills in" if label_words else "where the model writes"
     return [
         *_aligned([(f"seed: {data['seed']}", "try a few: scores differ from seed to seed")]),
         "",
@@ -95,22 +111,29 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         "task:",
         f"  kind: {task['kind']}",
         *_aligned([(f"  {k}: {quoted(task[k])}", note) for k, note in _TASK_COMMENTS.items() if k in task]),
-        "  # {prompt}: the learned vectors; {answer}: the word that the model fills in; other braces: columns",
+        f"  # {{prompt}}: the learned vectors; {{answer}}: {fills}; other braces: columns",
         f"  template: {quoted(task['template'])}",
-        "  # words for each class, averaged: any that fit the template and are one piece of the model's vocabulary;",
-        "  # the first for the reason beside it, those after it because they are typical of the class's training rows",
-        "  label_words:",
-        *_aligned(label_words),
+        *(explained if label_words else []),
         *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
         "",
         "prompt:",
         *_aligned(
             [(f"  kind: {quoted(prompt['kind'])}", methods), (f"  length: {prompt['length']}", "learned vectors")]
         ),
+        *_readout(data.get("readout")),
         "",
         "training:",
-        *_aligned([(f"  {k}: {training[k]}", note) for k, note in _TRAINING_COMMENTS.items()]),
+        *_aligned([(f"  {k}: {training[k]}", note) for k, note in comments.items()]),
     ]
+
+
+def _readout(readout: Mapping[str, Any] | None) -> list[str]:
+    """The section of a readout that writes; the others are found by themselves."""
+    if readout is None:
+        return []
+    lines = [(f"  kind: {readout['kind']}", "the model writes its answer")]
+    most = "tokens that it may write: those of the longest answer and the end token"
+    return ["", "readout:", *_aligned([*lines, (f"  max_new_tokens: {readout['max_new_tokens']}", most)])]
 
 
 def _listed(words: str | Sequence[str]) -> str:

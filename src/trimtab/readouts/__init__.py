@@ -1,9 +1,9 @@
-"""How an answer is read: from hidden states at the answer slots to class scores [X,C]."""
+"""How an answer is read: from hidden states at the answer slots to class scores [X,C], or to written text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,8 +20,20 @@ WordIds = Sequence[Sequence[Sequence[int]]]
 class Readout(Protocol):
     """Reads examples of one readout table. `readout_of[x]` names the entry; scores of absent classes are -inf.
 
-    Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes.
+    Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes. One that writes its
+    answer scores a known answer with C = 1, its mean log-likelihood per token.
+
+    Attributes:
+        writes: whether the answer is written, token by token, instead of chosen among label words.
+        metrics: the dev metrics that may select a checkpoint, beside `loss`; the first is the default.
+        new_tokens: how much is written; 0 for readouts that do not.
+        end_id: the token that ends what is written, where that is not the tokenizer's own end.
     """
+
+    writes: ClassVar[bool]
+    metrics: ClassVar[tuple[str, ...]]
+    new_tokens: int
+    end_id: int | None
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores in float32, differentiable in `hidden`."""

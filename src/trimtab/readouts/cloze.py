@@ -13,7 +13,7 @@ time PET fills several masks one by one, the most confident first; here testing 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.readouts import WordIds
-from trimtab.readouts.label_words import Combine, LabelWords
+from trimtab.readouts.label_words import CLASS_METRICS, Combine, LabelWords
 from trimtab.registry import readouts
 from trimtab.templates import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
@@ -38,6 +38,11 @@ class Cloze:
         length_normalized: divide the score of a word by its number of tokens; matters where words of one token meet
             words of several.
     """
+
+    writes: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = CLASS_METRICS
+    new_tokens: ClassVar[int] = 0
+    end_id: ClassVar[int | None] = None
 
     def __init__(
         self,

@@ -5,7 +5,7 @@
 
 Where every word of every entry is one token of the same sequence, the normalizer of p is the same for all of them and
 cancels in the softmax over classes: then the vocabulary head runs for the label words only, N_words rows of the
-vocabulary matrix instead of V, and scores are logits.
+vocabulary matrix instead of V, and scores are logits. The rows are read at every call: the backbone may be in training.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trimtab.backbones import Backbone
 from trimtab.types import AnswerPlan, Batch
 
 Combine = Literal["mean", "max", "logsumexp"]
+CLASS_METRICS = ("accuracy", "macro_f1")
 
 
 class LabelWords:
@@ -50,7 +51,7 @@ class LabelWords:
         column = torch.searchsorted(used, tokens.clamp(min=0)).clamp(max=len(used) - 1)
         device = backbone.device
         self._tokens, self._fill, self._column = tokens.to(device), fill.to(device), column.to(device)
-        self._weight, self._bias = backbone.family.vocabulary_rows(backbone.model, used.to(device))
+        self._used = used.to(device)
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores; -inf for classes that an entry does not have."""
@@ -72,8 +73,9 @@ class LabelWords:
     def _logits(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C W N"]:
         """One token a word, all read at the first answer slot: logits of the label words."""
         backbone = self._backbone
+        weight, bias = backbone.family.vocabulary_rows(backbone.model, self._used)
         features = backbone.family.vocabulary_features(backbone.model, hidden[:, :1])[:, 0]
-        logits = backbone.family.squash(backbone.model, features.float() @ self._weight.T + self._bias)
+        logits = backbone.family.squash(backbone.model, features.float() @ weight.T + bias)
         column = self._column[batch.readout_of]
         return logits.gather(1, column.flatten(1)).view(column.shape)
 

@@ -16,16 +16,16 @@ normalizes; we divide by tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
-from trimtab.errors import TemplateError
 from trimtab.readouts import WordIds
-from trimtab.readouts.label_words import Combine, LabelWords
+from trimtab.readouts.label_words import CLASS_METRICS, Combine, LabelWords
+from trimtab.readouts.sentinels import sentinel_of
 from trimtab.registry import readouts
 from trimtab.templates import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
@@ -41,6 +41,11 @@ class Ranking:
         length_normalized: divide the score of a word by its number of tokens.
         sentinel: whether an encoder-decoder reads T5's `<extra_id_0>` in the answer slot; `auto` where it has one.
     """
+
+    writes: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = CLASS_METRICS
+    new_tokens: ClassVar[int] = 0
+    end_id: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class Ranking:
         if encoder.decoder_start_id is None:
             fills = [Fill(b, tuple(range(-1, len(b))), is_last=True) for b in begun]
         else:
-            ids = _sentinel(encoder, sentinel)
+            ids = sentinel_of(encoder, sentinel)
             head = (encoder.decoder_start_id, *(ids or encoder.prefix))
             fills = [Fill(ids, tuple(range(len(head) - 1, len(head) + len(b))), head + b) for b in begun]
         plans = tuple(tuple(WordPlan(begun.index(tuple(w[:-1])), tuple(w)) for w in its) for its in words)
@@ -73,11 +78,3 @@ class Ranking:
     def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
         """Cross-entropy over the classes, per example."""
         return cross_entropy(scores, labels, reduction="none")
-
-
-def _sentinel(encoder: TextEncoder, wanted: str) -> tuple[int, ...]:
-    if wanted == "yes" and encoder.sentinel_id is None:
-        raise TemplateError(
-            "this tokenizer has no sentinel <extra_id_0>.", where="readout.sentinel", fix="Set readout.sentinel=no."
-        )
-    return (encoder.sentinel_id,) if wanted != "no" and encoder.sentinel_id is not None else ()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -21,14 +22,15 @@ class Task:
     `train` is learned from, `dev` selects the checkpoint, `test` is reported and used for nothing else.
 
     Attributes:
-        template: template text; parsed when the prompt length is known.
+        verbalizer: the classes and their label words; `Verbalizer.free()` where `label` is free text.
+        template: template text, or a chat (see `trimtab.chat`); parsed when prompt length and tokenizer are known.
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take; None for what the backbone has.
     """
 
     name: str
     splits: Mapping[str, tuple[Example, ...]]
-    template: str
+    template: str | Mapping[str, Any]
     truncate: tuple[str, ...]
     verbalizer: Verbalizer
     max_length: int | None = None

@@ -1,4 +1,6 @@
-"""A user's own table: CSV, TSV, JSONL or Parquet, one column of labels, one or more columns of text."""
+"""A user's own table: CSV, TSV, JSONL or Parquet, one column of labels or of answers in free text, one or more columns
+of text.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 
+from trimtab.chat import TemplateSource
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
@@ -23,7 +26,9 @@ _MIN_DEV = 50
 @final
 @tasks.register("table")
 class Table:
-    """A table with a label column: give `path`, or `train` and where they exist `dev` and `test`.
+    """A table with a column of labels or free text: give `path`, or `train` and where they exist `dev` and `test`.
+
+    Give `label_words` for classes, or `target` for free text, which counts as one class where rows are drawn.
 
     Splits that have no file are drawn from the training rows, class by class and with `split_seed`, so they stay the
     same under every training seed: `test_fraction` for test, `dev_fraction` (but at least 50 rows where a third of the
@@ -31,13 +36,15 @@ class Table:
 
     Args:
         label_words: class -> label word or words; the classes of the task, in their order.
-        template: see `trimtab.templates`; `auto` puts the prompt before the only text column and the answer behind it.
+        template: see `trimtab.templates` and, for messages, `trimtab.chat`; `auto` puts the prompt before the only text
+            column and the answer behind it.
         name: how the task is called in tables and run ids.
         path: one file for all splits.
         train: the training rows.
         dev: the rows that select the checkpoint.
         test: the rows that are reported.
         label: the label column.
+        target: the column of answers in free text, which the model learns to write.
         split_column: a column of `path` that says train, dev or test.
         id_column: a column of ids, unique over all files; null takes `id` where it exists, else the position in the
             file; false always takes the position.
@@ -53,14 +60,15 @@ class Table:
     def __init__(
         self,
         *,
-        label_words: dict[str, list[str] | str],
-        template: str = "auto",
+        label_words: dict[str, list[str] | str] | None = None,
+        template: TemplateSource = "auto",
         name: str = "table",
         path: str | None = None,
         train: str | None = None,
         dev: str | None = None,
         test: str | None = None,
         label: str = "label",
+        target: str | None = None,
         split_column: str | None = None,
         id_column: Annotated[str | Literal[False] | None, Field(union_mode="left_to_right")] = None,
         truncate: list[str] = [],  # noqa: B006  (a schema default, never mutated)
@@ -77,8 +85,13 @@ class Table:
             raise ConfigError("path holds all splits; dev and test go with train.", where="task")
         self.files: dict[str, str] = {"train": path or train or ""}
         self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
-        self.verbalizer = Verbalizer.of(label_words)
-        self.template, self.name, self.label = template, name, label
+        if (label_words is None) == (target is None):
+            raise ConfigError(
+                "give either label_words (classes and their words) or target (a column of free text).",
+                where="task",
+            )
+        self.verbalizer = Verbalizer.free() if label_words is None else Verbalizer.of(label_words)
+        self.template, self.name, self.label = template, name, target or label
         self.split_column, self.id_column = split_column, id_column
         self.truncate, self.max_length = tuple(truncate), max_length or None
         self.shots, self.dev_shots = shots, shots if dev_shots < 0 else dev_shots
@@ -134,16 +147,20 @@ class Table:
         raw = row.get(self.label)
         if isinstance(raw, list | tuple):
             raise DataError(
-                "the label is a list; tasks with several labels per row are not supported.",
+                "the label is a list; tasks with several labels per row are not supported."
+                if not self.verbalizer.is_free
+                else "the answer is a list; a row has one answer, as text.",
                 where=source,
-                fix="Give one label per row, or one table per label with yes/no answers.",
+                fix="Give one label per row, or one table per label with yes/no answers."
+                if not self.verbalizer.is_free
+                else "Choose one answer, or give a row for each.",
             )
         label = as_text(raw, self.label, source).strip()
-        if label not in self.verbalizer.classes:
+        if not self._is_answer(label):
             parts = [p.strip() for d in "|;," for p in label.split(d)] if label else []
             several = len(parts) > 3 and sum(p in self.verbalizer.classes for p in parts) > 1
             raise DataError(
-                f"the row has no label in the column {self.label!r}."
+                f"the row has no {'answer' if self.verbalizer.is_free else 'label'} in the column {self.label!r}."
                 if not label
                 else f"the label {label!r} names several classes; tasks with several labels per row are not supported."
                 if several
@@ -158,6 +175,16 @@ class Table:
         cells = {c: row.get(c) for c in table.columns}
         fields = row_fields(cells, skip=(self.label, self.split_column))
         return Example(name or f"{split}-{index + 1}", fields, label, source)
+
+    def _is_answer(self, label: str) -> bool:
+        return bool(label) if self.verbalizer.is_free else label in self.verbalizer.classes
+
+    def _groups(self, rows: Sequence[Example]) -> dict[str, list[Example]]:
+        """Rows by class; free text is one group."""
+        groups: dict[str, list[Example]] = defaultdict(list)
+        for row in rows:
+            groups["" if self.verbalizer.is_free else str(row.label)].append(row)
+        return groups
 
     def _split_of(self, row: Mapping[str, Any], split: str, source: str) -> str:
         if self.split_column is None:
@@ -176,7 +203,7 @@ class Table:
         rng = stream(self.split_seed, f"split:{split}")
         kept: list[Example] = []
         drawn: list[Example] = []
-        for members in _by_class(rows).values():
+        for members in self._groups(rows).values():
             order = rng.permutation(len(members))
             n = min(max(1, round(share * len(members))), len(members) - 1)
             drawn += [members[i] for i in sorted(order[:n])]
@@ -185,13 +212,14 @@ class Table:
 
     def _few(self, rows: Sequence[Example], shots: int, seed: int, split: str) -> list[Example]:
         rng = stream(seed, f"subset:{split}")
-        groups = _by_class(rows)
+        groups = self._groups(rows)
         picked: list[Example] = []
-        for label in self.verbalizer.classes:
+        for label in self.verbalizer.classes or ("",):
             members = groups.get(label, [])
             if len(members) < shots:
+                which = f"rows of class {label!r}" if label else "rows"
                 raise DataError(
-                    f"{shots} rows of class {label!r} are asked for in {split}, there are {len(members)}.",
+                    f"{shots} {which} are asked for in {split}, there are {len(members)}.",
                     where="task.shots" if split == "train" else "task.dev_shots",
                 )
             picked += [members[i] for i in sorted(rng.choice(len(members), shots, replace=False))]
@@ -221,10 +249,3 @@ class Table:
                 fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} {answer}.",
             )
         return f"{{prompt}} {{field:{texts[0]}}} {{answer}}"
-
-
-def _by_class(rows: Sequence[Example]) -> dict[str, list[Example]]:
-    groups: dict[str, list[Example]] = defaultdict(list)
-    for row in rows:
-        groups[str(row.label)].append(row)
-    return groups

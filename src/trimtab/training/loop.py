@@ -1,4 +1,4 @@
-"""The training loop: a pack of R >= 1 runs on one frozen backbone. It knows no method, task or family by name.
+"""The training loop: a pack of R >= 1 runs on one backbone. It knows no method, task or family by name.
 
 One optimizer step: every encoder computes its prompt; the table is cut off into a leaf; each micro-batch mixes rows of
 all runs and adds the gradient of its clean loss and penalties to the leaf; the leaf's gradient goes back through the
@@ -24,13 +24,14 @@ from torch import Tensor
 
 from trimtab.batching import epoch_batches, micro_batches
 from trimtab.config import Seeds, TrainingConfig
-from trimtab.metrics import classification
+from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.packing import EncoderPack
 from trimtab.training.parallel import ALONE, Processes
+from trimtab.training.tuning import TunedPack
 from trimtab.types import Batch, PromptTable, Row, TrainStep
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -96,7 +97,7 @@ class Loop:
 
     Args:
         model: backbone and readout.
-        pack: the members' prompt encoders.
+        pack: what is trained: the members' prompt encoders, and a single member's backbone if that is not frozen.
         members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
         report: receives events: `{"event": "continue" | "step" | "evaluation" | "end", "run": r, ...}`.
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
@@ -107,7 +108,7 @@ class Loop:
     def __init__(
         self,
         model: PromptedModel,
-        pack: EncoderPack,
+        pack: EncoderPack | TunedPack,
         members: Sequence[Member],
         report: Report | None = None,
         backbone_dropout: bool = False,
@@ -120,8 +121,9 @@ class Loop:
         self.report = report or (lambda event: None)
         self.backbone_dropout = backbone_dropout
         rates = {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names}
-        decay = [m.training.weight_decay for m in members]
-        self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decay)
+        decays = {n: [m.training.weight_decay * pack.decays(n) for m in members] for n in pack.names}
+        self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
+        self.embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
         self.processes = processes
@@ -201,9 +203,11 @@ class Loop:
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
-        gradient = torch.zeros_like(leaf.inputs) if leaf.inputs.grad is None else leaf.inputs.grad
-        self.processes.sum_(gradient, losses)
-        table.inputs.backward(gradient)
+        if leaf.inputs.grad is None:  # no row of this step fell to this process
+            leaf.inputs.grad = torch.zeros_like(leaf.inputs)
+        self.pack.backward(table, leaf)
+        self.processes.sum_gradients(self.pack.stacked.values())
+        self.processes.sum_(losses)
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
@@ -223,7 +227,7 @@ class Loop:
 
     def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X C"]) -> TrainStep:
         """What regularizers may see of this micro-batch."""
-        embeds = self.model.embed(batch)
+        embeds = self.model.embed(batch).detach()
 
         def noise(name: str) -> Float[Tensor, "B T E"]:
             """Normal noise per row from (noise seed, step, row): the same alone and in a pack, whatever the padding."""
@@ -240,7 +244,7 @@ class Loop:
             batch=batch,
             embeds=embeds,
             scores=scores.detach(),
-            embedding_rms=self.model.backbone.embedding_rms,
+            embedding_rms=self.embedding_rms,
             rescore=lambda delta: self.model.scores(batch, leaf, delta),
             loss=self.model.readout.loss,
             noise=noise,
@@ -268,16 +272,23 @@ class Loop:
         self.processes.check_equal(self.pack.stacked.values())
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
-        budget = self.members[0].training.max_tokens
-        found = self.processes.merged(
-            rows, [r.cost for r in rows], lambda part: self.model.score_rows(part, table, budget)
-        )
-        scores, at = torch.stack(found), 0
+        training, costs = self.members[0].training, [row.cost for row in rows]
+
+        def score(part: Sequence[Row]) -> Tensor:
+            return self.model.score_rows(part, table, training.max_tokens)
+
+        def write(part: Sequence[Row]) -> Sequence[str]:
+            return self.model.write_rows(part, table, training.max_tokens)
+
+        scores = torch.stack(self.processes.merged(rows, costs, score))
+        writes = self.model.readout.writes and training.select != "loss"
+        written = self.processes.merged(rows, costs, write) if writes else None
+        at = 0
         for r in due:
-            member = self.members[r]
-            mine = scores[at : at + len(member.dev)]
-            at += len(member.dev)
-            self._judge(r, dev_metrics(self.model, mine, [row.label for row in member.dev]))
+            mine = slice(at, at + len(self.members[r].dev))
+            at = mine.stop
+            texts = None if written is None else written[mine]
+            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts))
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
@@ -287,7 +298,7 @@ class Loop:
             self._end(r, "diverged")
             return
         select = member.training.select
-        better = not member.best or (dev[select], -dev["loss"]) > (member.best_dev[select], -member.best_dev["loss"])
+        better = not member.best or _merit(dev, select) > _merit(member.best_dev, select)
         if better:
             member.best, member.best_dev, member.best_step, member.stale = self.pack.state(r), dev, member.step, 0
         else:
@@ -296,8 +307,7 @@ class Loop:
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
         event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
-        scores = {"score": dev[select], "best_score": member.best_dev[select]}
-        self.report({**event, "dev": dev, "best": better, **scores})
+        self.report({**event, "dev": dev, "best_dev": member.best_dev, "select": select, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
 
@@ -318,14 +328,26 @@ class Loop:
                 network.eval()
 
 
-def dev_metrics(model: PromptedModel, scores: Float[Tensor, "N C"], labels: Sequence[int]) -> dict[str, float]:
-    """Mean loss, accuracy and macro-F1 of scored rows."""
-    loss = float(model.readout.loss(scores, torch.tensor(labels)).mean())
+def dev_metrics(
+    model: PromptedModel, scores: Float[Tensor, "N C"], rows: Sequence[Row], written: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Mean loss of scored rows, and the readout's metrics: of classes, or of what was written (if anything was)."""
+    labels, readout = [row.label for row in rows], model.readout
+    loss = float(readout.loss(scores, torch.tensor(labels)).mean())
+    if readout.writes and written is None:
+        return {"loss": loss}
     if not math.isfinite(loss):
-        return {"loss": loss, "accuracy": 0.0, "macro_f1": 0.0}
-    names = [str(c) for c in range(scores.shape[1])]
-    found = classification(labels, scores.argmax(1).tolist(), names)
-    return {"loss": loss, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]}
+        return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
+    if written is not None:
+        found = written_answers([row.gold for row in rows], written)
+    else:
+        found = classification(labels, scores.argmax(1).tolist(), [str(c) for c in range(scores.shape[1])])
+    return {"loss": loss, **{name: found[name] for name in readout.metrics}}
+
+
+def _merit(dev: Mapping[str, float], select: str) -> tuple[float, float]:
+    """What the checkpoint is picked by: larger is better, and ties go to the lower loss."""
+    return (-dev["loss"] if select == "loss" else dev[select], -dev["loss"])
 
 
 def _rate(training: TrainingConfig, group: str) -> float:

@@ -37,16 +37,19 @@ class StackedOptimizer(ABC):
     Args:
         parameters: name -> [R,...].
         rates: name -> learning rate of each run [R].
-        decay: weight decay of each run [R], decoupled: p -= rate * decay * p.
+        decays: name -> weight decay of each run [R], decoupled: p -= rate * decay * p.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, Sequence[float]], decay: Sequence[float]
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Mapping[str, Sequence[float]],
+        decays: Mapping[str, Sequence[float]],
     ) -> None:
         first = next(iter(parameters.values()))
         self.parameters = dict(parameters)
         self.rates = {n: torch.tensor(r, device=first.device, dtype=torch.float64) for n, r in rates.items()}
-        self.decay = torch.tensor(list(decay), device=first.device, dtype=torch.float64)
+        self.decays = {n: torch.tensor(d, device=first.device, dtype=torch.float64) for n, d in decays.items()}
         self.steps = torch.zeros(len(first), device=first.device, dtype=torch.float64)
         self.statistics: dict[str, tuple[Tensor, ...]] = {}
 
@@ -85,7 +88,7 @@ class StackedOptimizer(ABC):
             on = _like(active, parameter)
             direction = self._direction(name, torch.where(on, parameter.grad, 0.0), active)
             rate = self.rates[name] * factor
-            shrunk = parameter * _like((1 - rate * self.decay).float(), parameter)
+            shrunk = parameter * _like((1 - rate * self.decays[name]).float(), parameter)
             moved = shrunk - _like(rate.float(), parameter) * direction
             parameter.copy_(torch.where(on, moved, parameter))
             parameter.grad = None
@@ -111,11 +114,11 @@ class StackedAdamW(StackedOptimizer):
         self,
         parameters: Mapping[str, nn.Parameter],
         rates: Mapping[str, Sequence[float]],
-        decay: Sequence[float],
+        decays: Mapping[str, Sequence[float]],
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, rates, decay)
+        super().__init__(parameters, rates, decays)
         self.betas, self.epsilon = betas, epsilon
         self.statistics = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
 
@@ -142,9 +145,12 @@ class StackedAdafactor(StackedOptimizer):
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, Sequence[float]], decay: Sequence[float]
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Mapping[str, Sequence[float]],
+        decays: Mapping[str, Sequence[float]],
     ) -> None:
-        super().__init__(parameters, rates, decay)
+        super().__init__(parameters, rates, decays)
         for name, p in self.parameters.items():
             factored = p.ndim >= 3
             shapes = [p.shape[:-1], (*p.shape[:-2], p.shape[-1])] if factored else [p.shape]
@@ -173,12 +179,12 @@ def build_optimizer(
     training: TrainingConfig,
     parameters: Mapping[str, nn.Parameter],
     rates: Mapping[str, Sequence[float]],
-    decay: Sequence[float],
+    decays: Mapping[str, Sequence[float]],
 ) -> StackedOptimizer:
     """The optimizer that a training section asks for."""
     if training.optimizer == "adafactor":
-        return StackedAdafactor(parameters, rates, decay)
-    return StackedAdamW(parameters, rates, decay, (training.beta1, training.beta2), training.epsilon)
+        return StackedAdafactor(parameters, rates, decays)
+    return StackedAdamW(parameters, rates, decays, (training.beta1, training.beta2), training.epsilon)
 
 
 def _like(per_run: Tensor, parameter: Tensor) -> Tensor:

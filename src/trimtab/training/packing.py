@@ -55,6 +55,10 @@ class EncoderPack(nn.Module):
         """The learning-rate group of a parameter: `prompt` for the raw rows, else `encoder`."""
         return "prompt" if name == "rows" else "encoder"
 
+    def decays(self, name: str) -> bool:
+        """Whether weight decay applies to a parameter: here always, as in the papers' code."""
+        return True
+
     def table(self, *, training: bool, step: int = 0) -> PromptTable:
         """The prompts of all runs, differentiable in `stacked`.
 
@@ -72,6 +76,11 @@ class EncoderPack(nn.Module):
                 torch.manual_seed(torch_seed(seed, "noise:encoder", step))
                 rows.append(functional_call(encoder, {n: v[r] for n, v in stacked.items()}, ()))
         return PromptTable(torch.stack(rows))
+
+    def backward(self, table: PromptTable, leaf: PromptTable) -> None:
+        """Send the gradient that the cut-off `leaf` has collected through the encoders, once."""
+        assert leaf.inputs.grad is not None
+        table.inputs.backward(leaf.inputs.grad)
 
     @torch.no_grad()
     def state(self, r: int) -> dict[str, Tensor]:

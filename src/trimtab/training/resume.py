@@ -70,8 +70,9 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """A finished pack needs none."""
-    (folder / FILE).unlink(missing_ok=True)
+    """A finished pack needs none, nor the halves that a kill while writing has left."""
+    for file in (folder / FILE, *folder.glob(f".{FILE}.*")):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,20 @@ import torch
 
 from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.config import RunConfig
+from trimtab.chat import read_template
+from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.initializers import PromptContext
-from trimtab.metrics import majority_baseline
+from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts, readouts, regularizers, tasks
 from trimtab.seeding import torch_seed, torch_stream
-from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_tensors
+from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import TextEncoder
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.packing import EncoderPack
 from trimtab.training.parallel import ALONE, Processes, current_size
@@ -42,6 +44,7 @@ from trimtab.training.resume import (
     sole_trainer,
     write_checkpoint,
 )
+from trimtab.training.tuning import PREFIX, TunedPack
 from trimtab.types import PromptTable, Row
 
 
@@ -68,10 +71,13 @@ class Prepared:
 
     @cached_property
     def id(self) -> str:
-        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version and a prompt begun from."""
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version, a prompt begun from, and
+        what the tokenizer's chat template makes of a chat.
+        """
         b = self.backbone
         parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
         parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
+        parts += [self.rendering.template.source] if self.rendering.template.is_verbatim else []
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
@@ -89,11 +95,9 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
         DataError, TemplateError, ConfigError: see the stages; nothing has been written.
     """
     dtype = str(backbone.dtype).removeprefix("torch.")
-    resolved_backbone = config.backbone.model_copy(update={"dtype": dtype})
-    update: dict[str, Any] = {"backbone": resolved_backbone}
-    update["readout"] = concrete_readout(config, backbone.family.readouts)
-    config = config.model_copy(update=update)
+    config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
+    config = concrete(config, task, backbone.family.readouts)
     length = config.prompt["length"]
     rendering = render_task(task, length, backbone.encoder, backbone.max_positions, config.readout)
     rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
@@ -103,40 +107,67 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
 
 
 def check_components(config: RunConfig) -> None:
-    """Let constructors refuse combinations of options that a signature cannot express."""
+    """Let constructors refuse combinations of options that a signature cannot express, and check what is trained."""
+    check_groups(config)
     for spec in config.regularizers:
         regularizers.build(spec)
 
 
-def concrete_readout(config: RunConfig, possible: Sequence[str]) -> dict[str, Any]:
-    """The readout of a config; where it says `auto`, the first that the backbone's family can do.
+def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfig:
+    """A config whose readout, and what selects the checkpoint, are no longer `auto`.
+
+    Args:
+        possible: the readouts of the backbone's family, the default first. A task of free text needs one that writes.
 
     Raises:
-        ConfigError: the family cannot do it.
+        ConfigError: the family cannot do the readout, none of its readouts writes, or the readout has no such metric.
     """
-    kind = config.readout["kind"]
-    if kind == "auto":
-        return readouts.resolve({**config.readout, "kind": possible[0]}, "readout")
-    if kind not in possible:
+    spec, model = config.readout, config.backbone.model
+    fitting = [k for k in possible if readouts.get(k).writes or not task.verbalizer.is_free]  # type: ignore[attr-defined]
+    if not fitting:
         raise ConfigError(
-            f"{config.backbone.model!r} cannot be read by {kind!r}.",
-            where="readout.kind",
-            fix=f"Use {' or '.join(possible)}, or leave it out.",
+            f"the task's answers are free text, and {model!r} cannot write.",
+            where="backbone.model",
+            fix="Use a causal or encoder-decoder model, such as nano-causal, or give label words.",
         )
-    return config.readout
+    if spec["kind"] == "auto":
+        spec = readouts.resolve({**spec, "kind": fitting[0]}, "readout")
+    if spec["kind"] not in possible:
+        raise ConfigError(
+            f"{model!r} cannot be read by {spec['kind']!r}.",
+            where="readout.kind",
+            fix=f"Use {' or '.join(fitting)}, or leave it out.",
+        )
+    select, known = config.training.select, readouts.get(spec["kind"]).metrics  # type: ignore[attr-defined]
+    if select not in ("auto", "loss", *known):
+        raise ConfigError(
+            f"the readout {spec['kind']!r} has no metric {select!r}.",
+            where="training.select",
+            fix=f"Use auto, {', '.join(known)} or loss.",
+        )
+    training = config.training.model_copy(update={"select": known[0] if select == "auto" else select})
+    return config.model_copy(update={"readout": spec, "training": training})
 
 
 def render_task(
     task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
 ) -> Rendering:
     """Parse a task's template for a prompt length and check fields and label words."""
-    template = Template.parse(task.template, length, task.truncate)
+    template = read_template(task.template, length, task.truncate, encoder)
     template.check_fields(task.columns)
+    template.check_decoder(encoder)
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
-    rendering.plan(encoder)
+    plan = rendering.plan(encoder)
+    for room, there in ((plan.room, rendering.max_length), (plan.decoder_room, positions)):
+        if room > there:
+            raise ConfigError(
+                f"what the model may write needs {room} positions, there are {there}.",
+                where="readout.max_new_tokens",
+                fix="Lower it, or use a backbone with more positions.",
+            )
     return rendering
 
 
@@ -166,10 +197,11 @@ def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of one member of a pack."""
+    """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one."""
 
     prepared: Prepared
     member: Member
+    backbone: Backbone
     prompt: np.ndarray
     parameters: int
     seconds: float
@@ -190,13 +222,15 @@ def train_pack(
         processes: that train the pack together; process 0 reports and keeps the state.
 
     Raises:
-        ConfigError: they differ in something else, or backbone dropout is on in a pack, or with processes, of several.
+        ConfigError: they differ in something else; a pack of several has backbone dropout or trains the backbone; or
+            several processes have backbone dropout.
     """
     _check_pack(pack, processes)
     first = pack[0]
-    backbone = first.backbone
+    is_tuned = first.config.training.tunes_backbone
+    backbone = first.backbone.trainable() if is_tuned else first.backbone
     readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
-    encoders = [build_encoder(p.config, p.rendering, backbone) for p in pack]
+    encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
                [regularizers.build(spec) for spec in p.config.regularizers])
@@ -212,8 +246,9 @@ def train_pack(
             with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
                 write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
 
+    trained = TunedPack(stacked, backbone) if is_tuned else stacked
     report = report if processes.is_main else None
-    loop = Loop(model, stacked, members, report, first.config.backbone.dropout, save, processes)
+    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save, processes)
     found = None
     if checkpoint_folder is not None:
         found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
@@ -221,9 +256,17 @@ def train_pack(
         loop.load(found.state)
     loop.run()
     seconds = time.perf_counter() - begun
-    count = sum(p.numel() for p in encoders[0].parameters())
+    count = sum(p[0].numel() for p in trained.stacked.values())
     return [
-        Trained(p, m, stacked.materialize(r).numpy(), count, seconds / len(pack), loop.seconds_per_step / len(pack))
+        Trained(
+            p,
+            m,
+            backbone,
+            stacked.materialize(r).numpy(),
+            count,
+            seconds / len(pack),
+            loop.seconds_per_step / len(pack),
+        )
         for r, (p, m) in enumerate(zip(pack, members, strict=True))
     ]
 
@@ -247,6 +290,12 @@ def _check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
         )
     if len(pack) > 1 and pack[0].config.backbone.dropout:
         raise ConfigError("backbone dropout needs a pack of one run.", where="backbone.dropout")
+    if len(pack) > 1 and any(p.config.training.tunes_backbone for p in pack):
+        raise ConfigError(
+            "a trained backbone belongs to one run, so it needs a pack of one.",
+            where="training.learning_rates.backbone",
+            fix="Train the runs one after the other.",
+        )
     if processes.size > 1 and pack[0].config.backbone.dropout:
         raise ConfigError(
             f"backbone dropout needs a single process, got {processes.size}: its masks belong to a whole batch and "
@@ -298,14 +347,15 @@ def run_pack(
 def _begin(
     pack: Sequence[Prepared], folders: Sequence[RunFolder], todo: Sequence[int], again: bool, held: ExitStack
 ) -> tuple[float, Path, tuple[str, ...]]:
-    """Lock and open the folders of `todo`. Returns the bare accuracy, the folder of the checkpoint, and the ids of the
+    """Lock and open the folders of `todo`. Returns the bare score, the folder of the checkpoint, and the ids of the
     runs to train together: those of `todo`, or of the pack that was killed, if all its runs are in `pack`."""
-    bare = _bare_accuracy(pack[todo[0]])
+    bare = _bare_score(pack[todo[0]])
     held.enter_context(sole_trainer([folders[i].path for i in todo]))
     if again:
         remove_checkpoint(folders[0].path)
     for i in todo:
-        folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]))
+        size = 4 * pack[i].backbone.parameter_count if pack[i].config.training.tunes_backbone else 0
+        folders[i].begin(pack[i].config.as_dict(), _opening(pack[i]), size)
     ids = [p.id for p in pack]
     for folder in (f.path for f in folders):
         found = read_checkpoint(folder)
@@ -362,7 +412,7 @@ def environment(backbone: Backbone) -> dict[str, Any]:
 
 
 def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
-    """Bundle first, then history and predictions, run.json last. `bare`: accuracy without a prompt.
+    """Bundle first, then history and predictions, run.json last. `bare`: the score without a prompt.
 
     A run that was not finite from the start has no good state, so it leaves its record only.
     """
@@ -372,29 +422,34 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         folder.finish(_record(folder, trained, {}, bare), member.status)
         return
     bundle = make_bundle(trained)
-    write_bundle(folder.path, bundle)
+    written = write_bundle(folder.path, bundle)
     if p.config.training.keep_encoder:
-        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in member.best.items()})
+        kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
+        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
     metrics: dict[str, Any] = {}
-    predictor = _predictor(p, PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device)))
+    table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device))
+    predictor = _predictor(p, trained.backbone, table)
     for split in ("dev", "test"):
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
     metrics["dev"]["loss"] = member.best_dev["loss"]
     folder.write_history(member.history)
-    write_bundle(folder.path, Bundle({**bundle.metadata, "metrics": metrics}, bundle.prompt))
+    write_json(folder.path / "bundle.json", {**written, "metrics": metrics})
     folder.finish(_record(folder, trained, metrics, bare), member.status)
 
 
 def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float) -> dict[str, Any]:
     p, member = trained.prepared, trained.member
+    tuned = trained.backbone.parameter_count if p.config.training.tunes_backbone else 0
+    parameters = {"trained": trained.parameters, "kept": int(trained.prompt.size) + tuned}
     return {
         **_opening(p),
         "started": folder.record["started"],
-        "parameters": {"trained": trained.parameters, "kept": int(trained.prompt.size)},
+        "parameters": parameters | ({"backbone": tuned} if tuned else {}),
         "metrics": metrics,
-        "baselines": {"majority": _majority_accuracy(p), "no_prompt": bare},
+        "metric": _headline(p),
+        "baselines": {"majority": _constant_baseline(p), "no_prompt": bare},
         "best_step": member.best_step if member.best else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
@@ -415,7 +470,7 @@ def _rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
 def make_bundle(trained: Trained) -> Bundle:
     """The prompt of a trained run with all that is needed to use it elsewhere."""
     p = trained.prepared
-    b = p.backbone
+    b, template = p.backbone, p.rendering.template
     words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
     metadata = {
         "prompt": {"kind": p.config.prompt["kind"], "shape": list(trained.prompt.shape), "tensor": "inputs"},
@@ -429,10 +484,11 @@ def make_bundle(trained: Trained) -> Bundle:
             "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
             "options": p.config.backbone.model_dump(exclude={"model"}),
         },
-        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": True},
+        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not template.is_verbatim},
         "task": {
             "name": p.task.name,
             "template": p.task.template,
+            "rendered": template.source if template.is_verbatim else None,
             "truncate": list(p.task.truncate),
             "max_length": p.rendering.max_length,
             "label_words": words,
@@ -446,23 +502,34 @@ def make_bundle(trained: Trained) -> Bundle:
             "environment": environment(b),
         },
     }
-    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32))
+    own = trained.backbone.model.named_parameters() if p.config.training.tunes_backbone else ()
+    tuned = {n: v.detach().cpu().numpy() for n, v in own}
+    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32), tuned)
 
 
-def _predictor(p: Prepared, table: PromptTable | None) -> Predictor:
+def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Predictor:
     rendering = p.rendering
     if table is None:
         rendering = replace(rendering, template=rendering.template.without_prompt())
-    readout = readouts.build(p.config.readout, p.backbone, [rendering.plan(p.backbone.encoder)])
-    return Predictor(PromptedModel(p.backbone, readout), rendering, table, {})
+    readout = readouts.build(p.config.readout, backbone, [rendering.plan(backbone.encoder)])
+    return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
-def _majority_accuracy(p: Prepared) -> float:
-    """Test accuracy of the best constant answer."""
-    index = p.task.verbalizer.classes.index
-    return majority_baseline([index(str(e.label)) for e in p.task.splits["test"]])
+def _headline(p: Prepared) -> str:
+    """The metric that stands for a run: accuracy, or of free text the one that selects the checkpoint."""
+    select = p.config.training.select
+    return "accuracy" if not p.task.verbalizer.is_free else "exact_match" if select == "loss" else select
 
 
-def _bare_accuracy(p: Prepared) -> float:
-    """Test accuracy of the bare model with the same template and label words; the same for all runs of a pack."""
-    return float(_predictor(p, None).evaluate(p.task.splits["test"]).metrics["accuracy"])
+def _constant_baseline(p: Prepared) -> float:
+    """Test score of the most frequent answer, given to every row."""
+    answers = [str(e.label) for e in p.task.splits["test"]]
+    if not p.task.verbalizer.is_free:
+        return majority_baseline(answers)
+    always = mode(map(normalized, answers))
+    return float(written_answers(answers, [always] * len(answers))[_headline(p)])
+
+
+def _bare_score(p: Prepared) -> float:
+    """Test score of the bare model with the same template and label words; the same for all runs of a pack."""
+    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics[_headline(p)])

@@ -16,6 +16,7 @@ from tests.contract.tiny_families import BUILDERS, VARIANTS, deberta_v2_own_head
 from tests.tiny import save_tiny_model, tiny_bert
 from tests.unit.refusals import refused
 from trimtab.backbones import load_backbone
+from trimtab.backbones.encoder_decoder import begun_with
 from trimtab.backbones.loading import load_encoder
 from trimtab.batching import collate
 from trimtab.errors import BackboneError, TemplateError
@@ -248,3 +249,40 @@ def test_a_tokenizer_without_a_mask_token_is_refused_when_a_cloze_is_rendered(tm
     assert tiny_bert().config.vocab_size == len(backbone.encoder.tokenizer)
     with refused(TemplateError, "this tokenizer has no mask token for {answer}", where="task.template"):
         Template.parse("{prompt} {text} {answer}", 2).render({"text": "a"}, backbone.encoder, 64, "x")
+
+
+# Writing
+
+
+def test_a_backbone_has_no_wishes_for_its_texts(tmp_path: Path) -> None:
+    folder = BUILDERS["bart"](tmp_path)
+    wishes = {"forced_bos_token_id": 0, "num_beams": 4, "max_length": 142, "no_repeat_ngram_size": 3}
+    (folder / "generation_config.json").write_text(json.dumps(wishes))
+    kept = load(folder).model.generation_config.to_diff_dict()
+    assert not {k: v for k, v in kept.items() if k != "transformers_version"}
+
+
+@torch.no_grad()
+def test_a_decoder_begins_with_vectors_until_its_cache_is_filled(tmp_path: Path) -> None:
+    model = load(BUILDERS["t5"](tmp_path)).model
+    decoder, ids = model.get_decoder(), torch.tensor([[0, 7, 8, 9]])
+    given = torch.randn(1, 2, 32)
+    read: list[torch.Tensor] = []
+    look = decoder.block[0].register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    states = torch.randn(1, 3, 32)
+    with begun_with(decoder, given):
+        cache = decoder(input_ids=ids[:, :2], encoder_hidden_states=states, use_cache=True).past_key_values
+        decoder(input_ids=ids[:, 2:3], encoder_hidden_states=states, past_key_values=cache, use_cache=True)
+        decoder(input_ids=ids, encoder_hidden_states=states, use_cache=False)
+    decoder(input_ids=ids, encoder_hidden_states=states, use_cache=False)
+    with begun_with(decoder, None):
+        decoder(input_ids=ids, encoder_hidden_states=states, use_cache=False)
+    look.remove()
+    own = decoder.embed_tokens(ids)
+    expected = [given, own[:, 2:3], torch.cat([given, own[:, 2:]], 1), own, own]
+    assert len(read) == len(expected)
+    for found, wanted in zip(read, expected, strict=True):
+        assert torch.equal(found, wanted)
+    with pytest.raises(ZeroDivisionError), begun_with(decoder, given):
+        raise ZeroDivisionError
+    assert not decoder._forward_pre_hooks

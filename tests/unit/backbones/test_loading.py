@@ -307,3 +307,31 @@ def test_the_tokenizer_s_fingerprint_changes_with_its_definition(change: str) ->
     else:
         other.backend_tokenizer.normalizer = None
     assert tokenizer_fingerprint(other) != tokenizer_fingerprint(tiny_tokenizer())
+
+
+# Copies
+
+
+def test_a_trainable_copy_has_weights_of_its_own_in_float32_and_keeps_ties(tiny_folder: Path) -> None:
+    shared = load_backbone(str(tiny_folder), dtype="bfloat16", device="cpu")
+    own = shared.trainable()
+    assert (shared.dtype, own.dtype) == (torch.bfloat16, torch.float32)
+    assert all(p.requires_grad for p in own.model.parameters())
+    assert not any(p.requires_grad for p in shared.model.parameters())
+    assert own.model.get_input_embeddings().weight is own.model.get_output_embeddings().weight
+    assert not any(m.training for m in own.model.modules())
+    before = shared.embedding_weight.clone()
+    with torch.no_grad():
+        own.embedding_weight.add_(1.0)
+    assert torch.equal(shared.embedding_weight, before)
+    assert own.fingerprint == shared.fingerprint
+
+
+def test_other_weights_are_set_in_a_frozen_copy(backbone: Backbone) -> None:
+    before = {n: p.clone() for n, p in backbone.model.named_parameters()}
+    other = backbone.with_weights({n: p + 1 for n, p in before.items()})
+    for name, parameter in other.model.named_parameters():
+        assert torch.equal(parameter, before[name] + 1), name
+        assert not parameter.requires_grad
+    assert all(torch.equal(p, before[n]) for n, p in backbone.model.named_parameters())
+    assert other.embedding_rms != backbone.embedding_rms

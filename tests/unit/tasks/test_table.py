@@ -400,3 +400,69 @@ def test_a_missing_few_shot_dev_is_drawn_beside_the_shots(tmp_path: Path) -> Non
     ids = [e.id for s in ("train", "dev") for e in task.splits[s]]
     assert len(set(ids)) == 16
     assert all(i.startswith("train") for i in ids)
+
+
+# Free text ----------------------------------------------------------------------------------------------------------
+
+
+def free(folder: Path, seed: int = 0, **options: Any) -> Task:
+    return load(folder, seed, label_words=None, target="answer", **options)
+
+
+def answers(n: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"text": f"row {start + i}", "answer": f" It is {start + i}.\n"} for i in range(n)]
+
+
+def test_a_target_column_holds_answers_and_is_no_field(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", answers(60))
+    task = free(tmp_path, path="t.jsonl")
+    assert task.verbalizer.is_free
+    assert task.columns == ["text"]
+    assert task.template == "{prompt} {field:text} {answer}"
+    assert {s: len(task.splits[s]) for s in SPLITS} == {"train": 32, "dev": 16, "test": 12}
+    rows = [e for s in SPLITS for e in task.splits[s]]
+    assert all(e.label == f"It is {e.fields['text'].split()[1]}." for e in rows)
+    assert [e.id for e in free(tmp_path, 7, path="t.jsonl").splits["test"]] == ids(task, "test")
+
+
+def test_shots_of_free_text_are_rows_drawn_by_the_subset_seed(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", answers(60))
+    one, other = (free(tmp_path, seed, path="t.jsonl", shots=8, dev_shots=5) for seed in (0, 1))
+    assert {s: len(one.splits[s]) for s in SPLITS} == {"train": 8, "dev": 5, "test": 12}
+    assert not {*ids(one, "train")} & {*ids(one, "dev")}
+    assert ids(one, "train") != ids(other, "train")
+    assert ids(one, "test") == ids(other, "test")
+    with refused(DataError, "99 rows are asked for in train, there are 48", where="task.shots"):
+        free(tmp_path, path="t.jsonl", shots=99)
+
+
+def test_numbers_and_answers_of_any_length_are_text(tmp_path: Path) -> None:
+    values = [7, True, "a " * 300] * 8
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "x", "answer": v} for v in values])
+    task = free(tmp_path, path="t.jsonl")
+    assert {e.label for s in SPLITS for e in task.splits[s]} == {"7", "true", ("a " * 300).strip()}
+
+
+@pytest.mark.parametrize("value", ["", "  ", None])
+def test_an_empty_answer_is_refused_with_its_line(value: str | None, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [*answers(3), {"text": "x", "answer": value}])
+    with refused(DataError, "the row has no answer in the column 'answer'", where=f"{tmp_path / 't.jsonl'}:4"):
+        free(tmp_path, path="t.jsonl")
+
+
+def test_a_list_of_answers_is_refused_with_its_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "x", "answer": ["a", "b"]}])
+    with refused(DataError, "the answer is a list", where=f"{tmp_path / 't.jsonl'}:1", fix="Choose one answer"):
+        free(tmp_path, path="t.jsonl")
+
+
+def test_a_target_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "x", "anwser": "y"}])
+    with refused(DataError, "there is no column 'answer'", where="t.jsonl", fix="'anwser'"):
+        free(tmp_path, path="t.jsonl")
+
+
+@pytest.mark.parametrize("options", [{"label_words": None}, {"label_words": WORDS, "target": "answer"}])
+def test_classes_and_free_text_exclude_each_other(options: dict[str, Any], tmp_path: Path) -> None:
+    with refused(ConfigError, "give either label_words (classes and their words) or target", where="task"):
+        load(tmp_path, path="t.jsonl", **options)

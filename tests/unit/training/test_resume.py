@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tiny import toy_task
+from tests.contract.tiny_families import BUILDERS
+from tests.tiny import tiny_backbone, toy_task, written_task
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
@@ -84,6 +85,20 @@ def test_a_pack_killed_again_and_again_ends_as_if_undisturbed(
     assert kills >= 3, "it must be killed in the middle"
     assert outcome(run_pack(pack, tmp_path / "killed")) == expected
     assert not list((tmp_path / "killed").rglob(FILE)), "a finished pack keeps no checkpoint"
+
+
+@pytest.mark.parametrize("select", ["token_f1", "loss"])
+def test_a_killed_run_that_writes_ends_as_if_undisturbed(select: str, tmp_path: Path) -> None:
+    writer = tiny_backbone(BUILDERS["llama"](tmp_path / "llama"))
+    given = [f"task={json.dumps(written_task(tmp_path))}", "readout={kind: text, max_new_tokens: 4}"]
+    pack = pack_of(tmp_path, writer, *given, f"training.select={select}")
+    expected = outcome(run_pack(pack, tmp_path / "undisturbed"))
+    for after in (17, 14):
+        with pytest.raises(Killed):
+            run_pack(pack, tmp_path / "killed", report=killer(after))
+    assert outcome(run_pack(pack, tmp_path / "killed")) == expected
+    history = [json.loads(line) for line in expected[0][6].splitlines()]
+    assert ("token_f1" in history[0]["dev"]) == (select != "loss"), "the loss alone needs nothing written"
 
 
 def test_a_resumed_pack_does_not_repeat_what_it_has_done(tmp_path: Path, backbone: Backbone) -> None:

@@ -83,8 +83,8 @@ def test_prepare_resolves_readout_and_dtype_and_renders_all_splits(tmp_path: Pat
         (["task.label_words.other=maybe"], DataError, "no row in train", "task.label_words.other", "Remove"),
         (["task.label=lable"], DataError, "no column 'lable'", "{folder}/train.jsonl", "'label'"),
         (["task.max_length=100"], ConfigError, "the backbone has 64 positions, got 100", "task.max_length", None),
-        (["prompt.length=100"], TemplateError, "the backbone has 64", "{folder}/train.jsonl:1", "Shorten the prompt"),
-        (["task.max_length=6"], TemplateError, "the backbone has 6", "{folder}/train.jsonl:1", "Shorten the prompt"),
+        (["prompt.length=100"], TemplateError, "there are 64", "{folder}/train.jsonl:1", "Shorten the prompt"),
+        (["task.max_length=6"], TemplateError, "there are 6", "{folder}/train.jsonl:1", "Shorten the prompt"),
         (
             ["regularizers=[{kind: gaussian, sigma: 1, sigma_relative: 1}]"],
             ConfigError,

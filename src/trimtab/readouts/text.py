@@ -1,0 +1,125 @@
+"""Text: the model writes its answer, and what it wrote is compared as a string (the text-to-text format of Raffel et
+al. 2020, in which Lester et al. 2021 and Residual Prompt Tuning, arXiv 2305.03937, train and score their prompts).
+
+    loss = - 1/n sum over j of log p( y_j | text, y_1 .. y_(j-1) ),    y = the answer's n tokens, the end token included
+
+normalized over the whole vocabulary. To predict, the model writes greedily until the end token or `max_new_tokens`.
+
+A causal model writes where `{answer}` stands; what follows it in the template is left out. The decoder of an
+encoder-decoder writes after its start token; where the vocabulary has T5's sentinels, `<extra_id_0>` stands in the
+encoder's slot and before the answer, and `<extra_id_1>` ends it, as in span corruption (`sentinel`).
+
+On a task with label words the first word of a class is what the model learns to write; any of them counts.
+
+Deviations: the loss is averaged over the tokens of an example, then over examples; T5's code averages over all tokens
+of a batch, which would make an example's weight depend on its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from trimtab.backbones import Backbone
+from trimtab.errors import TemplateError
+from trimtab.readouts import WordIds
+from trimtab.readouts.sentinels import sentinel_of
+from trimtab.registry import readouts
+from trimtab.templates import TextEncoder
+from trimtab.types import AnswerPlan, Batch, Fill
+
+
+@final
+@readouts.register("text")
+class Text:
+    """Free text, written token by token.
+
+    Args:
+        max_new_tokens: how much may be written; an answer to learn from that is longer, its end token included, is
+            refused.
+        sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto`: where it can.
+    """
+
+    writes: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1", "rouge_l")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        plans: Sequence[AnswerPlan],
+        *,
+        max_new_tokens: Annotated[int, Field(ge=1)] = 32,
+        sentinel: Literal["auto", "yes", "no"] = "auto",
+    ) -> None:
+        self._backbone = backbone
+        self.new_tokens = max_new_tokens
+        self.end_id = _end(backbone.encoder, sentinel)
+
+    @classmethod
+    def plan(
+        cls, encoder: TextEncoder, words: WordIds, *, max_new_tokens: int = 32, sentinel: str = "auto", **options: Any
+    ) -> AnswerPlan:
+        """An open slot to write into, and how a known answer fills it."""
+        end = _end(encoder, sentinel)
+        if encoder.decoder_start_id is None:
+            begin = Fill((), (-1,), is_last=True)
+            return AnswerPlan((begin,), write=partial(_write, begin, end, max_new_tokens), room=max_new_tokens)
+        ids = sentinel_of(encoder, sentinel)
+        head = (encoder.decoder_start_id, *(ids or encoder.prefix))
+        begin = Fill(ids, (len(head) - 1,), head)
+        write = partial(_write, begin, end, max_new_tokens)
+        return AnswerPlan((begin,), write=write, room=len(ids), decoder_room=len(head) + max_new_tokens)
+
+    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X 1"]:
+        """Mean log-likelihood per token of the answer; not a number where none is known."""
+        if batch.targets is None:
+            return hidden.new_full((len(hidden), 1), torch.nan, dtype=torch.float32)
+        family, model = self._backbone.family, self._backbone.model
+        known = batch.targets >= 0
+        vocabulary = torch.arange(self._backbone.embedding_weight.shape[0], device=hidden.device)
+        weight, bias = family.vocabulary_rows(model, vocabulary)
+        features = family.vocabulary_features(model, hidden)[known]
+        logits = family.squash(model, features.float() @ weight.T + bias)
+        token = logits.gather(1, batch.targets[known][:, None])[:, 0] - logits.logsumexp(-1)
+        per_read = torch.zeros(known.shape, device=hidden.device).masked_scatter(known, token)
+        return (per_read.sum(1) / known.sum(1))[:, None]
+
+    def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
+        """Mean cross-entropy per token of the answer, in nats; labels say nothing here."""
+        return -scores[:, 0]
+
+
+def _end(encoder: TextEncoder, sentinel: str) -> int:
+    """The token that ends an answer."""
+    has_sentinel = encoder.decoder_start_id is not None and bool(sentinel_of(encoder, sentinel))
+    if has_sentinel and encoder.second_sentinel_id is not None:
+        return encoder.second_sentinel_id
+    if encoder.end_id is None:
+        raise TemplateError(
+            "the readout 'text' needs a token that ends a text; this tokenizer has none.",
+            where="readout.kind",
+            fix="Give the tokenizer an eos_token, or use readout.kind=ranking with label words.",
+        )
+    return encoder.end_id
+
+
+def _write(begin: Fill, end: int, most: int, answer: tuple[int, ...], name: str) -> Fill:
+    """The slot with a known answer in it, every token of which is predicted."""
+    if len(answer) >= most:
+        raise TemplateError(
+            f"the answer has {len(answer) + 1} tokens, its end token included; the model may write {most}.",
+            where=name,
+            fix=f"Set readout.max_new_tokens={len(answer) + 1} or more, or shorten the answer.",
+        )
+    first = begin.reads[0]
+    reads = tuple(range(first, first + len(answer) + 1))
+    targets = (*answer, end)
+    if begin.decoder:
+        return Fill(begin.ids, reads, begin.decoder + answer, targets)
+    return Fill(answer, reads, targets=targets, is_last=True)
