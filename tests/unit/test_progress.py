@@ -27,7 +27,8 @@ def event(kind: str, step: int, **more: Any) -> Mapping[str, Any]:
 
 
 def evaluation(step: int, score: float, best: float) -> Mapping[str, Any]:
-    return event("evaluation", step, dev={"macro_f1": score}, score=score, best_score=best, best=score == best)
+    dev, best_dev = {"loss": 9.0, "macro_f1": score}, {"loss": 9.0, "macro_f1": best}
+    return event("evaluation", step, dev=dev, best_dev=best_dev, select="macro_f1", best=score == best)
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *events: Mapping[str, Any], terminal: bool = False, **options: Any) -> str:

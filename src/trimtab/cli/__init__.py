@@ -39,8 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         complain(str(error))
         _refuse()
     except TyperException as error:  # the command line cannot be read
-        if IS_FIRST:
-            complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
+        complain(f"{error.format_message().rstrip('.')}. See trimtab{_verb(arguments)} --help.")
         _refuse()
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
@@ -57,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _verb(arguments: list[str]) -> str:
-    known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
-    return f" {arguments[0]}" if arguments and arguments[0] in known else ""
-
-
 def _refuse() -> NoReturn:
     if not IS_FIRST:
         time.sleep(2)  # launchers end all processes when one ends: let the first finish its sentence
     sys.exit(2)
+
+
+def _verb(arguments: list[str]) -> str:
+    known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
+    return f" {arguments[0]}" if arguments and arguments[0] in known else ""

@@ -60,8 +60,8 @@ class TrainingProgress:
             self._evaluation(event)
 
     def _evaluation(self, event: Mapping[str, Any]) -> None:
-        score = f"{event['score']:.3f}"
-        self._show(event, dev=f"{score} (best {event['best_score']:.3f})", left=self._left(event))
+        score, best_score = (f"{dev[event['select']]:.3f}" for dev in (event["dev"], event["best_dev"]))
+        self._show(event, dev=f"{score} (best {best_score})", left=self._left(event))
         if self.bar is None:
             loss = "-" if self.loss is None else f"{self.loss:.3f}"
             best = " (best)" if event["best"] else ""

@@ -203,11 +203,11 @@ class Loop:
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
-        gradient = torch.zeros_like(leaf.inputs) if leaf.inputs.grad is None else leaf.inputs.grad
-        elsewhere = self.pack.gradients() if self.processes.size > 1 else []
-        self.processes.sum_(gradient, losses, *elsewhere)
-        leaf.inputs.grad = gradient
+        if leaf.inputs.grad is None:  # no row of this step fell to this process
+            leaf.inputs.grad = torch.zeros_like(leaf.inputs)
         self.pack.backward(table, leaf)
+        self.processes.sum_gradients(self.pack.stacked.values())
+        self.processes.sum_(losses)
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
@@ -272,12 +272,17 @@ class Loop:
         self.processes.check_equal(self.pack.stacked.values())
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
-        costs, budget = [row.cost for row in rows], self.members[0].training.max_tokens
-        merged = self.processes.merged
-        scores = torch.stack(merged(rows, costs, lambda part: list(self.model.score_rows(part, table, budget))))
-        written: list[str] | None = None
-        if self.model.readout.writes and self.members[0].training.select != "loss":
-            written = merged(rows, costs, lambda part: self.model.write_rows(part, table, budget))
+        training, costs = self.members[0].training, [row.cost for row in rows]
+
+        def score(part: Sequence[Row]) -> Tensor:
+            return self.model.score_rows(part, table, training.max_tokens)
+
+        def write(part: Sequence[Row]) -> Sequence[str]:
+            return self.model.write_rows(part, table, training.max_tokens)
+
+        scores = torch.stack(self.processes.merged(rows, costs, score))
+        writes = self.model.readout.writes and training.select != "loss"
+        written = self.processes.merged(rows, costs, write) if writes else None
         at = 0
         for r in due:
             mine = slice(at, at + len(self.members[r].dev))
@@ -302,8 +307,7 @@ class Loop:
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
         event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
-        chosen = {"select": select, "score": dev[select], "best_score": member.best_dev[select]}
-        self.report({**event, "dev": dev, "best": better, **chosen})
+        self.report({**event, "dev": dev, "best_dev": member.best_dev, "select": select, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
 

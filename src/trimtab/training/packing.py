@@ -77,10 +77,6 @@ class EncoderPack(nn.Module):
                 rows.append(functional_call(encoder, {n: v[r] for n, v in stacked.items()}, ()))
         return PromptTable(torch.stack(rows))
 
-    def gradients(self) -> list[Tensor]:
-        """Gradients that passes leave elsewhere than in the prompt table: none."""
-        return []
-
     def backward(self, table: PromptTable, leaf: PromptTable) -> None:
         """Send the gradient that the cut-off `leaf` has collected through the encoders, once."""
         assert leaf.inputs.grad is not None

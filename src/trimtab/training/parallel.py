@@ -64,6 +64,18 @@ class Processes:
                 for tensor in tensors:
                     dist.all_reduce(tensor)
 
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Sum `.grad` over the processes, where any of them has one."""
+        if self.size == 1:
+            return
+        trained = list(parameters)
+        holders = torch.tensor([float(p.grad is not None) for p in trained])
+        self.sum_(holders)
+        for parameter, count_of in zip(trained, holders.tolist(), strict=True):
+            if count_of > 0:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                self.sum_(parameter.grad)
+
     def gather(self, value: Result) -> list[Result]:
         """The value of every process, in the order of their ranks."""
         if self.size == 1:
@@ -112,8 +124,7 @@ class Processes:
         if other is not None:
             raise TrimtabError(
                 f"process {other} holds other parameters than process 0, so their arithmetic differs.",
-                fix="Use the same hardware and versions for all; on GPUs, set CUBLAS_WORKSPACE_CONFIG=:4096:8. The "
-                "same command continues from the last evaluation.",
+                fix="Use the same hardware and versions for all; the same command continues from the last evaluation.",
             )
 
     def take_device(self, asked: str) -> str:

@@ -223,7 +223,7 @@ def train_pack(
 
     Raises:
         ConfigError: they differ in something else; a pack of several has backbone dropout or trains the backbone; or
-            several processes meet backbone dropout.
+            several processes have backbone dropout.
     """
     _check_pack(pack, processes)
     first = pack[0]

@@ -65,13 +65,6 @@ class TunedPack:
         """The prompt, as `EncoderPack.table`."""
         return self._encoders.table(training=training, step=step)
 
-    def gradients(self) -> list[Tensor]:
-        """Those of the backbone, zero where no row of this process had any."""
-        for parameter in self._own.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [p.grad for p in self._own.values() if p.grad is not None]
-
     def backward(self, table: PromptTable, leaf: PromptTable) -> None:
         """Gradients of the encoder from the leaf; those of the backbone are there and only change hands."""
         self._encoders.backward(table, leaf)

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pack with noise": {"regularizers": [{"kind": "gaussian"}]},
     "encoder with dropout": {"prompt": {"kind": "residual", "length": 3, "bottleneck": 8, "dropout": 0.3}},
     "fewer rows than processes": {"training": {"batch_size": 1}, "seeds": 1},
-    "trained backbone": {"training": {"learning_rates": {"backbone": 1e-3}}, "seeds": 1},
+    "trained backbone": {"training": {"batch_size": 1, "learning_rates": {"backbone": 1e-4}}, "seeds": 1},
 }
 
 
@@ -39,19 +39,30 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Watched(Processes):
-    """Keeps the sums of gradients and losses; may die after some of them, or not sum at all."""
+    """Keeps the sums of gradients and losses as plain data; may die after some of them, or not sum at all."""
 
-    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    gradients: list[list[float]] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=list)
     dies_after: int | None = None
     sums: bool = True
 
     def sum_(self, *tensors: Tensor) -> None:
-        if self.dies_after is not None and len(self.seen) == self.dies_after:
-            raise Killed
         if self.sums:
             super().sum_(*tensors)
-        gradient, losses, *_ = tensors
-        self.seen.append((gradient.clone(), losses.clone()))
+        self.losses.extend(t.tolist() for t in tensors if t.dtype == torch.float64)
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        if self.dies_after is not None and len(self.gradients) == self.dies_after:
+            raise Killed
+        trained = list(parameters)
+        super().sum_gradients(trained)
+        found = [p.grad.flatten() for p in trained if p.grad is not None]
+        self.gradients.append([x for g in found for x in g[:: max(1, len(g) // 200)].tolist()])
+
+    @property
+    def seen(self) -> dict[str, list[list[float]]]:
+        """By step; of large parameters some 200 entries."""
+        return {"gradients": self.gradients, "losses": self.losses}
 
 
 def watched(processes: Processes, **options: Any) -> Watched:
@@ -90,11 +101,7 @@ def outcome(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def train(data: Path, runs: Path, backbone: Backbone, case: str, processes: Watched) -> dict[str, Any]:
     """Run folders, and the summed gradients and losses of every step."""
     records = run_pack(pack_of(data, backbone, case), runs, processes=processes)
-    return {"outcome": outcome(records), "seen": plain(processes)}
-
-
-def plain(processes: Watched) -> list[list[Any]]:
-    return [[gradient.tolist(), losses.tolist()] for gradient, losses in processes.seen]
+    return {"outcome": outcome(records), "seen": processes.seen}
 
 
 def killed(data: Path, runs: Path, backbone: Backbone, processes: Processes) -> None:
@@ -153,7 +160,7 @@ def main(folder: Path) -> None:
         found["size"] = processes.size
         broken = watched(processes, sums=False)
         refusal(lambda: train(data, folder / "broken", backbone, "pack with noise", broken))
-        found["not summed"] = plain(broken)
+        found["not summed"] = broken.seen
         killed(data, folder / "killed together", backbone, processes)
         for runs in ("killed together", "killed alone"):
             found[runs] = train(data, folder / runs, backbone, "pack with noise", watched(processes))["outcome"]
