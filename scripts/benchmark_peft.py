@@ -45,7 +45,7 @@ from trimtab.prompts.prompt_tuning import PromptTuning
 from trimtab.readouts import Readout
 from trimtab.readouts.ranking import Ranking
 from trimtab.registry import families
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.loop import Loop, Member
 from trimtab.training.packing import EncoderPack
 from trimtab.training.runs import environment

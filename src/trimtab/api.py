@@ -17,7 +17,7 @@ from trimtab.registry import Registry, families, prompts, readouts, regularizers
 from trimtab.storage import RunFolder, find_run, list_runs, write_text
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.loop import Report
 from trimtab.training.parallel import joined
 from trimtab.training.runs import Prepared, check_components, concrete, open_backbone, prepare, render_task, run_pack

@@ -17,7 +17,8 @@ from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Evaluation, Example, Prediction, PromptTable, Row, Written
 from trimtab.verbalizers import Verbalizer
 

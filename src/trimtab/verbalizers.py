@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.metrics import normalized
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from trimtab.predictor import Predictor, Rendering
 from trimtab.registry import tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.runs import render_task
 from trimtab.types import Example
 

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "types errors seeding",
+        "types errors seeding text_encoder",
         "documents bundle_schema",
         "registry storage",
         "overrides",

@@ -17,7 +17,8 @@ from trimtab.chat import read_template
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.predictor import Rendering
 from trimtab.readouts import plan_answers
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import Encoded, Fill
 from trimtab.verbalizers import Verbalizer
 

@@ -32,7 +32,7 @@ from trimtab.errors import BackboneError, ConfigError, DataError, TemplateError
 from trimtab.registry import tasks
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places, Table
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.runs import render_task
 
 TOPICS = {

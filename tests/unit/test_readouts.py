@@ -10,7 +10,7 @@ from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Fill, WordPlan
 
 MASK, SENTINEL, START, BOS, END = 4, 90, 0, 1, 2

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.tiny import SPECIALS, WORDS, tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import Encoded, Fill
 
 ENCODER = TextEncoder(tiny_tokenizer())

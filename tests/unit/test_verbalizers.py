@@ -9,7 +9,7 @@ import pytest
 from tests.tiny import tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, TemplateError
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.verbalizers import Verbalizer
 
 ENCODER = TextEncoder(tiny_tokenizer())

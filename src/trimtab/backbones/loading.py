@@ -21,7 +21,7 @@ from trimtab.backbones.family import Family
 from trimtab.backbones.sentencepiece import load_tokenizer
 from trimtab.errors import BackboneError, suggest
 from trimtab.registry import families
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 
 ASSETS = Path(__file__).parent.parent / "assets"
 NO_WORDS = ("[unused", "madeupword", "<0x")

@@ -22,7 +22,8 @@ from trimtab.metrics import normalized
 from trimtab.registry import prompts, tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.runs import concrete, render_task
 from trimtab.types import Example
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from trimtab.errors import DataError
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.registry import readouts
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch
 
 WordIds = Sequence[Sequence[Sequence[int]]]

@@ -27,7 +27,7 @@ from trimtab.readouts import WordIds
 from trimtab.readouts.label_words import CLASS_METRICS, Combine, LabelWords
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.registry import readouts
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
 
 

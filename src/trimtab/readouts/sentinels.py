@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.errors import TemplateError
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 
 
 def sentinel_of(encoder: TextEncoder, wanted: str) -> tuple[int, ...]:

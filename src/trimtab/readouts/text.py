@@ -32,7 +32,7 @@ from trimtab.readouts import WordIds
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill
 
 

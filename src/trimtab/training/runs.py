@@ -33,7 +33,7 @@ from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.packing import EncoderPack
 from trimtab.training.parallel import ALONE, Processes, current_size
@@ -161,7 +161,8 @@ def render_task(
     spec = readouts.resolve(readout, "readout")
     rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
     plan = rendering.plan(encoder)
-    for room, there in ((plan.room, rendering.max_length), (plan.decoder_room, positions)):
+    decoder_room = plan.decoder_room + len(template.decoder_rows)
+    for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
         if room > there:
             raise ConfigError(
                 f"what the model may write needs {room} positions, there are {there}.",

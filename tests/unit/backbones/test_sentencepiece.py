@@ -20,7 +20,7 @@ from trimtab.backbones import load_backbone
 from trimtab.backbones.loading import load_encoder
 from trimtab.backbones.sentencepiece import SentencePieceModel, load_tokenizer
 from trimtab.errors import BackboneError
-from trimtab.templates import TextEncoder
+from trimtab.text_encoder import TextEncoder
 
 spm = pytest.importorskip("sentencepiece", reason="compares with the package sentencepiece, which is not installed")
 

@@ -18,7 +18,8 @@ from tests.contract.tiny_families import BUILDERS
 from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
 from trimtab.registry import families
-from trimtab.templates import Template, TextEncoder
+from trimtab.templates import Template
+from trimtab.text_encoder import TextEncoder
 from trimtab.verbalizers import Verbalizer
 
 WORDS = Verbalizer.of({"positive": "great", "negative": "terrible"})
