@@ -88,7 +88,7 @@ class Processes:
     def merged(self, items: Sequence[Item], costs: Sequence[int], compute: Callable[[list[Item]], Any]) -> list[Any]:
         """What `compute` makes of the items, one result each, in their order; every process computes its share."""
         results: list[Any] = [None] * len(items)
-        parts = self.gather(compute(self.share(items, costs)))
+        parts = self.gather(self.together(lambda: compute(self.share(items, costs))))
         for mine, part in zip(self._shares(costs), parts, strict=True):
             for i, result in zip(mine, part, strict=True):
                 results[i] = result

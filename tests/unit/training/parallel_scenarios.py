@@ -137,11 +137,13 @@ def refusals(data: Path, runs: Path, backbone: Backbone, processes: Processes) -
     dropout = pack_of(data, backbone, "pack with noise", "backbone.dropout=true")[:1]
     found["dropout"] = refusal(lambda: run_pack(dropout, runs, processes=processes))
 
-    def refused_by_the_last() -> None:
+    def refused_by_the_last(items: Sequence[int] = ()) -> Sequence[int]:
         if processes.rank == processes.size - 1:
             raise TrimtabError("not here.", where="there", fix="Go.")
+        return items
 
     found["one of them"] = refusal(lambda: processes.together(refused_by_the_last))
+    found["scoring"] = refusal(lambda: processes.merged([1, 2], [1, 1], refused_by_the_last))
     found["parameters"] = refusal(lambda: processes.check_equal([torch.zeros(2), torch.ones(1) * processes.rank]))
     found["sums"] = refusal(lambda: run_pack(pack, runs / "sums", processes=watched(processes, sums=False)))
     found["statuses"] = processes.on_main(lambda: [RunFolder(runs / p.id).status for p in pack])

@@ -132,6 +132,7 @@ MESSAGES = {
     "different runs": ("ConfigError", "the processes have prepared different runs", "same recipe, data, model"),
     "dropout": ("ConfigError", "backbone dropout needs a single process, got 2", "Start without torchrun"),
     "one of them": ("TrimtabError", "not here", "Go"),
+    "scoring": ("TrimtabError", "not here", "Go"),
     "parameters": ("TrimtabError", "process 1 holds other parameters than process 0", "same hardware"),
     "sums": ("TrimtabError", "process 1 holds other parameters than process 0", "continues from the last evaluation"),
 }
