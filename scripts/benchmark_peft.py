@@ -410,7 +410,7 @@ def versions(shape: Shape) -> dict[str, Any]:
     tiny = Shape(layers=1, width=8, heads=1, vocabulary=16)
     backbone = TrimtabTraining._backbone(network(tiny, torch.float32, "sdpa"))
     found = {k: v for k, v in environment(backbone).items() if k != "dtype"}
-    return {**found, "peft": version("peft"), "cores": os.cpu_count()}
+    return {**found, "peft": version("peft"), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
 
 
 def page(outcome: Mapping[str, Any]) -> list[str]:
@@ -456,8 +456,8 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
         f"Command: `{outcome['command']}`",
         "",
         f"trimtab {machine['trimtab']}, peft {machine['peft']}, torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, {machine['device']}, {machine['cores']} cores, {machine['threads']} threads, "
-        "float32 prompt.",
+        f"{machine['transformers']}, {machine['device']}, {machine['cores']} cores (load average "
+        f"{machine['load']} at the end), {machine['threads']} threads, float32 prompt.",
     ]
 
 

@@ -90,6 +90,8 @@ def fresh(name: str, family_folder: Callable[[str], Path]) -> Backbone:
 class HiddenReadout:
     """Returns the hidden state at the answer slot, so that whole vectors can be compared."""
 
+    writes, metrics, new_tokens, end_id = False, (), 0, None
+
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         return hidden[:, 0].float()
 
