@@ -186,6 +186,8 @@ class PeftTraining:
 class WholeVocabulary:
     """A readout whose classes are the vocabulary: -log p(target) is PEFT's loss. The head is the model's own."""
 
+    writes, metrics, new_tokens, end_id = False, ("accuracy",), 0, None
+
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
 

@@ -193,7 +193,7 @@ def last_states(backbone: Backbone, decoder: Tensor | None, **inputs: Tensor) ->
     """What the transformers model computes last before its head. A cache would lay its tensors out otherwise, which
     changes the last bits."""
     options = {"output_hidden_states": True}
-    if backbone.family.readouts == ("ranking",):
+    if backbone.family.readouts[0] == "ranking":
         options["use_cache"] = False
     if decoder is None:
         return backbone.model(**inputs, **options).hidden_states[-1]

@@ -142,7 +142,9 @@ def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
     rendering = toy_rendering(backbone)
     model = PromptedModel(backbone, reader(backbone, rendering))
     train, dev, test = (rows_of(backbone, rendering, n, seed=s) for s, n in ((0, 256), (1, 64), (2, 64)))
-    settings = TrainingConfig(learning_rate=rate, epochs=1, min_steps=120, batch_size=32, evaluations=6)
+    settings = TrainingConfig(
+        learning_rate=rate, epochs=1, min_steps=120, batch_size=32, evaluations=6, select="accuracy"
+    )
     seeds = (1, 2)
     members = [Member(Seeds(init=s, data_order=s, subset=s, noise=s), settings, train, dev) for s in seeds]
     pack = EncoderPack([make(s) for s in seeds], seeds)

@@ -206,4 +206,4 @@ def test_the_whole_vocabulary_matrix_is_made_float32_once_and_only_for_words_of_
     for _ in range(3):
         model.score_rows(rows, PromptTable(prompt_of(backbone)[None]), 8192)
     assert sum(isinstance(ids, slice) for ids in seen) == fetched
-    assert len(seen) == 1 + fetched
+    assert len(seen) == (fetched or 3), "a few rows of the matrix are read at every call"
