@@ -29,7 +29,7 @@ from trimtab.backbones.loading import (
 )
 from trimtab.errors import BackboneError
 
-ADVICE = "Give an embedded model (nano-masked"
+ADVICE = "Give an embedded model (nano-causal, nano-masked, nano-seq2seq)"
 
 
 @pytest.fixture
