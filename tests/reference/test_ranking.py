@@ -206,4 +206,22 @@ def test_the_whole_vocabulary_matrix_is_made_float32_once_and_only_for_words_of_
     for _ in range(3):
         model.score_rows(rows, PromptTable(prompt_of(backbone)[None]), 8192)
     assert sum(isinstance(ids, slice) for ids in seen) == fetched
-    assert len(seen) == (fetched or 3), "a few rows of the matrix are read at every call"
+    assert len(seen) == 1, "rows of a frozen matrix are fetched once, few or all"
+
+
+@pytest.mark.parametrize("words", [SHORT, LONG], ids=["short", "long"])
+def test_a_matrix_in_training_has_gradients_after_an_evaluation(words: dict[str, list[str]], folder: Path) -> None:
+    backbone = opened(folder, "gpt2").trainable()
+    readout = readouts.resolve({"kind": "ranking"}, "readout")
+    rendering = Rendering(Template.parse("{prompt} {text} was {answer}", LENGTH), Verbalizer.of(words), 64, readout)
+    rows = [rendering.row(Example(t, {"text": t}, None), backbone.encoder) for t in TEXTS]
+    model = PromptedModel(backbone, readouts.build(readout, backbone, [rendering.plan(backbone.encoder)]))
+    table = PromptTable(prompt_of(backbone)[None])
+    model.score_rows(rows, table, 8192)
+    found = []
+    for readout_now in (model.readout, readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])):
+        backbone.model.zero_grad()
+        PromptedModel(backbone, readout_now).scores(model.collate(rows), table)[:, 0].sum().backward()
+        found.append(backbone.model.get_output_embeddings().weight.grad.clone())
+    assert found[0].abs().sum() > 0
+    assert torch.equal(*found)

@@ -5,7 +5,7 @@
 
 Where every word of every entry is one token of the same sequence, the normalizer of p is the same for all of them and
 cancels in the softmax over classes: then the vocabulary head runs for the label words only, N_words rows of the
-vocabulary matrix instead of V, and scores are logits. The rows are read at every call: the backbone may be in training.
+vocabulary matrix instead of V, and scores are logits.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LabelWords:
         column = torch.searchsorted(used, tokens.clamp(min=0)).clamp(max=len(used) - 1)
         device = backbone.device
         self._tokens, self._fill, self._column = tokens.to(device), fill.to(device), column.to(device)
-        self._used, self._vocabulary = used.to(device), Vocabulary(backbone)
+        self._vocabulary = Vocabulary(backbone, used.to(device) if self._is_short else slice(None))
 
     def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
         """Class scores; -inf for classes that an entry does not have."""
@@ -74,9 +74,7 @@ class LabelWords:
     def _logits(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C W N"]:
         """One token a word, all read at the first answer slot: logits of the label words."""
         backbone = self._backbone
-        weight, bias = backbone.family.vocabulary_rows(backbone.model, self._used)
-        features = backbone.family.vocabulary_features(backbone.model, hidden[:, :1])[:, 0]
-        logits = backbone.family.squash(backbone.model, features.float() @ weight.T + bias)
+        logits = self._vocabulary.logits(backbone.family.vocabulary_features(backbone.model, hidden[:, :1])[:, 0])
         column = self._column[batch.readout_of]
         return logits.gather(1, column.flatten(1)).view(column.shape)
 

@@ -1,33 +1,32 @@
-"""The vocabulary matrix over all tokens: what readouts need that normalize over the whole vocabulary."""
+"""The vocabulary matrix as readouts apply it: all of its rows, or those of a few tokens."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.backbones import Backbone
 
 
 class Vocabulary:
-    """Logits of all tokens in float32.
+    """Logits of some tokens in float32.
 
-    A frozen matrix of another dtype is copied to float32 once and kept: a copy per call would live until the backward
-    pass, so the peak is the same. A trained one is read at every call.
+    The rows of a frozen backbone are fetched once: a copy per call would live until the backward pass, so the peak is
+    the same. Those of a backbone in training are read at every call, also after an evaluation without gradients.
+
+    Args:
+        ids: the tokens; all by default.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
+    def __init__(self, backbone: Backbone, ids: Int[Tensor, "N"] | slice = slice(None)) -> None:
+        self._backbone, self._ids = backbone, ids
+        self._is_frozen = not any(p.requires_grad for p in backbone.model.parameters())
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def logits(self, features: Float[Tensor, "*S F"]) -> Float[Tensor, "*S V"]:
         """From the head's features, see `Family.vocabulary_features`."""
-        weight, bias = self._rows()
-        return self._backbone.family.squash(self._backbone.model, features.float() @ weight.T + bias)
-
-    def _rows(self) -> tuple[Float[Tensor, "V F"], Float[Tensor, "V"]]:
-        if self._kept is not None:
-            return self._kept
-        weight, bias = self._backbone.family.vocabulary_rows(self._backbone.model, slice(None))
-        if not (weight.requires_grad or bias.requires_grad):
+        family, model = self._backbone.family, self._backbone.model
+        weight, bias = self._kept or family.vocabulary_rows(model, self._ids)
+        if self._is_frozen:
             self._kept = weight, bias
-        return weight, bias
+        return family.squash(model, features.float() @ weight.T + bias)
