@@ -565,8 +565,20 @@ def test_debug_shows_the_traceback_and_a_defect_exits_1(
         main(["validate", str(recipe), "--debug"])
 
 
+TELLS_ITS_LAST_THREADS = """
+import atexit, os, pathlib, trimtab.cli
+def tell():
+    names = [p.read_text() for p in pathlib.Path("/proc/self/task").glob("*/comm")]
+    pathlib.Path("threads-" + os.environ["RANK"]).write_text("".join(names))
+atexit.register(tell)
+trimtab.cli.main()
+"""
+
+
 def test_two_processes_speak_with_one_voice(recipe: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trimtab"]
+    script = tmp_path / "launched.py"
+    script.write_text(TELLS_ITS_LAST_THREADS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300, "check": False}
     done = subprocess.run([*launch, "run", recipe, "--json"], **options)
     assert done.returncode == 0, done.stderr
@@ -574,6 +586,9 @@ def test_two_processes_speak_with_one_voice(recipe: Path, tmp_path: Path) -> Non
     assert (record["status"], record["environment"]["processes"], record["steps"]) == ("done", 2, 60)
     assert record["metrics"]["test"]["accuracy"] > 0.8
     assert done.stderr.count("step 60/60") == 1
+    for rank in (0, 1):
+        last = (tmp_path / f"threads-{rank}").read_text()
+        assert "gloo" not in last, "threads that outlive the process group abort the process at its end, now and then"
     refused = subprocess.run([*launch, "run", recipe, "prompt.lenght=3", "--runs-dir", "other"], **options)
     assert refused.stderr.count("error: prompt.lenght: there is no such key.") == 1
     assert "exitcode  : 2" in refused.stderr, "torchrun says how the first process ended"

@@ -8,6 +8,7 @@ alone writes files and reports.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -186,6 +187,9 @@ def joined() -> Iterator[Processes]:
 
 
 def _connect(size: str) -> None:
+    # its functions take the group that exists at import as a default, and a group that they hold is never taken down:
+    # its threads then run into the end of the interpreter, which aborts the process now and then
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, rank, total = next(rendezvous("env://"))
