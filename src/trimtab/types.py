@@ -9,7 +9,8 @@
 | H | hidden size | A | answer slots |
 | L | layers | R | prompts in the table |
 | W | label words of a class | X | examples of a batch (B where each is one row) |
-| U | decoder length | | |
+| U | decoder length | Q | query heads |
+| N | layers with keys and values of a prompt | | |
 
 `E` and `H` differ on ALBERT. Slots of rows with a shorter prompt, or with none, are padded with -1.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -205,17 +206,112 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Site:
+    """One kind of attention in a backbone, where keys and values may be added in every layer.
+
+    Attributes:
+        layers: L, how many attention layers there are.
+        heads: K, key/value heads (fewer than `queries` where query heads share them).
+        queries: query heads.
+        size: D, of one head.
+    """
+
+    layers: int
+    heads: int
+    queries: int
+    size: int
+
+
+@dataclass(frozen=True)
+class DeepPrompt:
+    """The keys and values that R prompts add at one site of the backbone.
+
+    Attributes:
+        keys_values: as attention receives them, keys first, for the N layers that have any.
+        layers: which layers of the site these are, ascending.
+        visible: which of them exist: prompts of one table may differ in length and layers.
+        gates: for prompts that are gated, one number per query head; see `trimtab.injection`.
+        gated: which prompts are; None for none.
+    """
+
+    keys_values: Float[Tensor, "R N 2 P K D"]
+    layers: tuple[int, ...]
+    visible: Bool[Tensor, "R N P"]
+    gates: Float[Tensor, "R N Q"] | None = None
+    gated: Bool[Tensor, "R"] | None = None
+
+
+@dataclass(frozen=True)
 class PromptTable:
-    """The materialized prompts of a pack or a server. Row r of `inputs` is prompt r, zero-padded to P."""
+    """The materialized prompts of a pack or a server.
+
+    Attributes:
+        inputs: row r is the input prompt r, zero-padded to P; P = 0 where no prompt stands in the text.
+        deep: keys and values by site, where there are any.
+        heads: what trained readouts read with, name -> [R,...].
+        shifts: added to the positions of the text in rows of each prompt; None for nothing.
+    """
 
     inputs: Float[Tensor, "R P E"]
+    deep: Mapping[str, DeepPrompt] = field(default_factory=dict)
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
+    shifts: Int[Tensor, "R"] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is learned, by its name in a bundle: `inputs`, `deep.<site>`, `gate.<site>`, `head.<name>`."""
+        deep = {f"deep.{site}": d.keys_values for site, d in self.deep.items()}
+        gates = {f"gate.{site}": d.gates for site, d in self.deep.items() if d.gates is not None}
+        return {"inputs": self.inputs, **deep, **gates, **{f"head.{n}": v for n, v in self.heads.items()}}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> PromptTable:
+        """The same table with other values."""
+        deep = {
+            site: replace(d, keys_values=tensors[f"deep.{site}"], gates=tensors.get(f"gate.{site}"))
+            for site, d in self.deep.items()
+        }
+        heads = {name: tensors[f"head.{name}"] for name in self.heads}
+        return replace(self, inputs=tensors["inputs"], deep=deep, heads=heads)
+
     def detached(self) -> PromptTable:
-        """A leaf that collects gradients, cut off from the encoders."""
-        return PromptTable(self.inputs.detach().requires_grad_())
+        """Leaves that collect gradients, cut off from the encoders."""
+        return self.with_tensors({n: v.detach().requires_grad_() for n, v in self.tensors.items()})
+
+
+class AttentionPrompts(Protocol):
+    """What enters the attention layers of one forward pass. Backbones hand it through and know nothing of prompts."""
+
+    def __call__(self, call: AttentionCall) -> Float[Tensor, "B T Q D"]:
+        """The output of one attention layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One attention layer at work.
+
+    Attributes:
+        site: `self` in models of one stack; `encoder`, `decoder` or `cross` in encoder-decoders.
+        layer: from 0, within the site.
+        query: [B,Q,T,D].
+        key: [B,K,S,D], as attention receives it, rotated where the model rotates, cached keys included.
+        value: likewise.
+        mask: added to the scores, [B or 1, 1 or Q, T, S]; position biases included. None where everything is visible.
+        scaling: what scores are multiplied with.
+        attend: the model's own attention over the keys, values and mask that it is given; returns [B,T,Q,D].
+    """
+
+    site: str
+    layer: int
+    query: Float[Tensor, "B Q T D"]
+    key: Float[Tensor, "B K S D"]
+    value: Float[Tensor, "B K S D"]
+    mask: Float[Tensor, "N M T S"] | None
+    scaling: float
+    attend: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
