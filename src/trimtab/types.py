@@ -302,6 +302,7 @@ class AttentionCall:
         mask: added to the scores, [B or 1, 1 or Q, T, S]; position biases included. None where everything is visible.
         scaling: what scores are multiplied with.
         attend: the model's own attention over the keys, values and mask that it is given; returns [B,T,Q,D].
+        bare: what the layer does by itself, bit for bit; `attend` may differ in the last bits, another kernel's.
     """
 
     site: str
@@ -312,6 +313,7 @@ class AttentionCall:
     mask: Float[Tensor, "N M T S"] | None
     scaling: float
     attend: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    bare: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)

@@ -695,7 +695,7 @@ class CountsFromZero(Family):
 class LetsTheModelCount(Family):
     """RoBERTa counting for itself: right from ids; from `inputs_embeds` it counts pads as well."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, decoder_embeds: None = None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, *rest: None) -> Tensor:
         inputs = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         return model.base_model(**inputs, attention_mask=batch.attention_mask).last_hidden_state
 
