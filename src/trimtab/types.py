@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -281,6 +281,7 @@ class PromptTable:
         return self.with_tensors({n: v.detach().requires_grad_() for n, v in self.tensors.items()})
 
 
+@runtime_checkable
 class AttentionPrompts(Protocol):
     """What enters the attention layers of one forward pass. Backbones hand it through and know nothing of prompts."""
 
