@@ -56,7 +56,7 @@ class DecoderOnly(Family):
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
         attention: AttentionPrompts | None = None,
     ) -> Int[Tensor, "B N"]:
-        with prompted([model.base_model], self.passage(model, attention)):
+        with prompted([model.get_decoder()], self.passage(model, attention)):
             written = model.generate(
                 **either(batch.ids, embeds),
                 attention_mask=batch.attention_mask,
