@@ -20,7 +20,16 @@ from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.loop import Report
 from trimtab.training.parallel import joined
-from trimtab.training.runs import Prepared, check_components, concrete, open_backbone, prepare, render_task, run_pack
+from trimtab.training.runs import (
+    Prepared,
+    check_components,
+    concrete,
+    open_backbone,
+    prepare,
+    render_task,
+    run_pack,
+    slots_of,
+)
 from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
 
 if TYPE_CHECKING:
@@ -186,7 +195,7 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
                                       name=config.backbone.model)  # fmt: skip
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
     config = concrete(config, task, readouts)
-    rendering = render_task(task, config.prompt["length"], encoder, positions, config.readout)
+    rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}

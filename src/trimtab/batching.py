@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from trimtab.types import Batch, Row
 
@@ -49,16 +51,28 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         slots=slots,
         answer_at=answer_at,
+        answers=torch.tensor([len(e.answer_at) for _, _, e in flat]),
         eligible=eligible,
         prompt_of=torch.tensor([r.prompt for _, r, _ in flat]),
         keys=torch.tensor([r.key for _, r, _ in flat]),
         example_of=torch.tensor([x for x, _, _ in flat]),
         readout_of=torch.tensor([r.readout for r in rows]),
-        labels=torch.tensor([r.label for r in rows]),
+        labels=labels_of(rows),
         decoder_ids=decoder if n_decoder else None,
         decoder_slots=decoder_slots if any(e.decoder_slots for _, _, e in flat) else None,
         targets=targets if any(e.targets for _, _, e in flat) else None,
     )
+
+
+def labels_of(rows: Sequence[Row], length: int = 0) -> Int[Tensor, "X *Y"]:
+    """The labels of rows: [X], or [X,Y] padded with -1 where a row has several, to at least `length`."""
+    if not any(isinstance(r.label, tuple) for r in rows):
+        return torch.tensor([r.label for r in rows], dtype=torch.long)
+    labels = [r.label if isinstance(r.label, tuple) else () for r in rows]
+    padded = torch.full((len(rows), max(length, *map(len, labels))), -1)
+    for row, label in zip(padded, labels, strict=True):
+        row[: len(label)] = torch.tensor(label, dtype=torch.long)
+    return padded
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -16,6 +16,9 @@ class _Part(BaseModel):
 
 class _Prompt(_Part):
     shape: Annotated[list[int], Field(min_length=2, max_length=2)]
+    tensors: dict[str, list[int]] = {}
+    layers: dict[str, list[int]] = {}
+    shift: int = 0
 
 
 class _Options(_Part):
@@ -44,6 +47,7 @@ class _Task(_Part):
     truncate: list[str]
     max_length: int
     label_words: dict[str, list[str]]
+    answer: Literal["class", "text", "tags", "span", "choice"] | None = None
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

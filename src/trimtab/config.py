@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, suggest
 from trimtab.overrides import DEFAULT_KINDS, SECTIONS, apply_overrides, parse_overrides
-from trimtab.registry import Registry, prompts, regularizers, validated
+from trimtab.registry import Registry, prompts, readouts, regularizers, validated
 
 
 class _Section(BaseModel):
@@ -62,7 +62,7 @@ class TrainingConfig(_Section):
         optimizer: `beta1`, `beta2` and `epsilon` are AdamW's; Adafactor has none of them.
         learning_rate: of prompt and encoder; where absent, the prompt encoder's default.
         learning_rates: per group, over `learning_rate`: `prompt` (the raw rows), `encoder` (its network), `head` (of a
-            readout that is trained; none is yet) and `backbone`. The backbone is trained only if it has a positive rate
+            readout that has one) and `backbone`. The backbone is trained only if it has a positive rate
             here; then the run has a copy of its own, which is kept beside the prompt, and packs with no other run.
         schedule: of the rate after warm-up.
         warmup: share of the steps with a linearly rising rate.
@@ -181,7 +181,8 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         training["learning_rate"] = prompts.get(raw["prompt"]["kind"]).default_learning_rate  # type: ignore[attr-defined]
     raw["training"] = training
     raw["backbone"] = {"model": raw["backbone"]} if isinstance(raw.get("backbone"), str) else raw.get("backbone") or {}
-    if "prompt.kind" in given and not any(key == "training" or key.startswith(_RATES) for key in given):
+    is_new = "prompt.kind" in given or "readout.kind" in given
+    if is_new and not any(key == "training" or key.startswith(_RATES) for key in given):
         dropped += _drop_rates(raw)
     config = validated(RunConfig, raw, "")
     if config.training.tunes_backbone and config.backbone.dtype == "auto":
@@ -190,29 +191,34 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
     return Resolution(config, tuple(dropped))
 
 
-def _groups(prompt: Mapping[str, Any]) -> tuple[Group, ...]:
-    """The groups of parameters that a run with a resolved prompt section can train."""
-    size = 64  # of an embedding; any would do
-    count = prompts.get(prompt["kind"]).count(size=size, **prompt)  # type: ignore[attr-defined]
-    return ("prompt", "encoder", "backbone") if count > prompt["length"] * size else ("prompt", "backbone")
+def _groups(prompt: Mapping[str, Any], readout: Mapping[str, Any]) -> tuple[Group, ...]:
+    """The groups of parameters that a run with these resolved sections can train."""
+    encoder: Any = prompts.get(prompt["kind"])
+    has_head = readout["kind"] == "auto" or bool(readouts.get(readout["kind"]).trains)  # type: ignore[attr-defined]
+    there: dict[Group, bool] = {
+        "prompt": encoder.has_rows(prompt), "encoder": encoder.has_network(prompt), "head": has_head, "backbone": True
+    }  # fmt: skip
+    return tuple(group for group, exists in there.items() if exists)
 
 
 def _drop_rates(raw: dict[str, Any]) -> list[str]:
-    """Where the prompt's kind changes, drop the recipe's rate for a network that the new one lacks."""
+    """Where the prompt's or the readout's kind changes, drop the recipe's rates for what the new one lacks."""
     rates = raw["training"].get("learning_rates")
-    if not isinstance(rates, Mapping) or "encoder" not in rates or "encoder" in _groups(raw["prompt"]):
+    if not isinstance(rates, Mapping):
         return []
-    raw["training"]["learning_rates"] = {group: rate for group, rate in rates.items() if group != "encoder"}
-    return [f"{_RATES}.encoder"]
+    gone = [g for g in ("prompt", "encoder", "head") if g in rates and g not in _groups(raw["prompt"], raw["readout"])]
+    raw["training"]["learning_rates"] = {group: rate for group, rate in rates.items() if group not in gone}
+    return [f"{_RATES}.{group}" for group in gone]
 
 
 def check_groups(config: RunConfig) -> None:
-    """Refuse a rate for a group of parameters that a run does not have, and a trained backbone that is not float32.
+    """Refuse a rate for a group of parameters that a run does not have, a run that trains nothing, and a trained
+    backbone that is not float32.
 
     Raises:
         ConfigError: with the groups that there are.
     """
-    groups = _groups(config.prompt)
+    groups = _groups(config.prompt, config.readout)
     for group in config.training.learning_rates:
         if group not in groups:
             raise ConfigError(
@@ -222,6 +228,12 @@ def check_groups(config: RunConfig) -> None:
                 fix=f"Its groups: {', '.join(groups)}.",
             )
     if not config.training.tunes_backbone:
+        if groups == ("backbone",):
+            raise ConfigError(
+                f"the prompt {config.prompt['kind']!r} with the readout {config.readout['kind']!r} trains nothing.",
+                where="prompt.kind",
+                fix="Use a prompt, readout.kind=head, or a rate for training.learning_rates.backbone.",
+            )
         return
     fix = f"Leave it out, or freeze the backbone: {_RATES}.backbone=0."
     if config.backbone.quantization:

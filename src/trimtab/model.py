@@ -33,8 +33,8 @@ class PromptedModel:
 
     def scores(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
-    ) -> Float[Tensor, "X C"]:
-        """Class scores [X,C] in float32.
+    ) -> Float[Tensor, "X *C"]:
+        """Scores of the readout, float32: [X,C] for classes.
 
         Args:
             batch: rows on the backbone's device.
@@ -45,7 +45,7 @@ class PromptedModel:
         """
         hidden = self.backbone.family.hidden(self.backbone.model, batch, *self._read(batch, table, delta))
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
-        return self.readout.scores(hidden.gather(1, at), batch)
+        return self.readout.scores(hidden.gather(1, at), batch, table.heads if table is not None else {})
 
     def _read(
         self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
@@ -68,8 +68,9 @@ class PromptedModel:
         return collate(rows, backbone.pad_id, backbone.family.padding_side).to(backbone.device)
 
     @torch.no_grad()
-    def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N C"]:
-        """Scores of many rows in their order, on the CPU, computed in batches of similar length.
+    def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N *C"]:
+        """Scores of many rows in their order, on the CPU, computed in batches of similar length; padded with -inf where
+        rows have different numbers of them.
 
         Args:
             max_tokens: tokens per batch, padding included.
@@ -80,7 +81,7 @@ class PromptedModel:
         for group in micro_batches([r.cost for r in rows], max_tokens):
             for i, row in zip(group, self.scores(self.collate([rows[i] for i in group]), table).cpu(), strict=True):
                 scores[i] = row
-        return torch.stack([s for s in scores if s is not None])
+        return stacked([s for s in scores if s is not None])
 
     def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
         """What the model writes for many rows, in their order; for readouts that write.
@@ -148,6 +149,17 @@ class PromptedModel:
                 where="backbone.model",
                 fix="Ask for fewer new tokens, or lower task.max_length.",
             )
+
+
+def stacked(scores: Sequence[Float[Tensor, "*_"]]) -> Float[Tensor, "N *C"]:
+    """Scores of single rows as one tensor, padded with -inf to the largest."""
+    largest = [max(sizes) for sizes in zip(*(s.shape for s in scores), strict=True)]
+    if all(list(s.shape) == largest for s in scores):
+        return torch.stack(list(scores))
+    padded = scores[0].new_full((len(scores), *largest), -torch.inf)
+    for row, its in zip(padded, scores, strict=True):
+        row[tuple(slice(n) for n in its.shape)] = its
+    return padded
 
 
 def _until(tokens: list[int], end_id: int | None) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Evaluation, Example, Prediction, PromptTable, Row, Written
+from trimtab.types import AnswerPlan, Evaluation, Example, Label, Prediction, PromptTable, Row, Written, table_of
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
@@ -49,15 +48,27 @@ class Rendering:
             TemplateError: it is empty, or does not fit.
         """
         name = example.source or example.id
-        plan, gold = self.plan(encoder), self.gold(example)
+        plan, gold, classes = self.plan(encoder), self.gold(example), self.verbalizer.classes
         fills = plan.fills
         if plan.write is not None and gold:
             fills = (plan.write(self._ids(gold, encoder, name), name),)
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
-        first, *others = (self.template.render(example.fields, encoder, room + len(f.ids), name, f) for f in fills)
-        classes = self.verbalizer.classes
-        label = classes.index(example.label) if example.label in classes else -1
-        return Row(first, label, prompt, others=tuple(others), gold=gold)
+        first, *others = (
+            self.template.render(example.fields, encoder, room + len(f.ids), name, f, plan.field) for f in fills
+        )
+        label: Label = classes.index(example.label) if example.label in classes else -1
+        if plan.locate is not None:
+            reads, located = plan.locate(first, example, classes)
+            first, label = replace(first, answer_at=reads), label if located is None else located
+        return Row(first, label, prompt, others=tuple(others), gold=gold, example=example)
+
+    def rows(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> list[Row]:
+        """Render one example, as several rows where the readout reads it in parts.
+
+        Raises:
+            TemplateError: as `row`.
+        """
+        return [self.row(example, encoder, prompt)]
 
     def gold(self, example: Example) -> str:
         """The right answer as text: the first label word of the class, or the free text; empty if it is not known."""
@@ -94,13 +105,16 @@ class Rendering:
             ConfigError: the task has free text, and the readout chooses among label words.
         """
         if encoder not in self._plans:
-            if self.verbalizer.is_free and not readouts.get(self.readout["kind"]).writes:  # type: ignore[attr-defined]
+            if self.verbalizer.is_free and readouts.get(self.readout["kind"]).kinds == ("class",):  # type: ignore[attr-defined]
                 raise ConfigError(
                     f"the readout {self.readout['kind']!r} chooses among label words, and the task has free text.",
                     where="readout.kind",
                     fix="Use readout.kind=text with a causal or encoder-decoder model.",
                 )
-            plan = plan_answers(self.readout, encoder, self.label_ids(encoder))
+            needs_words = not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
+            plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if needs_words else [])
+            if plan.needs_slot:
+                self.template.check_answer()
             if any(f.is_last for f in plan.fills):
                 self.template.check_answer_is_last()
             self._plans[encoder] = plan
@@ -125,13 +139,15 @@ class Predictor:
         return self.rendering.verbalizer.classes
 
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Raw class scores [N,C], float32, in the order of the examples.
+        """Raw scores, float32, in the order of the examples' rows: [N,C] for classes.
 
         Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text.
         """
+        return self.model.score_rows(self._rows(examples), self.table, MAX_TOKENS)
+
+    def _rows(self, examples: Sequence[Example]) -> list[Row]:
         prompt = -1 if self.table is None else 0
-        rows = [self.rendering.row(e, self.model.backbone.encoder, prompt) for e in examples]
-        return self.model.score_rows(rows, self.table, MAX_TOKENS)
+        return [row for e in examples for row in self.rendering.rows(e, self.model.backbone.encoder, prompt)]
 
     def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction] | list[Written]:
         """Label and class probabilities of each input, or what the model writes where its readout is `text`.
@@ -144,19 +160,24 @@ class Predictor:
             TemplateError: an input is empty.
             BackboneError: a score is not a number.
         """
-        examples = [self._example(given, i) for i, given in enumerate(inputs)]
-        if self.model.readout.writes:
-            return self._written(examples)
-        scores = self.score(examples)
-        probabilities = scores.softmax(1) if len(examples) else scores
-        predictions = []
-        for i, (example, row) in enumerate(zip(examples, probabilities.tolist(), strict=True)):
-            if any(map(math.isnan, row)):
-                raise self._not_finite(_place(example, i))
-            named = dict(zip(self.classes, row, strict=True))
-            best = max(named, key=named.__getitem__)
-            predictions.append(Prediction(example.id, best, named, example.label))
-        return predictions
+        return self._answered([self._example(given, i) for i, given in enumerate(inputs)])[0]
+
+    def _answered(
+        self, examples: Sequence[Example], measured: bool = False
+    ) -> tuple[list[Prediction] | list[Written], dict[str, Any]]:
+        """Predictions and, if asked for, the readout's metrics."""
+        readout = self.model.readout
+        if readout.writes:
+            return self._written(examples), {}
+        if not examples:
+            return [], {}
+        rows = self._rows(examples)
+        scores = self.model.score_rows(rows, self.table, MAX_TOKENS)
+        broken = next((row.example for row, its in zip(rows, scores, strict=True) if its.isnan().any()), None)
+        if broken is not None:
+            raise self._not_finite(_place(broken, examples.index(broken)))
+        found = readout.measure(rows, readout.decide(scores, rows), self.classes) if measured else {}
+        return readout.records(rows, scores, self.classes), found
 
     def _written(self, examples: Sequence[Example]) -> list[Prediction] | list[Written]:
         """The model's own words and, where the task has classes, the class that they name."""
@@ -182,16 +203,22 @@ class Predictor:
                 known = f"the label {example.label!r} is not one of {', '.join(self.classes)}."
                 what = known if example.label else "the example has no label."
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
-        predictions = self.predict(examples)
+        predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
+        if self.model.readout.writes:
+            found = self._measured(examples, predictions)
+        return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
+
+    def _measured(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction] | Sequence[Written]
+    ) -> dict[str, Any]:
+        """Metrics of written answers: as texts and, where the task has classes, as the classes that they name."""
         found: dict[str, Any] = {}
         if self.classes:
             index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
             labels = [p.label for p in predictions if isinstance(p, Prediction)]
             found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
-        if self.model.readout.writes:
-            texts = [str(p.text) for p in predictions]
-            found |= written_answers([self.rendering.gold(e) for e in examples], texts)
-        return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
+        texts = [str(p.text) for p in predictions]
+        return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
         if isinstance(given, Example):
@@ -285,15 +312,21 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
         backbone = _tuned(backbone, bundle, where)
     task = meta["task"]
     rendered = task.get("rendered")
-    template = Template.parse(
-        rendered or task["template"], int(bundle.prompt.shape[0]), task["truncate"], is_verbatim=rendered is not None
-    )
+    slots = int(bundle.prompt.shape[0])
+    template = Template.parse(rendered or task["template"], slots, task["truncate"], is_verbatim=rendered is not None)
     readout = readouts.resolve(meta["readout"], "readout")
     verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
     rendering = Rendering(template, verbalizer, int(task["max_length"]), readout)
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
-    table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(backbone.device))
-    return Predictor(PromptedModel(backbone, reader), rendering, table, meta)
+    return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)
+
+
+def table_from(bundle: Bundle, device: torch.device) -> PromptTable:
+    """The prompt of a bundle, as a table of one."""
+    stated = bundle.metadata["prompt"]
+    parts = {n: torch.from_numpy(v)[None].to(device) for n, v in bundle.tensors.items()}
+    layers = {site: tuple(its) for site, its in stated.get("layers", {}).items()}
+    return table_of(parts, layers, stated.get("shift", 0))
 
 
 def _tuned(backbone: Backbone, bundle: Bundle, where: str) -> Backbone:

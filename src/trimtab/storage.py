@@ -1,7 +1,7 @@
 """Run folders and bundles as plain data: schema, atomic writes, fingerprints. No torch here.
 
 A **bundle** is a folder with `bundle.json` (what the prompt needs to know of its backbone, template and label words)
-and `prompt.safetensors` (the materialized vectors, `inputs` [P,E] float32). If the backbone was trained with the
+and `prompt.safetensors` (the materialized vectors, float32, see `Bundle`). If the backbone was trained with the
 prompt, `backbone.safetensors` holds its parameters, float32, and `bundle.json` the hash of that file. A **run folder**
 is a bundle with its history:
 
@@ -133,14 +133,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained prompt [P,E] and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance.
+    """A trained prompt and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance.
 
-    `tuned` holds all parameters of the backbone by name if they were trained with the prompt; else it is empty.
+    `tensors` are float32: the input prompt `inputs` [P,E], keys and values `deep.<site>` [N,2,P,K,D] with their gates
+    `gate.<site>` [N,Q], a readout's `head.<name>`. `tuned` holds all parameters of the backbone by name if they were
+    trained with the prompt; else it is empty.
     """
 
     metadata: Mapping[str, Any]
-    prompt: np.ndarray
+    tensors: Mapping[str, np.ndarray]
     tuned: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """The input prompt [P,E]."""
+        return self.tensors["inputs"]
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
     Raises:
         TrimtabError: as `write_atomically`.
     """
-    write_tensors(folder / "prompt.safetensors", {"inputs": bundle.prompt})
+    write_tensors(folder / "prompt.safetensors", bundle.tensors)
     metadata = {"schema": SCHEMA_VERSION, **bundle.metadata}
     if bundle.tuned:
         write_tensors(folder / TUNED_FILE, bundle.tuned)
@@ -185,14 +192,20 @@ def read_bundle(folder: Path) -> Bundle:
             where=str(folder / "bundle.json"),
         )
     check_metadata(metadata, str(folder / "bundle.json"))
-    stated = tuple(metadata["prompt"]["shape"])
-    prompt = read_tensors(folder / "prompt.safetensors").get("inputs")
-    if prompt is None or prompt.shape != stated:
-        got = "no tensor `inputs`" if prompt is None else f"shape {prompt.shape}"
-        raise BundleError(f"the prompt must have shape {stated}, got {got}.", where=str(folder / "prompt.safetensors"))
-    if not np.isfinite(prompt).all():
-        raise BundleError("the prompt holds values that are not finite.", where=str(folder / "prompt.safetensors"))
-    return Bundle(metadata, prompt, _read_tuned(folder, metadata["backbone"]))
+    path = folder / "prompt.safetensors"
+    tensors = read_tensors(path)
+    stated = {"inputs": metadata["prompt"]["shape"], **metadata["prompt"].get("tensors", {})}
+    for name in sorted({*stated, *tensors}):
+        its, got = stated.get(name), tensors.get(name)
+        if its is None:
+            raise BundleError(f"bundle.json knows of no tensor {name!r}.", where=str(path))
+        if got is None or got.shape != tuple(its):
+            found = f"no tensor `{name}`" if got is None else f"shape {got.shape}"
+            what = "the prompt" if name == "inputs" else f"the tensor {name!r}"
+            raise BundleError(f"{what} must have shape {tuple(its)}, got {found}.", where=str(path))
+        if not np.isfinite(got).all():
+            raise BundleError("the prompt holds values that are not finite.", where=str(path))
+    return Bundle(metadata, tensors, _read_tuned(folder, metadata["backbone"]))
 
 
 def _read_tuned(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray]:

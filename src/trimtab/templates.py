@@ -7,7 +7,7 @@
 | `{prompt:N}` | N slots for virtual tokens; all numbered slots sum to the prompt length |
 | `{prompt}` | all slots of the prompt |
 | `{decoder_prompt:N}`, `{decoder_prompt}` | the same for slots in the decoder of an encoder-decoder |
-| `{answer}` | the answer slot: a mask token, a sentinel or the label word itself, as the readout needs |
+| `{answer}` | the answer slot: a mask token, a sentinel, the label word itself, or nothing, as the readout needs |
 | `{sep}` | the tokenizer's separator token |
 | `{special:TOKEN}` | another special token, such as `<|im_end|>` |
 | `{name}` | a field of the example; `{field:name}` where the name is one of the words above |
@@ -57,7 +57,7 @@ class Template:
     Attributes:
         source: the template as written.
         pieces: its parts in order, without slots of the decoder.
-        length: the prompt length; the slots sum to it.
+        length: how many slots there are; 0 where no prompt stands in the text.
         truncate: fields that may be cut, first to last; empty means every field, the longest first.
         decoder_rows: which rows of the prompt stand in the decoder.
         is_verbatim: it writes all special tokens itself, and its white space stands as written.
@@ -80,13 +80,20 @@ class Template:
         *,
         is_verbatim: bool = False,
     ) -> Template:
-        """Parse a template for a prompt of `length` virtual tokens.
+        """Parse a template for a prompt with `length` virtual tokens in the text; for one with none, its slots are
+        left out.
 
         Raises:
-            TemplateError: unbalanced braces, no or several answer slots, no prompt slot, slots that do not sum to
-                `length`, a slot without a number beside others, or a `truncate` entry that is not a field.
+            TemplateError: unbalanced braces, several answer slots, no prompt slot, slots that do not sum to `length`, a
+                slot without a number beside others, no field, or a `truncate` entry that is not a field.
         """
-        pieces = _fill_prompt(read_pieces(source, where), length, where)
+        pieces = read_pieces(source, where)
+        if not length:
+            closed = _closed(pieces) if is_verbatim else _without(_without(pieces, "prompt"), "decoder_prompt")
+            template = cls(source, closed, 0, tuple(dict.fromkeys(truncate)), (), is_verbatim)
+            template._check(where)
+            return template
+        pieces = _fill_prompt(pieces, length, where)
         sites = [piece.kind for piece in pieces if piece.kind in _SLOTS for _ in range(piece.count)]
         decoder_rows = tuple(row for row, site in enumerate(sites) if site == "decoder_prompt")
         written = _without(pieces, "decoder_prompt")
@@ -102,28 +109,43 @@ class Template:
     @property
     def answer_is_spaced(self) -> bool:
         """Whether white space stands right before the answer slot."""
-        at = next(i for i, p in enumerate(self.pieces) if p.kind == "answer")
-        before = self.pieces[at - 1] if at else Piece("sep")
+        before = self._before_answer
         last = before.value[-1:]
         return before.kind == "text" and (last == " " if self.is_verbatim else last.isspace())
 
     @property
     def answer_lead(self) -> str | None:
         """The text between the answer and the piece before that text; None where answers are tokenized alone."""
-        at = next(i for i, p in enumerate(self.pieces) if p.kind == "answer")
-        before = self.pieces[at - 1] if at else Piece("sep")
+        before = self._before_answer
         if not self.is_verbatim:
             return None
         return before.value.rstrip(" ") if before.kind == "text" else ""
 
-    def _check(self, where: str) -> None:
+    @property
+    def _before_answer(self) -> Piece:
+        """The piece before the answer slot."""
+        at = next((i for i, p in enumerate(self.pieces) if p.kind == "answer"), 0)
+        return self.pieces[at - 1] if at else Piece("sep")
+
+    def check_answer(self, where: str = "task.template") -> None:
+        """A readout that reads at the answer slot needs one.
+
+        Raises:
+            TemplateError: there is none.
+        """
+        self._check_answers(where, least=1)
+
+    def _check_answers(self, where: str, least: int) -> None:
         answers = sum(p.kind == "answer" for p in self.pieces)
-        if answers != 1:
+        if not least <= answers <= 1:
             raise TemplateError(
                 f"a template needs exactly one answer slot, got {answers} in {self.source!r}.",
                 where=where,
                 fix="Write {answer} where the label word belongs.",
             )
+
+    def _check(self, where: str) -> None:
+        self._check_answers(where, least=0)
         if not self.fields:
             raise TemplateError(f"there is no field such as {{text}} in {self.source!r}.", where=where)
         for name in self.truncate:
@@ -182,7 +204,13 @@ class Template:
             )
 
     def render(
-        self, fields: Mapping[str, str], encoder: TextEncoder, max_length: int, name: str, fill: Fill | None = None
+        self,
+        fields: Mapping[str, str],
+        encoder: TextEncoder,
+        max_length: int,
+        name: str,
+        fill: Fill | None = None,
+        spans_of: str | None = None,
     ) -> Encoded:
         """Token ids of one example, at most `max_length` of them, slots and special tokens included.
 
@@ -192,6 +220,7 @@ class Template:
             max_length: how many positions the backbone has.
             name: the example's id or file:line, for errors.
             fill: what stands in the answer slot; the mask token where nothing is given.
+            spans_of: the field whose tokens' spans are wanted.
 
         Raises:
             TemplateError: all fields are empty, or slots, answer and literals do not fit even with fields cut to one
@@ -200,9 +229,12 @@ class Template:
         if not any(fields.get(f, "").strip() for f in self.fields):
             raise TemplateError(f"all fields of the template ({', '.join(self.fields)}) are empty.", where=name)
         if fill is None:
+            self.check_answer()
             fill = Fill((_special(encoder.mask_id, "mask", "{answer}"),), (0,))
         tokens, before = self._tokens(fields, encoder, fill)
         kept = self._truncate(tokens, max_length, name)
+        whole = fields.get(spans_of or "", "")
+        lead = len(whole) - len(whole.lstrip())  # fields are rendered without white space at their ends
         ids, slots, eligible = [], [], []
         for position, token in enumerate(kept):
             ids.append(token.id)
@@ -230,6 +262,9 @@ class Template:
             answer_slot=slot,
             decoder_slots=decoder_slots,
             targets=fill.targets,
+            spans=tuple((i, t.span[0] + lead, t.span[1] + lead) for i, t in enumerate(kept) if t.field == spans_of)
+            if spans_of is not None
+            else (),
         )
 
     def _sites(self, slots: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -305,6 +340,7 @@ class _Token:
     kind: str
     field: str | None = None
     place: int = -1
+    span: tuple[int, int] = (0, 0)
 
 
 def read_pieces(source: str, where: str) -> list[Piece]:
@@ -428,12 +464,13 @@ def _encode_verbatim(
 
 
 def _owned(pieces: TextPieces, owners: list[tuple[int, int, str | None]]) -> list[_Token]:
-    """Each token belongs to the field where it ends."""
+    """Each token belongs to the field where it ends; its span is counted from where the field begins."""
     tokens = []
     for token, (start, stop) in zip(pieces.ids, pieces.spans, strict=True):
         middle = max(start, stop - 1)  # a byte-level piece may start with the space before its word
-        owner = next((o for a, b, o in owners if a <= middle < b), None)
-        tokens.append(_Token(token, "field" if owner is not None else "text", owner))
+        begun, owner = next(((a, o) for a, b, o in owners if a <= middle < b), (0, None))
+        span = (max(0, start - begun), stop - begun)
+        tokens.append(_Token(token, "field" if owner is not None else "text", owner, span=span))
     return tokens
 
 

@@ -26,6 +26,7 @@ class TextEncoder:
     Args:
         tokenizer: a fast transformers tokenizer.
         decoder_start_id: what the decoder of an encoder-decoder begins with; None for other models.
+        is_causal: the model reads from left to right (the tokenizers of some such models have a mask token, too).
 
     Attributes:
         prefix: ids of the special tokens before a text.
@@ -37,8 +38,8 @@ class TextEncoder:
             tokenizer has neither.
     """
 
-    def __init__(self, tokenizer: Any, decoder_start_id: int | None = None) -> None:
-        self.tokenizer, self.decoder_start_id = tokenizer, decoder_start_id
+    def __init__(self, tokenizer: Any, decoder_start_id: int | None = None, is_causal: bool = False) -> None:
+        self.tokenizer, self.decoder_start_id, self.is_causal = tokenizer, decoder_start_id, is_causal
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)

@@ -9,6 +9,7 @@
 | H | hidden size | A | answer slots |
 | L | layers | R | prompts in the table |
 | W | label words of a class | X | examples of a batch (B where each is one row) |
+| Y | numbers of a label that has several | | |
 | U | decoder length | Q | query heads |
 | N | layers with keys and values of a prompt | | |
 
@@ -17,7 +18,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -56,6 +57,10 @@ class Fill:
     is_last: bool = False
 
 
+Label = int | tuple[int, ...]
+"""The right answer of an example as numbers: a class, or several numbers where the readout wants them; -1 is none."""
+
+
 @dataclass(frozen=True)
 class WordPlan:
     """Where one label word is read: its token j at read j of the sequence rendered with fill `fill`."""
@@ -75,6 +80,9 @@ class AnswerPlan:
             errors.
         room: positions that a sequence keeps free for the answer, where that is more than its fills need.
         decoder_room: positions that the decoder of an encoder-decoder needs to write, what it begins with included.
+        locate: for readouts that read elsewhere than at the slot: from a rendered example, the example and the classes
+            to the positions that are read and the label, None where it is not known. Their templates need no slot.
+        field: the field whose tokens `locate` wants to know, see `Encoded.spans`.
     """
 
     fills: tuple[Fill, ...]
@@ -82,6 +90,13 @@ class AnswerPlan:
     write: Callable[[tuple[int, ...], str], Fill] | None = None
     room: int = 0
     decoder_room: int = 0
+    locate: Callable[[Encoded, Example, Sequence[str]], tuple[tuple[int, ...], Label | None]] | None = None
+    field: str | None = None
+
+    @property
+    def needs_slot(self) -> bool:
+        """Whether the template must have an answer slot."""
+        return self.locate is None
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,8 @@ class Encoded:
         decoder_slots: positions of the virtual tokens in `decoder`, -1 for those that stand in `ids`; empty where none
             stands in the decoder.
         targets: token ids that belong at `answer_at`, where the readout writes its answer; else empty.
+        spans: of the tokens of the field that the plan names: (position, first character, behind the last character),
+            counted in the field's text.
     """
 
     ids: tuple[int, ...]
@@ -111,6 +128,7 @@ class Encoded:
     answer_slot: int = -1
     decoder_slots: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,16 +153,17 @@ class Row:
 
     `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
     words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold` is the
-    right answer as text, if known: a label word of the class, or free text.
+    right answer as text, if known: a label word of the class, or free text. `example` is what was rendered.
     """
 
     encoded: Encoded
-    label: int = -1
+    label: Label = -1
     prompt: int = -1
     readout: int = 0
     key: int = 0
     others: tuple[Encoded, ...] = ()
     gold: str = ""
+    example: Example | None = None
 
     @property
     def variants(self) -> tuple[Encoded, ...]:
@@ -162,8 +181,9 @@ class Batch:
     """Padded rows. `prompt_of[b]` is the row's prompt in the table, or -1 for the bare model.
 
     A row is a sequence; an example is one row, or several where its label words need them (`example_of`). Labels,
-    scores and losses belong to examples, everything else to rows. `targets` are the token ids that belong at
-    `answer_at`, padded with -1, where the readout writes its answer.
+    scores and losses belong to examples, everything else to rows. A label is a class or, where the readout has several
+    per example, numbers padded with -1. `answers` counts the real entries of `answer_at`. `targets` are the token ids
+    that belong there, padded with -1, where the readout writes its answer.
     """
 
     ids: Int[Tensor, "B T"]
@@ -171,12 +191,13 @@ class Batch:
     position_ids: Int[Tensor, "B T"]
     slots: Int[Tensor, "B P"]
     answer_at: Int[Tensor, "B A"]
+    answers: Int[Tensor, "B"]
     eligible: Bool[Tensor, "B T"]
     prompt_of: Int[Tensor, "B"]
     keys: Int[Tensor, "B"]
     example_of: Int[Tensor, "B"]
     readout_of: Int[Tensor, "X"]
-    labels: Int[Tensor, "X"]
+    labels: Int[Tensor, "X *Y"]
     decoder_ids: Int[Tensor, "B U"] | None = None
     decoder_slots: Int[Tensor, "B P"] | None = None
     targets: Int[Tensor, "B A"] | None = None
@@ -194,6 +215,11 @@ class Batch:
     def prompt_of_example(self) -> Int[Tensor, "X"]:
         """The prompt that an example uses, the same in all its rows."""
         return self.prompt_of[self.first_row]
+
+    @property
+    def answer_mask(self) -> Bool[Tensor, "B A"]:
+        """Which entries of `answer_at` are real."""
+        return torch.arange(self.answer_at.shape[1], device=self.answers.device) < self.answers[:, None]
 
     @property
     def is_bare(self) -> bool:
@@ -281,6 +307,32 @@ class PromptTable:
         return self.with_tensors({n: v.detach().requires_grad_() for n, v in self.tensors.items()})
 
 
+def table_of(
+    parts: Mapping[str, Tensor],
+    layers: Mapping[str, tuple[int, ...]] = {},
+    shift: int = 0,
+    heads: Mapping[str, Tensor] = {},
+) -> PromptTable:
+    """A table of prompts that are alike.
+
+    Args:
+        parts: by the names of `PromptTable.tensors`, `head.` among them or given as `heads`.
+        layers: by site, those that have keys and values.
+        shift: positions that the text moves on.
+    """
+    inputs = parts["inputs"]
+    deep = {}
+    for site, its in layers.items():
+        keys_values, gates = parts[f"deep.{site}"], parts.get(f"gate.{site}")
+        rows, n, _, length = keys_values.shape[:4]
+        visible = torch.ones(rows, n, length, dtype=torch.bool, device=keys_values.device)
+        gated = None if gates is None else torch.ones(rows, dtype=torch.bool, device=keys_values.device)
+        deep[site] = DeepPrompt(keys_values, its, visible, gates, gated)
+    found = {name.removeprefix("head."): v for name, v in parts.items() if name.startswith("head.")}
+    shifts = torch.full((len(inputs),), shift, device=inputs.device) if shift else None
+    return PromptTable(inputs, deep, {**found, **heads}, shifts)
+
+
 class AttentionPrompts(Protocol):
     """What enters the attention layers of one forward pass. Backbones hand it through and know nothing of prompts."""
 
@@ -332,10 +384,10 @@ class TrainStep:
 
     batch: Batch
     embeds: Float[Tensor, "B T E"]
-    scores: Float[Tensor, "X C"]
+    scores: Float[Tensor, "X *C"]
     embedding_rms: float
-    rescore: Callable[[Float[Tensor, "B T E"]], Float[Tensor, "X C"]]
-    loss: Callable[[Float[Tensor, "X C"], Int[Tensor, "X"]], Float[Tensor, "X"]]
+    rescore: Callable[[Float[Tensor, "B T E"]], Float[Tensor, "X *C"]]
+    loss: Callable[[Float[Tensor, "X *C"], Int[Tensor, "X *Y"]], Float[Tensor, "X"]]
     noise: Callable[[str], Float[Tensor, "B T E"]]
 
 

@@ -21,7 +21,7 @@ from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
 from trimtab.readouts.label_words import LabelWords
-from trimtab.registry import families, prompts
+from trimtab.registry import families
 from trimtab.storage import write_bundle
 from trimtab.training import loop
 from trimtab.training.runs import Trained, make_bundle, train_pack
@@ -35,7 +35,7 @@ ALIKE = (
 )  # fmt: skip
 """Models that share their encoder's code with another one; the dearest checks leave them out."""
 DIFFERENT = [name for name in MODELS if name not in ALIKE]
-METHODS = [{"kind": kind} for kind in prompts.kinds()]
+METHODS = [spec for spec in ENCODERS if len(spec) == 1]
 PLAIN = [{"kind": "prompt_tuning"}]
 RATES = {"prompt_tuning": 0.1, "p_tuning_lstm": 0.03, "p_tuning_mlp": 0.03, "residual": 0.05}
 

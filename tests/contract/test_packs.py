@@ -171,7 +171,7 @@ def test_member_with_an_absurd_rate_stops_alone_and_keeps_its_last_good_state(
     assert [t.member.status for t in results] == ["done", "diverged", "done"]
     assert results[1].member.step < STEPS
     assert results[1].member.best_step == 0
-    first = build_encoder(pack[1].config, pack[1].rendering, backbone).materialize()
+    first = build_encoder(pack[1].config, pack[1].rendering, backbone).materialize()["inputs"]
     torch.testing.assert_close(torch.from_numpy(results[1].prompt), first, rtol=1e-6, atol=1e-6)
     assert math.isfinite(results[1].member.best_dev["loss"])
     assert loop.trained[-1] == [0, 2]
@@ -228,7 +228,7 @@ def test_early_stopped_member_leaves_the_pack_and_keeps_its_best_checkpoint(back
     assert stopped.step == 4, "a run that does not move has no gain at any evaluation"
     assert stopped.best_step == 0
     assert all(1 not in trained for trained in loop.trained[4:])
-    first = build_encoder(pack[1].config, pack[1].rendering, backbone).materialize()
+    first = build_encoder(pack[1].config, pack[1].rendering, backbone).materialize()["inputs"]
     assert torch.equal(torch.from_numpy(results[1].prompt), first)
     longest = max(t.member.step for t in results)
     assert longest > 4, "another member must go on"

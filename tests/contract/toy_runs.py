@@ -42,8 +42,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 """Options worth testing beside the defaults; a new kind is tested with its defaults without an entry here."""
 
 ENCODERS: list[dict[str, Any]] = [
-    {"kind": kind, **options} for kind in prompts.kinds() for options in [{}, *VARIANTS.get(kind, [])]
+    {"kind": kind, **options}
+    for kind in prompts.kinds()
+    if "length" in prompts.options(kind) and not prompts.options(kind).keys() & {"layers"}
+    for options in [{}, *VARIANTS.get(kind, [])]
 ]
+"""Encoders of input prompts."""
 
 
 def name_of(spec: Mapping[str, Any]) -> str:
@@ -106,8 +110,8 @@ def batch_read_by(entries: Sequence[int]) -> Batch:
     column, row = torch.zeros(n, 1, dtype=torch.long), torch.arange(n)
     return Batch(
         ids=column, attention_mask=column + 1, position_ids=column, slots=column - 1, answer_at=column,
-        eligible=column > 0, prompt_of=row * 0 - 1, keys=row, example_of=row, readout_of=torch.tensor(entries),
-        labels=row * 0,
+        answers=row * 0 + 1, eligible=column > 0, prompt_of=row * 0 - 1, keys=row, example_of=row,
+        readout_of=torch.tensor(entries), labels=row * 0,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def factor(step: int) -> float:
 def train_by_hand(p: Prepared) -> tuple[Tensor, dict[str, Tensor], list[float]]:
     """Prompt, weights and losses after `STEPS` steps of torch's AdamW; vectors of the backbone do not decay."""
     model = tiny_backbone(Path(p.backbone.name)).model.requires_grad_(True)
-    prompt = nn.Parameter(build_encoder(p.config, p.rendering, p.backbone).materialize())
+    prompt = nn.Parameter(build_encoder(p.config, p.rendering, p.backbone).materialize()["inputs"])
     everything = [prompt, *model.parameters()]
     optimizer = torch.optim.AdamW(
         [

@@ -391,12 +391,13 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(override: str, what:
         ("prompt_tuning", "encoder", "prompt, backbone"),
         ("prompt_tuning", "head", "prompt, backbone"),
         ("residual", "head", "prompt, encoder, backbone"),
+        ("none", "prompt", "backbone"),
     ],
 )
 def test_a_rate_for_a_group_that_the_run_does_not_have_is_refused(kind: str, group: str, known: str) -> None:
-    what = f"a run with the prompt {kind!r} and the readout 'auto' has no parameters of the group {group!r}"
+    what = f"a run with the prompt {kind!r} and the readout 'cloze' has no parameters of the group {group!r}"
     with refused(ConfigError, what, where=f"training.learning_rates.{group}", fix=f"Its groups: {known}."):
-        config(f"training.learning_rates.{group}=0.1", prompt=kind)
+        config(f"training.learning_rates.{group}=0.1", "readout.kind=cloze", prompt=kind)
 
 
 def test_a_changed_prompt_drops_the_rate_of_the_network_that_it_lacks() -> None:
@@ -407,8 +408,22 @@ def test_a_changed_prompt_drops_the_rate_of_the_network_that_it_lacks() -> None:
     kept = resolve(given, ["prompt.kind=p_tuning_mlp"])
     assert kept.config.training.learning_rates == {"encoder": 0.1, "backbone": 1e-5}
     assert kept.dropped == ()
-    with refused(ConfigError, "'encoder'", where="training.learning_rates.encoder", fix="prompt, backbone"):
+    with refused(ConfigError, "'encoder'", where="training.learning_rates.encoder", fix="prompt, head, backbone"):
         resolve(given, ["prompt.kind=prompt_tuning", "training.learning_rates.encoder=0.2"])
+
+
+def test_a_head_is_trained_where_there_is_one() -> None:
+    for readout in ("head", "auto"):  # which readout `auto` is, the backbone and the task decide
+        assert config("training.learning_rates.head=0.1", f"readout.kind={readout}").training.learning_rates
+    given = recipe(prompt="residual", training={"learning_rates": {"head": 0.1}}, readout="head")
+    assert resolve(given, ["readout.kind=cloze"]).dropped == ("training.learning_rates.head",)
+
+
+def test_a_run_trains_something() -> None:
+    with refused(ConfigError, "'none' with the readout 'cloze' trains nothing", where="prompt.kind", fix="head"):
+        config("readout.kind=cloze", prompt="none")
+    assert config("readout.kind=head", prompt="none").prompt == {"kind": "none"}
+    assert config("readout.kind=cloze", "training.learning_rates.backbone=1e-5", prompt="none").training.tunes_backbone
 
 
 def test_a_trained_backbone_is_float32() -> None:

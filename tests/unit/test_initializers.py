@@ -112,7 +112,7 @@ def test_empty_text_is_refused() -> None:
 
 def bundle(folder: Path, length: int, size: int, value: float = 0.5, fingerprint: str = "f1") -> str:
     prompt = np.full((length, size), value, np.float32)
-    write_bundle(folder, Bundle(bundle_metadata((length, size), fingerprint), prompt))
+    write_bundle(folder, Bundle(bundle_metadata((length, size), fingerprint), {"inputs": prompt}))
     return str(folder)
 
 

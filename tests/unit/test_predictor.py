@@ -46,7 +46,7 @@ def bundle(backbone: Backbone, template: str = "{prompt} {text} {answer}.", **ch
         **changes,
     }
     prompt = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).numpy()
-    return Bundle({"schema": 1, **metadata}, prompt)
+    return Bundle({"schema": 1, **metadata}, {"inputs": prompt})
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_an_answer_does_not_depend_on_its_batch_mates(predictor: Predictor) -> N
 
 def test_the_prompt_changes_the_answer_and_without_it_the_bare_model_speaks(backbone: Backbone) -> None:
     one = from_bundle(bundle(backbone), backbone)
-    other = from_bundle(Bundle(bundle(backbone).metadata, -bundle(backbone).prompt), backbone)
+    other = from_bundle(Bundle(bundle(backbone).metadata, {"inputs": -bundle(backbone).prompt}), backbone)
     assert one.predict(["good"])[0].scores != pytest.approx(other.predict(["good"])[0].scores, abs=1e-3)
     rendering = Rendering(one.rendering.template.without_prompt(), one.rendering.verbalizer, 32)
     bare = Predictor(one.model, rendering, None, {}).score([Example("1", {"text": "good"}, None)])

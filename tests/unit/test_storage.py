@@ -43,7 +43,7 @@ PROMPT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def bundle_in(folder: Path, **changes: Any) -> Path:
-    write_bundle(folder, Bundle({**METADATA, **changes}, PROMPT))
+    write_bundle(folder, Bundle({**METADATA, **changes}, {"inputs": PROMPT}))
     return folder
 
 

@@ -121,7 +121,7 @@ def test_answer_is_spaced_where_white_space_stands_right_before_it(source: str, 
 )
 def test_a_malformed_template_is_refused(source: str, what: str, fix: str | None) -> None:
     with refused(TemplateError, what, where="task.template", fix=fix):
-        Template.parse(source, 2)
+        Template.parse(source, 2).check_answer()
 
 
 def test_a_truncate_entry_that_is_no_field_is_refused_with_suggestion() -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import Family, either, greedy
+from trimtab.backbones.family import HEADS, Family, either, greedy
 from trimtab.registry import families
 from trimtab.types import Batch
 
@@ -22,7 +22,8 @@ class DecoderOnly(Family):
     """What decoder-only models have in common."""
 
     auto_class = "AutoModelForCausalLM"
-    readouts = ("ranking", "text")
+    readouts = ("ranking", "text", *HEADS)
+    is_causal = True
     padding_side = "left"
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
@@ -69,9 +70,17 @@ class DecoderOnly(Family):
 
 
 @final
+@families.register("opt")
+class Opt(DecoderOnly):
+    """OPT; the smallest but one (350M) projects its hidden states to the size of its embeddings."""
+
+    def hidden_size(self, config: Any) -> int:
+        return int(config.word_embed_proj_dim)
+
+
+@final
 @families.register("gpt2")
 @families.register("gpt_neox")
-@families.register("opt")
 @families.register("llama")
 @families.register("mistral")
 @families.register("qwen2")

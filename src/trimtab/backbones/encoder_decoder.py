@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import Family, either, greedy
+from trimtab.backbones.family import HEADS, Family, either, greedy
 from trimtab.errors import BackboneError
 from trimtab.registry import families
 from trimtab.types import Batch
@@ -51,7 +51,7 @@ class EncoderDecoder(Family):
     """What encoder-decoders have in common."""
 
     auto_class = "AutoModelForSeq2SeqLM"
-    readouts = ("ranking", "text")
+    readouts = ("ranking", "text", *HEADS)
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
 
@@ -61,9 +61,11 @@ class EncoderDecoder(Family):
         batch: Batch,
         embeds: Float[Tensor, "B T E"] | None,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
-    ) -> Float[Tensor, "B U H"]:
+    ) -> Float[Tensor, "B _ H"]:
         encoder = model.get_encoder()
         encoded = encoder(**either(batch.ids, embeds), attention_mask=batch.attention_mask).last_hidden_state
+        if batch.decoder_ids is None:  # the readout reads the encoder
+            return encoded
         out = model.get_decoder()(
             **either(batch.decoder_ids, decoder_embeds),
             encoder_hidden_states=encoded,

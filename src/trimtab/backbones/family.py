@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from trimtab.errors import BackboneError
 from trimtab.types import Batch
 
+HEADS = ("head",)
+"""Readouts that need hidden states only, so that every family can do them."""
+
 
 class Family(ABC):
     """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    readouts: ClassVar[tuple[str, ...]] = ("cloze",)
+    readouts: ClassVar[tuple[str, ...]] = ("cloze", *HEADS)
     """Readouts that make sense, the default first."""
+    is_causal: ClassVar[bool] = False
+    """Whether a position sees only what stands before it."""
     padding_side: ClassVar[Literal["left", "right"]] = "right"
     padding_sides: ClassVar[tuple[Literal["left", "right"], ...]] = ("left", "right")
     """Sides on which pads change nothing: both, where positions can be given or are relative."""
@@ -77,6 +82,10 @@ class Family(ABC):
             where="backbone.model",
             fix="Use a causal model or an encoder-decoder, or a readout of label words (readout.kind=cloze).",
         )
+
+    def hidden_size(self, config: Any) -> int:
+        """H, the width of the last hidden states."""
+        return int(config.hidden_size)
 
     def positions(self, model: nn.Module, batch: Batch) -> Int[Tensor, "B T"]:
         """Positions as the model numbers them. Always explicit, so that they do not depend on the padding side."""

@@ -70,6 +70,11 @@ class Backbone:
         """E, the width of `inputs_embeds` (on ALBERT smaller than the hidden size)."""
         return int(self.embedding_weight.shape[1])
 
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of the last hidden states."""
+        return self.family.hidden_size(self.model.config)
+
     @cached_property
     def embedding_scale(self) -> float:
         """What the embedding module multiplies its rows with (Gemma, BART); 1 in most families."""
@@ -225,7 +230,7 @@ def load_backbone(
         name=name,
         model=model,
         family=family,
-        encoder=TextEncoder(tokenizer, family.decoder_start_id(config)),
+        encoder=TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal),
         fingerprint=_fingerprint(weight_files(place, revision)),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         revision=getattr(config, "_commit_hash", None),
@@ -256,7 +261,7 @@ def load_encoder(
         family = _family(name, config)
         tokenizer = load_tokenizer(locate(name), **options)
         _check_tokenizer(name, tokenizer)
-        encoder = TextEncoder(tokenizer, family.decoder_start_id(config))
+        encoder = TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal)
         return TextSide(encoder, family.max_positions(config), family.readouts)
 
 

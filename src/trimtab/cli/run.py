@@ -91,8 +91,9 @@ def _print_scores(record: dict[str, Any]) -> None:
         say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
     metric = METRIC_NAMES[record["metric"]]
     constant = "majority class" if "accuracy" in metrics["test"] else "most frequent answer"
-    bare = f"no prompt {baselines['no_prompt']:.3f} (test {metric})"
-    say(f"  baselines   {constant} {baselines['majority']:.3f}, {bare}")
+    named = {constant: baselines["majority"], "no prompt": baselines["no_prompt"]}
+    if known := [f"{name} {score:.3f}" for name, score in named.items() if score is not None]:
+        say(f"  baselines   {', '.join(known)} (test {metric})")
     cut = sum(record["truncated"].values())
     if cut:
         say(f"  truncated   {cut} rows")

@@ -24,7 +24,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.runs import concrete, render_task
+from trimtab.training.runs import concrete, render_task, slots_of
 from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
@@ -205,7 +205,7 @@ def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes
     task: Task = tasks.build(config.task).load(config.seeds.subset, places)
     encoder, positions, readouts = text_side
     config = concrete(config, task, readouts)
-    rendering = render_task(task, config.prompt["length"], encoder, positions, config.readout)
+    rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     examples = [e for s in SPLITS for e in task.splits[s]]
     sample = examples[:: max(1, len(examples) // _RENDERED)]
     cut = sum(rendering.row(e, encoder).encoded.dropped > 0 for e in sample)

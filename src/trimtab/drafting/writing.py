@@ -89,7 +89,7 @@ def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], outp
 def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]:
     task, prompt, training = data["task"], data["prompt"], data["training"]
     model = "the frozen model: embedded, a folder or a Hugging Face id"
-    methods = f"or {', '.join(k for k in prompts.kinds() if k != prompt['kind'])}"
+    methods = f"or {', '.join(k for k in prompts.kinds() if k not in (prompt['kind'], 'none'))}"
     label_words = [
         (f"    {quoted(name)}: {_listed(its)}", _one_line(words[name].reason))
         for name, its in task.get("label_words", {}).items()

@@ -1,14 +1,16 @@
 """What is learned: prompt encoders, one file per method.
 
-An encoder is a module whose call returns the prompt, [P,E] float32. It is written for one prompt, as in its paper;
-packs of runs are stacked around it. `rows` is the raw prompt; every other parameter belongs to the encoder's network
-(the optimizer's groups `prompt` and `encoder`).
+An encoder is a module whose call returns the prompt, float32: of an input prompt [P,E], of prompts that enter elsewhere
+their parts by name (see `PromptTable.tensors`). It is written for one prompt, as in its paper; packs of runs are
+stacked around it. What it calls `rows` is the raw prompt; every other parameter belongs to the encoder's network (the
+optimizer's groups `prompt` and `encoder`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,14 +21,16 @@ class PromptEncoder(nn.Module, ABC):
     """Produces a soft prompt from its parameters. Construct as `Encoder(context, *, length=..., initializer=..., ...)`.
 
     Attributes:
-        rows: the raw prompt [P,E], initialized by the initializer.
         default_learning_rate: used where the recipe names none.
         is_stackable: whether vmap can run several of them at once (an LSTM cannot).
+        layers: of prompts that enter attention, the layers of each site that have keys and values.
+        text_shift: positions that the text moves on.
     """
 
     default_learning_rate: ClassVar[float]
     is_stackable: ClassVar[bool] = True
-    rows: nn.Parameter
+    layers: Mapping[str, tuple[int, ...]] = {}
+    text_shift: int = 0
 
     @property
     def is_random(self) -> bool:
@@ -34,17 +38,37 @@ class PromptEncoder(nn.Module, ABC):
         return any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.modules())
 
     @abstractmethod
-    def forward(self) -> Float[Tensor, "P E"]:
+    def forward(self) -> Float[Tensor, "P E"] | dict[str, Tensor]:
         """The prompt that enters the backbone."""
 
+    def parts(self) -> dict[str, Tensor]:
+        """The prompt by the names of `PromptTable.tensors`."""
+        prompt = self()
+        return {"inputs": prompt} if isinstance(prompt, Tensor) else prompt
+
     @torch.no_grad()
-    def materialize(self) -> Float[Tensor, "P E"]:
+    def materialize(self) -> dict[str, Tensor]:
         """The final vectors, computed once without dropout; the encoder is not needed afterwards."""
         was_training = self.training
         self.eval()
-        prompt = self().detach().clone()
+        prompt = {name: part.detach().clone() for name, part in self.parts().items()}
         self.train(was_training)
         return prompt
+
+    @staticmethod
+    def slots(options: Mapping[str, Any]) -> int:
+        """Virtual tokens in the text, for resolved options."""
+        return int(options["length"])
+
+    @staticmethod
+    def has_network(options: Mapping[str, Any]) -> bool:
+        """Whether there are parameters beside the raw prompt, for resolved options."""
+        return True
+
+    @staticmethod
+    def has_rows(options: Mapping[str, Any]) -> bool:
+        """Whether there is a raw prompt, for resolved options."""
+        return True
 
     @staticmethod
     @abstractmethod

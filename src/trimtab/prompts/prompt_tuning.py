@@ -11,7 +11,8 @@ ones); the default length is 10, not 100; the template, not the method, decides 
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from collections.abc import Mapping
+from typing import Annotated, Any, final
 
 from jaxtyping import Float
 from pydantic import Field
@@ -46,6 +47,10 @@ class PromptTuning(PromptEncoder):
 
     def forward(self) -> Float[Tensor, "P E"]:
         return self.rows * 1.0
+
+    @staticmethod
+    def has_network(options: Mapping[str, Any]) -> bool:
+        return False
 
     @staticmethod
     def count(length: int, size: int, **options: object) -> int:

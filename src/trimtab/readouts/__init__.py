@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch
+from trimtab.types import AnswerPlan, Batch, Prediction, Row
 
 WordIds = Sequence[Sequence[Sequence[int]]]
 """Token ids of label words: by class, by word."""
@@ -21,27 +22,64 @@ class Readout(Protocol):
     """Reads examples of one readout table. `readout_of[x]` names the entry; scores of absent classes are -inf.
 
     Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes. One that writes its
-    answer scores a known answer with C = 1, its mean log-likelihood per token.
+    answer scores a known answer with C = 1, its mean log-likelihood per token. One with a head of its own reads with
+    tensors that are trained with the prompt, `heads` of the prompt table, one row per prompt.
 
     Attributes:
+        kinds: the answers of tasks that it can give, see `trimtab.tasks.Task`.
+        trains: whether it has a head.
         writes: whether the answer is written, token by token, instead of chosen among label words.
         metrics: the dev metrics that may select a checkpoint, beside `loss`; the first is the default.
         new_tokens: how much is written; 0 for readouts that do not.
         end_id: the token that ends what is written, where that is not the tokenizer's own end.
     """
 
+    kinds: ClassVar[tuple[str, ...]]
+    trains: ClassVar[bool]
     writes: ClassVar[bool]
     metrics: ClassVar[tuple[str, ...]]
     new_tokens: int
     end_id: int | None
 
-    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
-        """Class scores in float32, differentiable in `hidden`."""
+    def scores(
+        self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
+    ) -> Float[Tensor, "X *C"]:
+        """Scores in float32, differentiable in `hidden` and in `heads`."""
         ...
 
-    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
+    def loss(self, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Float[Tensor, "X"]:
         """Loss per example, in nats where it is a cross-entropy."""
         ...
+
+    def decide(self, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> list[Any]:
+        """The answers that scores of rows stand for, one per example; unused by readouts that write."""
+        ...
+
+    def measure(self, rows: Sequence[Row], answers: Sequence[Any], classes: Sequence[str]) -> dict[str, Any]:
+        """Metrics of answers (of readouts that write: of texts), `metrics` among them."""
+        ...
+
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> list[Prediction]:
+        """What a user sees, one per example; unused by readouts that write."""
+        ...
+
+    def constant(self, rows: Sequence[Row], metric: str) -> float | None:
+        """What the best constant answer would score; None where that says nothing."""
+        ...
+
+
+def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """First values of a readout's head for one run, float32 on the CPU; none where it has no head.
+
+    Weights are normal with a standard deviation of 0.02 and biases 0, as BERT's classifiers begin (Devlin et al. 2019,
+    their code).
+    """
+    cls = readouts.get(kind)
+    if not cls.trains:  # type: ignore[attr-defined]
+        return {}
+    outputs = cls.outputs(classes)  # type: ignore[attr-defined]
+    weight = torch.randn(outputs, hidden_size, generator=generator) * 0.02
+    return {"weight": weight, "bias": torch.zeros(outputs)}
 
 
 def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:

@@ -12,17 +12,17 @@ time PET fills several masks one by one, the most confident first; here testing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.readouts import WordIds
-from trimtab.readouts.label_words import CLASS_METRICS, Combine, LabelWords
+from trimtab.readouts.classes import Classes
+from trimtab.readouts.label_words import Combine, LabelWords
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
@@ -30,7 +30,7 @@ from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
 
 @final
 @readouts.register("cloze")
-class Cloze:
+class Cloze(Classes):
     """Label words at the mask token of a masked language model.
 
     Args:
@@ -38,11 +38,6 @@ class Cloze:
         length_normalized: divide the score of a word by its number of tokens; matters where words of one token meet
             words of several.
     """
-
-    writes: ClassVar[bool] = False
-    metrics: ClassVar[tuple[str, ...]] = CLASS_METRICS
-    new_tokens: ClassVar[int] = 0
-    end_id: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -67,10 +62,8 @@ class Cloze:
         fills = tuple(Fill((encoder.mask_id,) * n, tuple(range(n))) for n in lengths)
         return AnswerPlan(fills, tuple(tuple(WordPlan(lengths.index(len(w)), tuple(w)) for w in its) for its in words))
 
-    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
+    def scores(
+        self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
+    ) -> Float[Tensor, "X C"]:
         """Class scores from the masks of each example."""
         return self._words.scores(hidden, batch)
-
-    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
-        """Cross-entropy over the classes, per example."""
-        return cross_entropy(scores, labels, reduction="none")

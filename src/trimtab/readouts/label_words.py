@@ -22,7 +22,6 @@ from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.types import AnswerPlan, Batch
 
 Combine = Literal["mean", "max", "logsumexp"]
-CLASS_METRICS = ("accuracy", "macro_f1")
 
 
 class LabelWords:

@@ -15,16 +15,16 @@ normalizes; we divide by tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
 from trimtab.readouts import WordIds
-from trimtab.readouts.label_words import CLASS_METRICS, Combine, LabelWords
+from trimtab.readouts.classes import Classes
+from trimtab.readouts.label_words import Combine, LabelWords
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
@@ -33,7 +33,7 @@ from trimtab.types import AnswerPlan, Batch, Fill, WordPlan
 
 @final
 @readouts.register("ranking")
-class Ranking:
+class Ranking(Classes):
     """Label words by their likelihood under a causal or encoder-decoder model.
 
     Args:
@@ -41,11 +41,6 @@ class Ranking:
         length_normalized: divide the score of a word by its number of tokens.
         sentinel: whether an encoder-decoder reads T5's `<extra_id_0>` in the answer slot; `auto` where it has one.
     """
-
-    writes: ClassVar[bool] = False
-    metrics: ClassVar[tuple[str, ...]] = CLASS_METRICS
-    new_tokens: ClassVar[int] = 0
-    end_id: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -71,10 +66,8 @@ class Ranking:
         plans = tuple(tuple(WordPlan(begun.index(tuple(w[:-1])), tuple(w)) for w in its) for its in words)
         return AnswerPlan(tuple(fills), plans)
 
-    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X C"]:
+    def scores(
+        self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
+    ) -> Float[Tensor, "X C"]:
         """Class scores from the positions that predict the tokens of the words."""
         return self._words.scores(hidden, batch)
-
-    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
-        """Cross-entropy over the classes, per example."""
-        return cross_entropy(scores, labels, reduction="none")

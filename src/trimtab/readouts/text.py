@@ -17,8 +17,9 @@ of a batch, which would make an example's weight depend on its batch mates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import mode
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
@@ -28,12 +29,13 @@ from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
+from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.readouts import WordIds
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Fill
+from trimtab.types import AnswerPlan, Batch, Fill, Prediction, Row
 
 
 @final
@@ -47,6 +49,8 @@ class Text:
         sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto`: where it can.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("class", "text")
+    trains: ClassVar[bool] = False
     writes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1", "rouge_l")
 
@@ -77,7 +81,9 @@ class Text:
         write = partial(_write, begin, end, max_new_tokens)
         return AnswerPlan((begin,), write=write, room=len(ids), decoder_room=len(head) + max_new_tokens)
 
-    def scores(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "X 1"]:
+    def scores(
+        self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
+    ) -> Float[Tensor, "X 1"]:
         """Mean log-likelihood per token of the answer; not a number where none is known."""
         if batch.targets is None:
             return hidden.new_full((len(hidden), 1), torch.nan, dtype=torch.float32)
@@ -91,6 +97,25 @@ class Text:
     def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
         """Mean cross-entropy per token of the answer, in nats; labels say nothing here."""
         return -scores[:, 0]
+
+    def decide(self, scores: Float[Tensor, "X 1"], rows: Sequence[Row]) -> list[Any]:
+        """The scores of a known answer decide nothing."""
+        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
+
+    def measure(self, rows: Sequence[Row], answers: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+        """Exact match, token F1 and ROUGE-L with the right answer (of a class: its first label word)."""
+        return written_answers([row.gold for row in rows], answers)
+
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X 1"], classes: Sequence[str]) -> list[Prediction]:
+        """As `decide`."""
+        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
+
+    def constant(self, rows: Sequence[Row], metric: str) -> float | None:
+        """Accuracy of the most frequent class; of free text, the metric of the most frequent answer."""
+        if all(row.label != -1 for row in rows):
+            return majority_baseline([int(row.label) for row in rows])  # type: ignore[arg-type]
+        always = mode(normalized(row.gold) for row in rows)
+        return float(written_answers([row.gold for row in rows], [always] * len(rows))[metric])
 
 
 def _end(encoder: TextEncoder, sentinel: str) -> int:

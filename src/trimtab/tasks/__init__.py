@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -22,10 +22,12 @@ class Task:
     `train` is learned from, `dev` selects the checkpoint, `test` is reported and used for nothing else.
 
     Attributes:
-        verbalizer: the classes and their label words; `Verbalizer.free()` where `label` is free text.
+        verbalizer: the classes and their label words; `Verbalizer.free()` where there are no classes.
         template: template text, or a chat (see `trimtab.chat`); parsed when prompt length and tokenizer are known.
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take; None for what the backbone has.
+        answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
+            (`span`), or one of several texts of the example (`choice`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Task:
     truncate: tuple[str, ...]
     verbalizer: Verbalizer
     max_length: int | None = None
+    answer: Literal["class", "text", "tags", "span", "choice"] = "class"
 
     @property
     def columns(self) -> list[str]:

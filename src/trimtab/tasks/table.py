@@ -120,7 +120,8 @@ class Table:
         self._check(splits)
         template = self._auto_template(splits["train"][0]) if self.template == "auto" else self.template
         ordered = {s: tuple(splits[s]) for s in SPLITS}
-        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length)
+        answer: Literal["class", "text"] = "text" if self.verbalizer.is_free else "class"
+        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length, answer)
 
     def _read(self, places: Places) -> dict[str, list[Example]]:
         splits: dict[str, list[Example]] = {}

@@ -22,10 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trimtab.batching import epoch_batches, micro_batches
+from trimtab.batching import epoch_batches, labels_of, micro_batches
 from trimtab.config import Seeds, TrainingConfig
-from trimtab.metrics import classification, written_answers
-from trimtab.model import PromptedModel
+from trimtab.model import PromptedModel, stacked
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.optimization import build_optimizer, schedule_factor
@@ -49,6 +48,7 @@ class Member:
     train: Sequence[Row]
     dev: Sequence[Row]
     regularizers: Sequence[Regularizer] = ()
+    classes: Sequence[str] = ()
     status: str = "running"
     best: dict[str, Tensor] = field(default_factory=dict)
     best_dev: dict[str, float] = field(default_factory=dict)
@@ -203,8 +203,9 @@ class Loop:
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
                 losses += self._backward(batch, leaf, share)
-        if leaf.inputs.grad is None:  # no row of this step fell to this process
-            leaf.inputs.grad = torch.zeros_like(leaf.inputs)
+        for value in leaf.tensors.values():
+            if value.grad is None:  # no row of this step fell to this process
+                value.grad = torch.zeros_like(value)
         self.pack.backward(table, leaf)
         self.processes.sum_gradients(self.pack.stacked.values())
         self.processes.sum_(losses)
@@ -225,7 +226,7 @@ class Loop:
         total = torch.zeros(len(self.members), dtype=torch.float64)
         return total.index_add(0, batch.prompt_of_example.cpu(), per_row.detach().double().cpu())
 
-    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X C"]) -> TrainStep:
+    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X *C"]) -> TrainStep:
         """What regularizers may see of this micro-batch."""
         embeds = self.model.embed(batch).detach()
 
@@ -280,7 +281,7 @@ class Loop:
         def write(part: Sequence[Row]) -> Sequence[str]:
             return self.model.write_rows(part, table, training.max_tokens)
 
-        scores = torch.stack(self.processes.merged(rows, costs, score))
+        scores = stacked(self.processes.merged(rows, costs, score))
         writes = self.model.readout.writes and training.select != "loss"
         written = self.processes.merged(rows, costs, write) if writes else None
         at = 0
@@ -288,7 +289,8 @@ class Loop:
             mine = slice(at, at + len(self.members[r].dev))
             at = mine.stop
             texts = None if written is None else written[mine]
-            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts))
+            classes = self.members[r].classes
+            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts, classes))
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
@@ -329,19 +331,21 @@ class Loop:
 
 
 def dev_metrics(
-    model: PromptedModel, scores: Float[Tensor, "N C"], rows: Sequence[Row], written: Sequence[str] | None = None
+    model: PromptedModel,
+    scores: Float[Tensor, "N *C"],
+    rows: Sequence[Row],
+    written: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Mean loss of scored rows, and the readout's metrics: of classes, or of what was written (if anything was)."""
-    labels, readout = [row.label for row in rows], model.readout
-    loss = float(readout.loss(scores, torch.tensor(labels)).mean())
+    """Mean loss of scored rows, and the readout's metrics: of its answers, or of what was written (if anything was)."""
+    readout = model.readout
+    loss = float(readout.loss(scores, labels_of(rows, scores.shape[1])).mean())
     if readout.writes and written is None:
         return {"loss": loss}
     if not math.isfinite(loss):
         return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
-    if written is not None:
-        found = written_answers([row.gold for row in rows], written)
-    else:
-        found = classification(labels, scores.argmax(1).tolist(), [str(c) for c in range(scores.shape[1])])
+    answers = readout.decide(scores, rows) if written is None else written
+    found = readout.measure(rows, answers, classes or [str(c) for c in range(scores.shape[-1])])
     return {"loss": loss, **{name: found[name] for name in readout.metrics}}
 
 

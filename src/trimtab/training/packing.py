@@ -7,16 +7,18 @@ a plain loop otherwise (an LSTM, or dropout, whose random numbers must not depen
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from trimtab.prompts import PromptEncoder
 from trimtab.seeding import torch_seed
-from trimtab.types import PromptTable
+from trimtab.types import PromptTable, table_of
+
+HEAD = "head."
+"""How the names of a head's parameters begin beside those of an encoder."""
 
 
 class EncoderPack(nn.Module):
@@ -25,20 +27,29 @@ class EncoderPack(nn.Module):
     Args:
         encoders: of one class, with the same options; their parameters are copied.
         noise_seeds: the `noise` seed of each run, for dropout.
+        heads: of each run, for readouts that have one.
 
     Attributes:
         stacked: parameter name -> [R,...].
     """
 
-    def __init__(self, encoders: Sequence[PromptEncoder], noise_seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        encoders: Sequence[PromptEncoder],
+        noise_seeds: Sequence[int],
+        heads: Sequence[Mapping[str, Tensor]] = (),
+    ) -> None:
         super().__init__()
         shapes = [{n: p.shape for n, p in e.named_parameters()} for e in encoders]
         if any(type(e) is not type(encoders[0]) or s != shapes[0] for e, s in zip(encoders, shapes, strict=True)):
             raise TypeError("the encoders of a pack must be of one class with the same options")
-        self.names = [n for n, _ in encoders[0].named_parameters()]
+        own: list[dict[str, Tensor]] = [dict(e.named_parameters()) for e in encoders]
+        if heads:
+            own = [{**its, **{HEAD + n: v for n, v in head.items()}} for its, head in zip(own, heads, strict=True)]
+        self.names = list(own[0])
         for name in self.names:
-            rows = [dict(e.named_parameters())[name].detach() for e in encoders]
-            self.register_parameter(_flat(name), nn.Parameter(torch.stack(rows)))
+            stacked = torch.stack([its[name].detach() for its in own])
+            self.register_parameter(_flat(name), nn.Parameter(stacked))
         self.encoder = [copy.deepcopy(encoders[0])]  # in a list: its own parameters are not the pack's
         self.noise_seeds = tuple(noise_seeds)
 
@@ -52,8 +63,10 @@ class EncoderPack(nn.Module):
         return {name: self.get_parameter(_flat(name)) for name in self.names}
 
     def group(self, name: str) -> str:
-        """The learning-rate group of a parameter: `prompt` for the raw rows, else `encoder`."""
-        return "prompt" if name == "rows" else "encoder"
+        """The learning-rate group of a parameter: `head`, `prompt` for the raw prompt, else `encoder`."""
+        if name.startswith(HEAD):
+            return HEAD.rstrip(".")
+        return "prompt" if "rows" in name.split(".") else "encoder"
 
     def decays(self, name: str) -> bool:
         """Whether weight decay applies to a parameter: here always, as in the papers' code."""
@@ -67,20 +80,24 @@ class EncoderPack(nn.Module):
             step: the optimizer step, which picks the dropout masks.
         """
         encoder = self.encoder[0].train(training)
-        stacked = self.stacked
-        if encoder.is_stackable and not (training and encoder.is_random):
-            return PromptTable(vmap(lambda values: functional_call(encoder, values, ()))(stacked))
-        rows = []
-        for r, seed in enumerate(self.noise_seeds):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(torch_seed(seed, "noise:encoder", step))
-                rows.append(functional_call(encoder, {n: v[r] for n, v in stacked.items()}, ()))
-        return PromptTable(torch.stack(rows))
+        own = {n: v for n, v in self.stacked.items() if not n.startswith(HEAD)}
+        heads = {n.removeprefix(HEAD): v * 1.0 for n, v in self.stacked.items() if n.startswith(HEAD)}
+        if encoder.is_stackable and own and not (training and encoder.is_random):
+            parts = vmap(lambda values: _parts(encoder, values))(own)
+        else:
+            rows = []
+            for r, seed in enumerate(self.noise_seeds):
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(torch_seed(seed, "noise:encoder", step))
+                    rows.append(_parts(encoder, {n: v[r] for n, v in own.items()}))
+            parts = {name: torch.stack([its[name] for its in rows]) for name in rows[0]}
+        return table_of(parts, encoder.layers, encoder.text_shift, heads)
 
     def backward(self, table: PromptTable, leaf: PromptTable) -> None:
-        """Send the gradient that the cut-off `leaf` has collected through the encoders, once."""
-        assert leaf.inputs.grad is not None
-        table.inputs.backward(leaf.inputs.grad)
+        """Send the gradients that the cut-off `leaf` has collected through the encoders, once."""
+        pairs = [(v, leaf.tensors[n].grad) for n, v in table.tensors.items() if v.requires_grad]
+        known = [(value, gradient) for value, gradient in pairs if gradient is not None]
+        torch.autograd.backward([value for value, _ in known], [gradient for _, gradient in known])
 
     @torch.no_grad()
     def state(self, r: int) -> dict[str, Tensor]:
@@ -94,9 +111,14 @@ class EncoderPack(nn.Module):
             value[r].copy_(state[name])
 
     @torch.no_grad()
-    def materialize(self, r: int) -> Float[Tensor, "P E"]:
-        """The final prompt of run r: computed once, without dropout."""
-        return self.table(training=False).inputs[r].detach().float().cpu().clone()
+    def materialize(self, r: int) -> dict[str, Tensor]:
+        """The final prompt of run r, head included, by the names of a bundle: computed once, without dropout."""
+        return {n: v[r].detach().float().cpu().clone() for n, v in self.table(training=False).tensors.items()}
+
+
+def _parts(encoder: PromptEncoder, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    prompt = functional_call(encoder, values, ())
+    return {"inputs": prompt} if isinstance(prompt, Tensor) else prompt
 
 
 def _flat(name: str) -> str:

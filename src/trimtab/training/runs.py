@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from trimtab import initializers
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
-from trimtab.errors import ConfigError, TrimtabError
+from trimtab.errors import ConfigError, TemplateError, TrimtabError
 from trimtab.initializers import PromptContext
-from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.model import PromptedModel
-from trimtab.predictor import Predictor, Rendering
+from trimtab.predictor import Predictor, Rendering, table_from
 from trimtab.prompts import PromptEncoder
+from trimtab.readouts import first_head
 from trimtab.registry import prompts, readouts, regularizers, tasks
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
@@ -98,12 +97,16 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
     config = concrete(config, task, backbone.family.readouts)
-    length = config.prompt["length"]
-    rendering = render_task(task, length, backbone.encoder, backbone.max_positions, config.readout)
-    rows = {s: [rendering.row(e, backbone.encoder) for e in task.splits[s]] for s in task.splits}
+    rendering = render_task(task, slots_of(config), backbone.encoder, backbone.max_positions, config.readout)
+    rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
     return Prepared(config, backbone, task, rendering, rows)
+
+
+def slots_of(config: RunConfig) -> int:
+    """Virtual tokens that the prompt of a config has in the text."""
+    return int(prompts.get(config.prompt["kind"]).slots(config.prompt))  # type: ignore[attr-defined]
 
 
 def check_components(config: RunConfig) -> None:
@@ -120,10 +123,11 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
         possible: the readouts of the backbone's family, the default first. A task of free text needs one that writes.
 
     Raises:
-        ConfigError: the family cannot do the readout, none of its readouts writes, or the readout has no such metric.
+        ConfigError: the family or the task cannot be read so, none of the family's readouts writes, or the readout has
+            no such metric.
     """
     spec, model = config.readout, config.backbone.model
-    fitting = [k for k in possible if readouts.get(k).writes or not task.verbalizer.is_free]  # type: ignore[attr-defined]
+    fitting = [k for k in possible if task.answer in readouts.get(k).kinds]  # type: ignore[attr-defined]
     if not fitting:
         raise ConfigError(
             f"the task's answers are free text, and {model!r} cannot write.",
@@ -135,6 +139,13 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
     if spec["kind"] not in possible:
         raise ConfigError(
             f"{model!r} cannot be read by {spec['kind']!r}.",
+            where="readout.kind",
+            fix=f"Use {' or '.join(fitting)}, or leave it out.",
+        )
+    if spec["kind"] not in fitting:
+        raise ConfigError(
+            f"the readout {spec['kind']!r} gives no answers of the sort that the task {task.name!r} has "
+            f"({task.answer}).",
             where="readout.kind",
             fix=f"Use {' or '.join(fitting)}, or leave it out.",
         )
@@ -152,7 +163,7 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
 def render_task(
     task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
 ) -> Rendering:
-    """Parse a task's template for a prompt length and check fields and label words."""
+    """Parse a task's template for a number of slots and check fields and label words."""
     template = read_template(task.template, length, task.truncate, encoder)
     template.check_fields(task.columns)
     template.check_decoder(encoder)
@@ -179,12 +190,19 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         embeddings=backbone.embedding_rows,
         embedding_rms=backbone.embedding_rms,
         words=backbone.ordinary_words,
-        label_ids=[i for its in rendering.label_ids(backbone.encoder) for ids in its for i in ids],
+        label_ids=_label_ids(rendering, encoder),
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
     )
+
+
+def _label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
+    """Token ids of the label words; none where the answer is read by a head and has no words in the vocabulary."""
+    with suppress(*([TemplateError] if rendering.plan(encoder).words == () else [])):
+        return [i for its in rendering.label_ids(encoder) for ids in its for i in ids]
+    return []
 
 
 def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -> PromptEncoder:
@@ -196,6 +214,12 @@ def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -
     return encoder.to(backbone.device)
 
 
+def build_head(p: Prepared) -> dict[str, torch.Tensor]:
+    """First values of the head of a run's readout, from the `init` stream; none where it has no head."""
+    generator = torch_stream(p.config.seeds.init, "init:head")
+    return first_head(p.config.readout["kind"], p.backbone.hidden_size, len(p.task.verbalizer.classes), generator)
+
+
 @dataclass(frozen=True)
 class Trained:
     """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one."""
@@ -203,10 +227,17 @@ class Trained:
     prepared: Prepared
     member: Member
     backbone: Backbone
-    prompt: np.ndarray
+    tensors: dict[str, np.ndarray]
     parameters: int
     seconds: float
     seconds_per_step: float
+    layers: Mapping[str, tuple[int, ...]]
+    shift: int
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """The input prompt [P,E]."""
+        return self.tensors["inputs"]
 
 
 def train_pack(
@@ -234,10 +265,11 @@ def train_pack(
     encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
-               [regularizers.build(spec) for spec in p.config.regularizers])
+               [regularizers.build(spec) for spec in p.config.regularizers], p.task.verbalizer.classes)
         for p in pack
     ]  # fmt: skip
-    stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack]).to(backbone.device)
+    heads = [build_head(p) for p in pack]
+    stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack], heads).to(backbone.device)
     model = PromptedModel(backbone, readout)
     begun = time.perf_counter()
     ids = tuple(p.id for p in pack)
@@ -263,10 +295,12 @@ def train_pack(
             p,
             m,
             backbone,
-            stacked.materialize(r).numpy(),
+            {name: value.numpy() for name, value in stacked.materialize(r).items()},
             count,
             seconds / len(pack),
             loop.seconds_per_step / len(pack),
+            encoders[r].layers,
+            encoders[r].text_shift,
         )
         for r, (p, m) in enumerate(zip(pack, members, strict=True))
     ]
@@ -347,7 +381,7 @@ def run_pack(
 
 def _begin(
     pack: Sequence[Prepared], folders: Sequence[RunFolder], todo: Sequence[int], again: bool, held: ExitStack
-) -> tuple[float, Path, tuple[str, ...]]:
+) -> tuple[float | None, Path, tuple[str, ...]]:
     """Lock and open the folders of `todo`. Returns the bare score, the folder of the checkpoint, and the ids of the
     runs to train together: those of `todo`, or of the pack that was killed, if all its runs are in `pack`."""
     bare = _bare_score(pack[todo[0]])
@@ -365,7 +399,7 @@ def _begin(
     return bare, folders[todo[0]].path, tuple(ids[i] for i in todo)
 
 
-def _write_all(results: Sequence[tuple[RunFolder, Trained]], bare: float, place: Path) -> None:
+def _write_all(results: Sequence[tuple[RunFolder, Trained]], bare: float | None, place: Path) -> None:
     """Write run folders; a prompt whose folder cannot be written is saved elsewhere."""
     failed: list[TrimtabError] = []
     for folder, trained in results:
@@ -412,7 +446,7 @@ def environment(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
+def _write(folder: RunFolder, trained: Trained, bare: float | None) -> None:
     """Bundle first, then history and predictions, run.json last. `bare`: the score without a prompt.
 
     A run that was not finite from the start has no good state, so it leaves its record only.
@@ -428,8 +462,7 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
         kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
         write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
     metrics: dict[str, Any] = {}
-    table = PromptTable(torch.from_numpy(bundle.prompt)[None].to(p.backbone.device))
-    predictor = _predictor(p, trained.backbone, table)
+    predictor = _predictor(p, trained.backbone, table_from(bundle, p.backbone.device))
     for split in ("dev", "test"):
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
@@ -440,10 +473,10 @@ def _write(folder: RunFolder, trained: Trained, bare: float) -> None:
     folder.finish(_record(folder, trained, metrics, bare), member.status)
 
 
-def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float) -> dict[str, Any]:
+def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float | None) -> dict[str, Any]:
     p, member = trained.prepared, trained.member
     tuned = trained.backbone.parameter_count if p.config.training.tunes_backbone else 0
-    parameters = {"trained": trained.parameters, "kept": int(trained.prompt.size) + tuned}
+    parameters = {"trained": trained.parameters, "kept": sum(v.size for v in trained.tensors.values()) + tuned}
     return {
         **_opening(p),
         "started": folder.record["started"],
@@ -474,7 +507,14 @@ def make_bundle(trained: Trained) -> Bundle:
     b, template = p.backbone, p.rendering.template
     words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
     metadata = {
-        "prompt": {"kind": p.config.prompt["kind"], "shape": list(trained.prompt.shape), "tensor": "inputs"},
+        "prompt": {
+            "kind": p.config.prompt["kind"],
+            "shape": list(trained.tensors["inputs"].shape),
+            "tensor": "inputs",
+            "tensors": {n: list(v.shape) for n, v in trained.tensors.items()},
+            "layers": {site: list(its) for site, its in trained.layers.items()},
+            "shift": trained.shift,
+        },
         "backbone": {
             "model": b.name,
             "revision": b.revision,
@@ -493,6 +533,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "truncate": list(p.task.truncate),
             "max_length": p.rendering.max_length,
             "label_words": words,
+            "answer": p.task.answer,
         },
         "readout": p.config.readout,
         "provenance": {
@@ -505,7 +546,8 @@ def make_bundle(trained: Trained) -> Bundle:
     }
     own = trained.backbone.model.named_parameters() if p.config.training.tunes_backbone else ()
     tuned = {n: v.detach().cpu().numpy() for n, v in own}
-    return Bundle(metadata, np.ascontiguousarray(trained.prompt, dtype=np.float32), tuned)
+    tensors = {n: np.ascontiguousarray(v, dtype=np.float32) for n, v in trained.tensors.items()}
+    return Bundle(metadata, tensors, tuned)
 
 
 def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Predictor:
@@ -517,20 +559,23 @@ def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Pr
 
 
 def _headline(p: Prepared) -> str:
-    """The metric that stands for a run: accuracy, or of free text the one that selects the checkpoint."""
-    select = p.config.training.select
-    return "accuracy" if not p.task.verbalizer.is_free else "exact_match" if select == "loss" else select
+    """The metric that stands for a run: accuracy where there are classes, else the one that selects the checkpoint."""
+    select, readout = p.config.training.select, readouts.get(p.config.readout["kind"])
+    if p.task.answer in ("class", "choice"):
+        return "accuracy"
+    return str(readout.metrics[0]) if select == "loss" else select  # type: ignore[attr-defined]
 
 
-def _constant_baseline(p: Prepared) -> float:
+def _constant_baseline(p: Prepared) -> float | None:
     """Test score of the most frequent answer, given to every row."""
-    answers = [str(e.label) for e in p.task.splits["test"]]
-    if not p.task.verbalizer.is_free:
-        return majority_baseline(answers)
-    always = mode(map(normalized, answers))
-    return float(written_answers(answers, [always] * len(answers))[_headline(p)])
+    readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
+    found: float | None = readout.constant(p.rows["test"], _headline(p))
+    return found
 
 
-def _bare_score(p: Prepared) -> float:
-    """Test score of the bare model with the same template and label words; the same for all runs of a pack."""
+def _bare_score(p: Prepared) -> float | None:
+    """Test score of the bare model with the same template and label words; the same for all runs of a pack. None where
+    the readout has a head, without which it reads nothing."""
+    if readouts.get(p.config.readout["kind"]).trains:  # type: ignore[attr-defined]
+        return None
     return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics[_headline(p)])

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from trimtab.backbones import Backbone
@@ -83,6 +82,6 @@ class TunedPack:
         for name, value in self.stacked.items():
             value[r].copy_(state[name])
 
-    def materialize(self, r: int) -> Float[Tensor, "P E"]:
+    def materialize(self, r: int) -> dict[str, Tensor]:
         """The final prompt."""
         return self._encoders.materialize(r)

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from tests.tiny import save_tiny_model, tiny_backbone, tiny_bert, tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, loading
+from trimtab.backbones.family import HEADS
 from trimtab.backbones.loading import (
     embedded_models,
     load_backbone,
@@ -79,7 +80,7 @@ def test_the_text_encoder_can_be_had_without_the_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     encoder, positions, possible = load_encoder(str(folder), dtype="bfloat16", quantization=None)
     assert encoder.encode("cat").ids == tiny_tokenizer()("cat", add_special_tokens=False)["input_ids"]
-    assert (positions, possible) == (64, ("cloze",))
+    assert (positions, possible) == (64, ("cloze", *HEADS))
 
 
 def test_loading_leaves_the_verbosity_of_transformers_as_it_was(folder: Path) -> None:

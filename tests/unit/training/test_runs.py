@@ -25,7 +25,7 @@ from trimtab.config import resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, TrimtabError
 from trimtab.predictor import load
-from trimtab.readouts import cloze
+from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
 from trimtab.training import loop, runs
@@ -201,7 +201,7 @@ def test_the_context_offers_ordinary_words_only(tmp_path: Path, backbone: Backbo
 def test_the_first_prompt_depends_on_the_init_seed_only(tmp_path: Path, backbone: Backbone) -> None:
     def first(*overrides: str) -> Tensor:
         p = prepared(tmp_path, backbone, "prompt.kind=residual", *overrides)
-        return build_encoder(p.config, p.rendering, backbone).materialize()
+        return build_encoder(p.config, p.rendering, backbone).materialize()["inputs"]
 
     before = torch.get_rng_state()
     base = first("seed=1")
@@ -412,7 +412,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool], trainin
         count += 1
         return values * torch.nan if when(count) else values
 
-    monkeypatch.setattr(cloze, "cross_entropy", loss)
+    monkeypatch.setattr(classes, "cross_entropy", loss)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_state(
@@ -483,7 +483,7 @@ def test_one_diverging_run_does_not_stop_its_pack(
         rows_of["prompt"] = batch.prompt_of
         return backward(self, batch, leaf, share)
 
-    monkeypatch.setattr(cloze, "cross_entropy", first_run_is_nan)
+    monkeypatch.setattr(classes, "cross_entropy", first_run_is_nan)
     monkeypatch.setattr(runs.Loop, "_backward", remember)
     both = train_pack(pack)
     assert [t.member.status for t in both] == ["diverged", "done"]

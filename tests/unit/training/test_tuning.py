@@ -90,7 +90,11 @@ def test_a_backbone_that_was_loaded_in_bfloat16_is_refused(tmp_path: Path, tiny_
 @pytest.mark.parametrize(
     ("override", "what", "where"),
     [
-        ("training.learning_rates.head=1", "has no parameters of the group 'head'", "training.learning_rates.head"),
+        (
+            "training.learning_rates.encoder=1",
+            "no parameters of the group 'encoder'",
+            "training.learning_rates.encoder",
+        ),
         ("backbone.dtype=bfloat16", "a trained backbone is float32", "backbone.dtype"),
     ],
 )
@@ -338,7 +342,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(copied: Path, backbone: B
         shape = tuple(kept["cls.predictions.bias"].shape)
         what = f"cls.predictions.bias must have the shape {shape}, got {got}"
         with refused(BundleError, what, where="bundle", fix="version of transformers"):
-            from_bundle(Bundle(bundle.metadata, bundle.prompt, tuned), backbone)
+            from_bundle(Bundle(bundle.metadata, bundle.tensors, tuned), backbone)
 
 
 def test_another_backbone_is_refused_still(copied: Path, tmp_path: Path) -> None:

@@ -86,13 +86,13 @@ def test_a_masked_model_does_not_write(tmp_path: Path, backbone: Backbone) -> No
     with refused(ConfigError, what, where="backbone.model", fix=fix):
         prepared(written_task(tmp_path), backbone)
     what = f"{backbone.name!r} cannot be read by 'text'"
-    with refused(ConfigError, what, where="readout.kind", fix="Use cloze, or leave it out"):
+    with refused(ConfigError, what, where="readout.kind", fix="Use cloze or head, or leave it out"):
         prepared(toy_task(tmp_path), backbone, "readout.kind=text")
 
 
 def test_free_text_cannot_be_ranked(tmp_path: Path, llama: Backbone) -> None:
-    what = "the readout 'ranking' chooses among label words, and the task has free text"
-    with refused(ConfigError, what, where="readout.kind", fix="readout.kind=text"):
+    what = "the readout 'ranking' gives no answers of the sort that the task 'written' has (text)"
+    with refused(ConfigError, what, where="readout.kind", fix="Use text, or leave it out"):
         prepared(written_task(tmp_path), llama, "readout.kind=ranking")
 
 

@@ -1,0 +1,51 @@
+"""What readouts that choose a class have in common: cross-entropy, the best class, accuracy and macro-F1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trimtab.metrics import classification, majority_baseline
+from trimtab.types import Prediction, Row
+
+
+class Classes:
+    """One class per example, from scores [X,C]; classes that an example does not have score -inf."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("class",)
+    trains: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    new_tokens: ClassVar[int] = 0
+    end_id: ClassVar[int | None] = None
+
+    def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
+        """Cross-entropy over the classes, per example."""
+        return cross_entropy(scores, labels, reduction="none")
+
+    def decide(self, scores: Float[Tensor, "X C"], rows: Sequence[Row]) -> list[int]:
+        """The class with the highest score."""
+        return scores.argmax(1).tolist()
+
+    def measure(self, rows: Sequence[Row], answers: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
+        """Accuracy, macro-F1 and the confusion matrix."""
+        return classification([int(row.label) for row in rows], answers, classes)  # type: ignore[arg-type]
+
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X C"], classes: Sequence[str]) -> list[Prediction]:
+        """The best class, and a probability for each."""
+        found = []
+        for row, its in zip(rows, scores.softmax(1).tolist(), strict=True):
+            assert row.example is not None
+            named = dict(zip(classes, its, strict=False))
+            best = max(named, key=lambda c: (not math.isnan(named[c]), named[c]))
+            found.append(Prediction(row.example.id, best, named, row.example.label))
+        return found
+
+    def constant(self, rows: Sequence[Row], metric: str) -> float | None:
+        """Accuracy of the most frequent class."""
+        return majority_baseline([int(row.label) for row in rows])  # type: ignore[arg-type]
