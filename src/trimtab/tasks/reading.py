@@ -190,23 +190,35 @@ def _read_jsonl(lines: Iterable[tuple[int, str]], shown: str) -> Table:
         if not line.strip():
             continue
         at = f"{shown}:{number}"
-        try:
-            row = json.loads(line)
-            if "\\ud" in line.lower():
-                json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written or tokenized
-        except json.JSONDecodeError as error:
-            raise DataError(f"this is not valid JSON: {error.msg} at character {error.pos + 1}.", where=at) from None
-        except UnicodeEncodeError:
-            raise DataError("a text holds half of a surrogate pair, such as \\ud83d alone.", where=at) from None
-        except (ValueError, RecursionError) as error:
-            reason = "too deep" if isinstance(error, RecursionError) else "a number has too many digits"
-            raise DataError(f"this is not valid JSON: {reason}.", where=at) from None
+        row = parse_json(line.rstrip("\r\n"), shown, number)
         if not isinstance(row, dict):
             raise DataError(f"each line must be a JSON object, got {type(row).__name__}.", where=at)
         columns.update(dict.fromkeys(row))
         rows.append(row)
         sources.append(at)
     return Table(tuple(columns), tuple(rows), tuple(sources))
+
+
+def parse_json(text: str, name: str, line: int = 1) -> Any:
+    """A JSON value that begins in this line of a file.
+
+    Raises:
+        DataError: not JSON, with line and character; or a text that cannot be written or tokenized.
+    """
+    at = f"{name}:{line}"
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written or tokenized
+    except json.JSONDecodeError as error:
+        place = f"{name}:{line + error.lineno - 1}"
+        raise DataError(f"this is not valid JSON: {error.msg} at character {error.colno}.", where=place) from None
+    except UnicodeEncodeError:
+        raise DataError("a text holds half of a surrogate pair, such as \\ud83d alone.", where=at) from None
+    except (ValueError, RecursionError) as error:
+        reason = "too deep" if isinstance(error, RecursionError) else "a number has too many digits"
+        raise DataError(f"this is not valid JSON: {reason}.", where=at) from None
+    return value
 
 
 def _read_parquet(path: Path, shown: str) -> Table:
@@ -254,8 +266,9 @@ def as_text(value: Any, column: str, source: str) -> str:
     return str(value)
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, without their ends; errors as `read_table`."""
+def read_lines(path: Path, name: str | None = None) -> list[str]:
+    """Lines of a UTF-8 text file, without their ends; names and errors as in `read_table`."""
+    shown = name or str(path)
     if not path.is_file():
-        raise DataError("there is no such file.", where=str(path))
-    return [line.rstrip("\r\n") for _, line in _decoded_lines(path, str(path))]
+        raise DataError("there is no such file.", where=shown)
+    return [line.rstrip("\r\n") for _, line in _decoded_lines(path, shown)]

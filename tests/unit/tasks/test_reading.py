@@ -180,7 +180,7 @@ def test_jsonl_keeps_emoji_written_as_surrogate_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ('{"a": ', "not valid JSON: Expecting value at character 8"),
+        ('{"a": ', "not valid JSON: Expecting value at character 7"),
         ('{"a": 1} {"a": 2}', "not valid JSON: Extra data at character 10"),
         ("{'a': 1}", "not valid JSON: Expecting property name"),
         ("plain text", "not valid JSON"),
