@@ -44,7 +44,7 @@ from trimtab.training.resume import (
     write_checkpoint,
 )
 from trimtab.training.tuning import PREFIX, TunedPack
-from trimtab.types import PromptTable, Row
+from trimtab.types import PromptTable, Row, Site
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
     config = concrete(config, task, backbone.family.readouts)
-    rendering = render_task(task, slots_of(config), backbone.encoder, backbone.max_positions, config.readout)
+    positions = backbone.max_positions - shift_of(config, backbone)
+    rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
     rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
@@ -107,6 +108,26 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
 def slots_of(config: RunConfig) -> int:
     """Virtual tokens that the prompt of a config has in the text."""
     return int(prompts.get(config.prompt["kind"]).slots(config.prompt))  # type: ignore[attr-defined]
+
+
+def shift_of(config: RunConfig, backbone: Backbone) -> int:
+    """Positions that the prompt of a config moves the text on.
+
+    Raises:
+        BackboneError: the backbone cannot move it.
+        ConfigError: no positions are left for the text.
+    """
+    family = backbone.family
+    shift = int(prompts.get(config.prompt["kind"]).position_shift(config.prompt, family.takes_positions))  # type: ignore[attr-defined]
+    if shift:
+        backbone.check_shifts()
+    if shift >= backbone.max_positions:
+        raise ConfigError(
+            f"the backbone has {backbone.max_positions} positions, and the prompt moves the text {shift} on.",
+            where="prompt.length",
+            fix="Shorten the prompt, or set prompt.shift_positions: false.",
+        )
+    return shift
 
 
 def check_components(config: RunConfig) -> None:
@@ -195,7 +216,17 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
+        hidden_size=backbone.hidden_size,
+        sites=lambda: _sites(rendering, backbone),
+        takes_positions=backbone.family.takes_positions,
+        keys_values=backbone.keys_values,
     )
+
+
+def _sites(rendering: Rendering, backbone: Backbone) -> dict[str, Site]:
+    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
+    reads_encoder = not rendering.plan(backbone.encoder).fills[0].decoder
+    return {n: s for n, s in backbone.sites.items() if n not in ("decoder", "cross") or not reads_encoder}
 
 
 def _label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
