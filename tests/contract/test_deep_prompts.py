@@ -607,7 +607,7 @@ def test_a_model_whose_code_has_no_interface_is_left_as_it_is(
 @pytest.mark.parametrize("name", ["t5", "mbart", "deberta-v2"], indirect=True)
 def test_a_shift_is_refused_where_it_would_do_nothing(shared: Backbone, name: str) -> None:
     table = replace(deep_table(shared), shifts=torch.full((3,), P))
-    with pytest.raises(BackboneError, match=rf"'{name}' count positions by themselves"):
+    with pytest.raises(BackboneError, match="count positions by themselves"):
         state(shared, deep_rows(shared), table)
 
 

@@ -35,6 +35,9 @@ class Albert(Family):
         plain = super().passage(model, attention)
         return None if plain is None else CountedPassage(plain.prompts)
 
+    def embedding_size(self, config: Any) -> int:
+        return int(config.embedding_size)
+
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:
         head = model.predictions
         return head.LayerNorm(head.activation(head.dense(hidden)))

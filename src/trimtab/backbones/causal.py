@@ -79,6 +79,9 @@ class DecoderOnly(Family):
 class Opt(DecoderOnly):
     """OPT; the smallest but one (350M) projects its hidden states to the size of its embeddings."""
 
+    def embedding_size(self, config: Any) -> int:
+        return int(config.word_embed_proj_dim)
+
     def hidden_size(self, config: Any) -> int:
         return int(config.word_embed_proj_dim)
 

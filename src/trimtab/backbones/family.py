@@ -96,6 +96,10 @@ class Family(ABC):
             fix="Use a causal model or an encoder-decoder, or a readout of label words (readout.kind=cloze).",
         )
 
+    def embedding_size(self, config: Any) -> int:
+        """E, the width of the input embeddings."""
+        return int(config.hidden_size)
+
     def hidden_size(self, config: Any) -> int:
         """H, the width of the last hidden states."""
         return int(config.hidden_size)
@@ -106,6 +110,20 @@ class Family(ABC):
         heads = int(getattr(config, "num_key_value_heads", None) or queries)
         size = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
         return {"self": Site(int(config.num_hidden_layers), heads, queries, size)}
+
+    def check_shifts(self, name: str) -> None:
+        """Refuse prompts that shift the positions of the text, where that would do nothing.
+
+        Raises:
+            BackboneError: the family takes no positions, or has relative ones that a shift does not change.
+        """
+        if not self.takes_positions:
+            raise BackboneError(
+                f"models such as {name!r} count positions by themselves, so the text cannot be moved to the positions "
+                "behind a prompt.",
+                where="prompt.shift_positions",
+                fix="Set prompt.shift_positions: false, or take another backbone.",
+            )
 
     def site_of(self, path: str) -> str:
         """The site of an attention module, by its path in the base model."""

@@ -116,18 +116,8 @@ class Backbone:
         return self.family.sites(self.model.config)
 
     def check_shifts(self) -> None:
-        """Refuse prompts that shift the positions of the text, where that would do nothing.
-
-        Raises:
-            BackboneError: the family takes no positions, or has relative ones that a shift does not change.
-        """
-        if not self.family.takes_positions:
-            raise BackboneError(
-                f"models of the family {self.model.config.model_type!r} count positions by themselves, so the text "
-                "cannot be moved to the positions behind a prompt.",
-                where="prompt.shift_positions",
-                fix="Set prompt.shift_positions: false, or take another backbone.",
-            )
+        """As `Family.check_shifts`."""
+        self.family.check_shifts(self.name)
 
     @torch.no_grad()
     def keys_values(self, ids: Int[Tensor, "P"]) -> dict[str, Float[Tensor, "L 2 P K D"]]:
@@ -278,11 +268,17 @@ def load_backbone(
 
 
 class TextSide(NamedTuple):
-    """What renders text for a model: its tokenizer, its number of positions, the readouts it can do."""
+    """What is known of a model without its weights: its tokenizer, its number of positions, its family and config."""
 
     encoder: TextEncoder
     positions: int
-    readouts: tuple[str, ...]
+    family: Family
+    config: Any
+
+    @property
+    def embedding_size(self) -> int:
+        """E, see `Backbone.embedding_size`."""
+        return self.family.embedding_size(self.config)
 
 
 def load_encoder(
@@ -302,7 +298,7 @@ def load_encoder(
         tokenizer = load_tokenizer(locate(name), **options)
         _check_tokenizer(name, tokenizer)
         encoder = TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal)
-        return TextSide(encoder, family.max_positions(config), family.readouts)
+        return TextSide(encoder, family.max_positions(config), family, config)
 
 
 def _family(name: str, config: Any) -> Family:
