@@ -227,8 +227,10 @@ def check_bare(backbone: Backbone) -> None:
     rows = [replace(row, prompt=-1) for row in deep_rows(backbone)]
     expected = state(backbone, rows, None)
     assert torch.equal(state(backbone, rows, deep_table(backbone)), expected)
+    assert prefix_attention(deep_table(backbone), on_side(backbone, rows, "right")) is None
     nothing = with_deep(deep_table(backbone), lambda deep: replace(deep, visible=torch.zeros_like(deep.visible)))
     assert torch.equal(state(backbone, deep_rows(backbone), nothing), expected)
+    assert prefix_attention(nothing, on_side(backbone, deep_rows(backbone), "right")) is None
 
 
 def check_order(backbone: Backbone) -> None:
@@ -367,12 +369,12 @@ def test_reordered_attention_of_gpt2_stays_its_own(tmp_path: Path) -> None:
     model = transformers.GPT2LMHeadModel.from_pretrained(matrix.BUILDERS["gpt2"](tmp_path))
     model.config.reorder_and_upcast_attn = model.config.scale_attn_by_inverse_layer_idx = True
     model.save_pretrained(tmp_path)
-    own = load_backbone(str(tmp_path), dtype="float32", device="cpu", attention="eager")
-    stock = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager")
-    ids = torch.tensor([[5, 6, 7, 8]])
+    own = load_backbone(str(tmp_path), dtype="bfloat16", device="cpu", attention="eager")
+    stock = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.bfloat16)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
     with torch.no_grad():
         assert torch.equal(own.model(ids).logits, stock(ids).logits)
-    check_padding_and_mates(own)
+    check_padding_and_mates(load_backbone(str(tmp_path), dtype="float32", device="cpu", attention="eager"))
 
 
 # Other ways to the same --------------------------------------------------------------------------------------------
