@@ -30,7 +30,7 @@ from trimtab.training.runs import (
     run_pack,
     slots_of,
 )
-from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
+from trimtab.types import Encoded, Evaluation, Example, Prediction, Row, Written
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -144,7 +144,8 @@ def predict(
 class Shown:
     """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads.
 
-    `special` holds the positions of special tokens, slots and answer aside.
+    `special` holds the positions of special tokens, slots and answer aside. `part` says which of its sequences this is,
+    where an example has several: which choice, which window of a long text.
     """
 
     example: Example
@@ -154,6 +155,7 @@ class Shown:
     label_words: tuple[str, ...]
     answer_tokens: int
     special: tuple[int, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
     config = concrete(config, task, readouts)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
-    rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
+    rows = {s: [_longest(rendering.rows(e, encoder)) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
     return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped)
@@ -207,15 +209,31 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
+    classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
     for example in v.task.splits["train"][:n]:
-        encoded = v.rendering.row(replace(example, label=None), v.encoder).encoded
-        classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
         words = classes.get(str(example.label), (str(example.label),))
-        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
-        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
-        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
-        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special))
+        for part, encoded in _parts(v, replace(example, label=None)):
+            tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+            slot = range(encoded.answer_slot, encoded.answer_slot + answer_tokens)
+            other = {*encoded.slots, *encoded.eligible, *slot}
+            specials = v.encoder.special_ids.values()
+            special = tuple(i for i, t in enumerate(encoded.ids) if t in specials and i not in other)
+            shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, part))
     return shown
+
+
+def _parts(v: Validation, example: Example) -> list[tuple[str, Encoded]]:
+    """The sequences of an example that differ in what they read, and what to call them."""
+    rows = v.rendering.rows(example, v.encoder)
+    if v.rendering.plan(v.encoder).each is not None:
+        return list(zip(v.rendering.verbalizer.classes, rows[0].variants, strict=False))
+    many = len(rows) > 1
+    return [(f"window {i} of {len(rows)}" if many else "", row.encoded) for i, row in enumerate(rows, 1)]
+
+
+def _longest(rows: Sequence[Row]) -> Encoded:
+    """The longest sequence of an example."""
+    return max((variant for row in rows for variant in row.variants), key=len)
 
 
 def init(

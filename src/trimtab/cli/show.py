@@ -30,6 +30,7 @@ def command(
             [
                 {
                     "id": s.example.id,
+                    **({"part": s.part} if s.part else {}),
                     "label": s.example.label,
                     "label_words": list(s.label_words),
                     "tokens": list(s.tokens),
@@ -46,7 +47,8 @@ def command(
         return
     for s in shown:
         cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
-        out.print(Text(f"{s.example.id}  label {s.example.label!r}, {len(s.tokens)} tokens{cut}", style="bold"))
+        part = f", {s.part}" if s.part else ""
+        out.print(Text(f"{s.example.id}  label {s.example.label!r}{part}, {len(s.tokens)} tokens{cut}", style="bold"))
         line = Text("  ")
         slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
         answer = f"<answer: {'|'.join(s.label_words)}>"
@@ -55,7 +57,7 @@ def command(
                 line.append(answer, style="green").append(" ")
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
-            elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
+            elif token and not 0 <= s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
                 style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
                 line.append(token.replace("\n", "\\n"), style=style).append(" ")
         out.print(line, soft_wrap=True)
