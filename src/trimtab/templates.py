@@ -276,8 +276,8 @@ class Template:
         return tuple(t for t, _ in sites), tuple(d for _, d in sites)
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
-        """All tokens, untruncated, and the place of the answer slot, -1 without one. Runs of text and fields are tokenized as one
-        string each.
+        """All tokens, untruncated, and the place of the answer slot, -1 without one. Runs of text and fields are
+        tokenized as one string each.
         """
         tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []

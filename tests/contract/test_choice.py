@@ -1,4 +1,4 @@
-"""Multiple choice on every family: each choice in a sequence of its own, one trained vector, softmax over the choices."""
+"""Multiple choice on every family: each choice in a sequence of its own, scored by one trained vector."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _because(n: int) -> dict[str, str]:
 def test_every_choice_is_shown(tmp_path: Path, tiny_folder: Path) -> None:
     backbone = load_backbone(str(tiny_folder), dtype="float32")
     config = choice_run(tmp_path, backbone).config.as_dict()
-    shown = show({**config, "backbone": {"model": str(tiny_folder)}}, n=2)
+    shown = show({**config, "backbone": {"model": str(tiny_folder)}}, n=2).examples
     assert [s.part for s in shown] == ["first", "second", "first", "second", "third"]
     assert [s.encoded.answer_slot for s in shown] == [-1] * 5
 

@@ -23,6 +23,8 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 DOCTESTED = (
     "errors",
     "metrics",
+    "span_metrics",
+    "tasks.bio",
     "batching",
     "seeding",
     "verbalizers",

@@ -134,6 +134,7 @@ def test_tagging_scores_lie_between_0_and_1_and_the_right_tags_reach_1(pairs: li
         (["Black Sea"], "the sea", 0, 2 / 3),
         (["Black Sea coast"], "coast of the Black Forest", 0, 2 * 2 / (3 + 4)),
         (["x x y"], "x", 0, 2 * 1 / (3 + 1)),
+        (["x x y"], "x x", 0, 2 * 2 / (3 + 2)),
         (["no", "no way", "way"], "no way at all", 0, 2 * 2 / (2 + 4)),
         (["Ulm", "Vienna"], "vienna", 1, 1),
         (["Ulm"], "", 0, 0),

@@ -117,6 +117,11 @@ def test_offsets_are_repaired_on_request_to_the_nearest_place(tmp_path: Path, st
     assert found[0].answers == (("Danube", right),)
 
 
+def test_places_that_overlap_are_places(tmp_path: Path) -> None:
+    text = nested(qa("q", ("aa", 7)), context="aaa")
+    assert read(tmp_path, text, repair_offsets=True)[0].answers == (("aa", 1),)
+
+
 def test_an_answer_that_is_nowhere_cannot_be_repaired(tmp_path: Path) -> None:
     with refused(DataError, "it stands nowhere in it", where="t.json:q1", fix="literal part"):
         read(tmp_path, nested(qa("q1", ("Rhine", 4))), repair_offsets=True)

@@ -67,7 +67,8 @@ def test_columns_are_chosen_by_position(tmp_path: Path) -> None:
 def test_odd_words_survive(tmp_path: Path) -> None:
     odd = ["New  York", "watched\u200bwas", "Dubbz\ufeff", "\u00a0", "a\u2028b", "#", "\u3000", "\x85", " x ", '"', "-"]
     assert conll(tmp_path, "x\tO\n" + "".join(f"{w}\tO\n" for w in odd)).sentences[0].words == ("x", *odd)
-    assert conll(tmp_path, "a\u00a0b O\n\u200b O\n").sentences[0].words == ("a\u00a0b", "\u200b")
+    found = conll(tmp_path, " a\u00a0b O\n\u200b O\n\u3000 O\n").sentences[0]
+    assert found.words == ("a\u00a0b", "\u200b", "\u3000")
 
 
 def test_sources_are_the_lines_of_first_words_and_ids_have_a_stem(tmp_path: Path) -> None:
