@@ -30,7 +30,7 @@ from trimtab.training.runs import (
     run_pack,
     slots_of,
 )
-from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
+from trimtab.types import Encoded, Evaluation, Example, Records
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -127,7 +127,7 @@ def predict(
     *,
     runs_dir: str | Path = "runs",
     device: str = "auto",
-) -> list[Prediction] | list[Written]:
+) -> Records:
     """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
     Args:
@@ -144,7 +144,9 @@ def predict(
 class Shown:
     """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads.
 
-    `special` holds the positions of special tokens, slots and answer aside.
+    `special` holds the positions of special tokens, slots and answer aside. `tags` are those of the words that are
+    read, one for each of `encoded.answer_at`; none where no words are tagged. `label_words` is empty where no answer
+    stands in the template.
     """
 
     example: Example
@@ -154,6 +156,7 @@ class Shown:
     label_words: tuple[str, ...]
     answer_tokens: int
     special: tuple[int, ...]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class Validation:
             "rows": {s: len(n) for s, n in self.lengths.items()},
             "longest": {s: max(n) for s, n in self.lengths.items()},
             "truncated": self.truncated,
+            "notes": list(self.task.notes),
             "positions": self.rendering.max_length,
             "dropped_options": list(self.dropped_options),
             "config": self.config.as_dict(),
@@ -207,14 +211,18 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
+    has_slot = any(piece.kind == "answer" for piece in v.rendering.template.pieces)
+    names = v.task.verbalizer.classes
     for example in v.task.splits["train"][:n]:
-        encoded = v.rendering.row(replace(example, label=None), v.encoder).encoded
-        classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
-        words = classes.get(str(example.label), (str(example.label),))
+        row = v.rendering.row(replace(example, label=None), v.encoder)
+        encoded = row.encoded
+        classes = dict(zip(names, v.task.verbalizer.words, strict=True))
+        words = classes.get(str(example.label), (str(example.label),)) if has_slot else ()
+        tags = tuple(names[i] for i in row.label) if v.task.answer == "tags" and isinstance(row.label, tuple) else ()
         tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
         other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
         special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
-        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special))
+        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags))
     return shown
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trimtab.errors import BackboneError
 from trimtab.types import Batch
 
-HEADS = ("head",)
+HEADS = ("head", "tokens")
 """Readouts that need hidden states only, so that every family can do them."""
 
 

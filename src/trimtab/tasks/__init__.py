@@ -28,6 +28,7 @@ class Task:
         max_length: positions a row may take; None for what the backbone has.
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
             (`span`), or one of several texts of the example (`choice`).
+        notes: what was found in the data that a user should know, in sentences.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Task:
     verbalizer: Verbalizer
     max_length: int | None = None
     answer: Literal["class", "text", "tags", "span", "choice"] = "class"
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -49,5 +51,6 @@ class Task:
         digest = hashlib.sha256()
         for split in SPLITS:
             for e in self.splits[split]:
-                digest.update(json.dumps([split, e.id, dict(e.fields), e.label], ensure_ascii=False).encode())
+                facts = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
+                digest.update(json.dumps(facts, ensure_ascii=False).encode())
         return digest.hexdigest()
