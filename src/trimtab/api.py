@@ -24,10 +24,12 @@ from trimtab.training.runs import (
     Prepared,
     check_components,
     concrete,
+    count_parameters,
     open_backbone,
     prepare,
     render_task,
     run_pack,
+    shift_of,
     slots_of,
 )
 from trimtab.types import Encoded, Evaluation, Example, Records
@@ -160,6 +162,14 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What `show` shows. `parameters`: how many are `trained` and `kept`, a trained backbone's own aside."""
+
+    examples: tuple[Shown, ...]
+    parameters: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Validation:
     """What a recipe amounts to, found without loading weights or training."""
 
@@ -170,9 +180,10 @@ class Validation:
     lengths: dict[str, list[int]]
     truncated: dict[str, int]
     dropped_options: tuple[str, ...]
+    parameters: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Rows, lengths and truncation per split, classes, and the resolved config."""
+        """Rows, lengths and truncation per split, classes, parameters, and the resolved config."""
         return {
             "task": self.task.name,
             "classes": list(self.task.verbalizer.classes),
@@ -182,6 +193,7 @@ class Validation:
             "notes": list(self.task.notes),
             "positions": self.rendering.max_length,
             "dropped_options": list(self.dropped_options),
+            "parameters": self.parameters,
             "config": self.config.as_dict(),
         }
 
@@ -195,19 +207,21 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     resolution = _resolve(recipe, overrides)
     config = resolution.config
     check_components(config)
-    encoder, positions, readouts = load_encoder(**config.backbone.model_dump(include={"revision", "trust_remote_code"}),
-                                      name=config.backbone.model)  # fmt: skip
+    side = load_encoder(config.backbone.model, **config.backbone.model_dump(include={"revision", "trust_remote_code"}))
+    encoder = side.encoder
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
-    config = concrete(config, task, readouts)
+    config = concrete(config, task, side.family.readouts)
+    positions = side.positions - shift_of(config, side.family, side.positions)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
+    parameters = count_parameters(config, task, rendering, side)
     rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
-    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped)
+    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters)
 
 
-def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str | Path | None = None) -> list[Shown]:
-    """The first `n` training examples as the backbone will see them."""
+def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str | Path | None = None) -> Preview:
+    """The first `n` training examples as the backbone will see them, and how many parameters there are."""
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
@@ -223,7 +237,7 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
         other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
         special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
         shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags))
-    return shown
+    return Preview(tuple(shown), v.parameters)
 
 
 def init(

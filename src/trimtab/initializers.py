@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol, final, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from trimtab.errors import BundleError, ConfigError
 from trimtab.registry import initializers
 from trimtab.storage import read_bundle, read_prompt
+from trimtab.types import Site
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class PromptContext:
         generator: the `init` stream.
         backbone: name of the backbone.
         fingerprint: of the backbone, so that a prompt made for another one can be refused.
+        hidden_size: H of the backbone.
+        sites: gives the kinds of attention that the readout depends on; an error where the model has no way in.
+        takes_positions: whether the text can be moved to other positions.
+        keys_values: token ids [P] -> what every attention layer makes of them, by site [L,2,P,K,D], float32.
     """
 
     embeddings: Float[Tensor, "V E"]
@@ -42,6 +47,10 @@ class PromptContext:
     generator: torch.Generator
     backbone: str = ""
     fingerprint: str = ""
+    hidden_size: int = 0
+    sites: Callable[[], Mapping[str, Site]] = dict
+    takes_positions: bool = True
+    keys_values: Callable[[Tensor], Mapping[str, Tensor]] = field(default=lambda ids: {})
 
     @property
     def embedding_size(self) -> int:

@@ -12,9 +12,9 @@ from torch import Tensor
 from trimtab.backbones import Backbone
 from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
-from trimtab.injection import place_decoder_prompt, place_prompt
+from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.readouts import Readout
-from trimtab.types import Batch, Encoded, PromptTable, Row
+from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class PromptedModel:
 
         A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
         """
-        hidden = self.backbone.family.hidden(self.backbone.model, batch, *self._read(batch, table, delta))
+        batch = self._shifted(batch, table)
+        read, attention = self._read(batch, table, delta), self._attention(batch, table)
+        hidden = self.backbone.family.hidden(self.backbone.model, batch, *read, attention)
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
         return self.readout.scores(hidden.gather(1, at), batch, table.heads if table is not None else {})
 
@@ -61,6 +63,17 @@ class PromptedModel:
             return embeds, None
         decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
         return embeds, place_decoder_prompt(decoder_embeds, table, batch)
+
+    def _attention(self, batch: Batch, table: PromptTable | None) -> AttentionPrompts | None:
+        """What enters the attention layers; None where they are the model's own."""
+        return None if table is None else prefix_attention(table, batch)
+
+    def _shifted(self, batch: Batch, table: PromptTable | None) -> Batch:
+        """Positions as the prompts of the rows ask for them."""
+        if table is None or table.shifts is None:
+            return batch
+        self.backbone.check_shifts()
+        return shift_positions(batch, table)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""
@@ -120,7 +133,7 @@ class PromptedModel:
         written: list[tuple[int, ...]] = [()] * len(rows)
         alike: dict[int, list[int]] = {}  # decoders begin at column 0 and must end together
         for i, row in enumerate(opened):
-            self._check_room(row.encoded, new_tokens)
+            self._check_room(row, table, new_tokens)
             alike.setdefault(len(row.encoded.decoder), []).append(i)
         for begun, indices in alike.items():
             costs = [len(opened[i].encoded) + begun + new_tokens for i in indices]
@@ -135,13 +148,16 @@ class PromptedModel:
     def _generate(
         self, batch: Batch, table: PromptTable | None, new_tokens: int, end_id: int | None
     ) -> Int[Tensor, "B N"]:
-        backbone, (embeds, decoder_embeds) = self.backbone, self._read(batch, table)
+        backbone, batch = self.backbone, self._shifted(batch, table)
+        (embeds, decoder_embeds), attention = self._read(batch, table), self._attention(batch, table)
         return backbone.family.generate(
-            backbone.model, batch, embeds, new_tokens, end_id, backbone.pad_id, decoder_embeds
+            backbone.model, batch, embeds, new_tokens, end_id, backbone.pad_id, decoder_embeds, attention
         )
 
-    def _check_room(self, opened: Encoded, new_tokens: int) -> None:
-        begun = len(opened.decoder) or len(opened)
+    def _check_room(self, row: Row, table: PromptTable | None, new_tokens: int) -> None:
+        begun = len(row.encoded.decoder) or len(row.encoded)
+        if table is not None and table.shifts is not None and row.prompt >= 0:
+            begun += int(table.shifts[row.prompt])
         if begun + new_tokens > self.backbone.max_positions:
             raise BackboneError(
                 f"{begun} tokens and {new_tokens} new ones need {begun + new_tokens} positions, the backbone has "

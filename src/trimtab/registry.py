@@ -140,6 +140,8 @@ class Registry:
             if (nested := self.nested(kind, option)) is not None:
                 registry, default = nested
                 value = given.get(option, default)
+                if value is None and default is None:
+                    continue
                 if not isinstance(value, Mapping | str):
                     raise ConfigError(f"this must be a kind or a mapping, got {value!r}.", where=f"{path}.{option}")
                 if isinstance(value, Mapping) and isinstance(default, Mapping) and "kind" not in value:
@@ -148,13 +150,16 @@ class Registry:
         return {"kind": kind, **_validate(cls, given, options, path)}
 
     def build(self, resolved: Mapping[str, Any], *context: Any) -> Any:
-        """Construct a component from resolved plain data and its positional context."""
+        """Construct a component from resolved plain data and its positional context, which a component of the same
+        sort inside it shares."""
         options = self.options(resolved["kind"])
         values = {}
         for option, value in resolved.items():
             if option != "kind":
                 nested = _nested_registry(options[option].annotation)
-                values[option] = nested.build(value) if nested is not None else value
+                is_component = nested is not None and value is not None
+                inner = context if nested is self else ()
+                values[option] = nested.build(value, *inner) if is_component else value  # type: ignore[union-attr]
         return self.get(resolved["kind"])(*context, **values)
 
     def describe(self, component: Any) -> Any:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -339,6 +339,7 @@ def table_of(
     return PromptTable(inputs, deep, {**found, **heads}, shifts)
 
 
+@runtime_checkable
 class AttentionPrompts(Protocol):
     """What enters the attention layers of one forward pass. Backbones hand it through and know nothing of prompts."""
 
@@ -360,6 +361,7 @@ class AttentionCall:
         mask: added to the scores, [B or 1, 1 or Q, T, S]; position biases included. None where everything is visible.
         scaling: what scores are multiplied with.
         attend: the model's own attention over the keys, values and mask that it is given; returns [B,T,Q,D].
+        bare: what the layer does by itself, bit for bit; `attend` may differ in the last bits, another kernel's.
     """
 
     site: str
@@ -370,6 +372,7 @@ class AttentionCall:
     mask: Float[Tensor, "N M T S"] | None
     scaling: float
     attend: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    bare: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)

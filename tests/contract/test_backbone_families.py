@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from trimtab import predictor
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
+from trimtab.readouts.classes import Classes
 from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families
 from trimtab.storage import write_bundle
@@ -87,12 +88,10 @@ def fresh(name: str, family_folder: Callable[[str], Path]) -> Backbone:
     return load_backbone(str(family_folder(name)), dtype="float32", device="cpu")
 
 
-class HiddenReadout:
+class HiddenReadout(Classes):
     """Returns the hidden state at the answer slot, so that whole vectors can be compared."""
 
-    writes, metrics, new_tokens, end_id = False, (), 0, None
-
-    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def scores(self, hidden: Tensor, batch: Batch, heads: Mapping[str, Tensor] = {}) -> Tensor:
         return hidden[:, 0].float()
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -695,7 +694,7 @@ class CountsFromZero(Family):
 class LetsTheModelCount(Family):
     """RoBERTa counting for itself: right from ids; from `inputs_embeds` it counts pads as well."""
 
-    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, decoder_embeds: None = None) -> Tensor:
+    def hidden(self, model: Any, batch: Batch, embeds: Tensor | None, *rest: None) -> Tensor:
         inputs = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
         return model.base_model(**inputs, attention_mask=batch.attention_mask).last_hidden_state
 

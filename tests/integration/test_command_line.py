@@ -282,7 +282,7 @@ def test_the_listing_verbs_answer(trimtab: Trimtab, recipe: Path) -> None:
     shown = trimtab("show", recipe, "-n", 1)
     assert "<P4>" in shown.out
     assert "<answer: yes>" in shown.out
-    assert trimtab("show", recipe, "-n", 3, "--json").json[2]["slots"] == [1, 2, 3, 4]
+    assert trimtab("show", recipe, "-n", 3, "--json").json["examples"][2]["slots"] == [1, 2, 3, 4]
 
 
 def test_show_marks_all_tokens_of_the_answer(trimtab: Trimtab, recipe: Path) -> None:
@@ -290,7 +290,7 @@ def test_show_marks_all_tokens_of_the_answer(trimtab: Trimtab, recipe: Path) -> 
     shown = trimtab("show", recipe, words, "-n", 1)
     assert "<answer: very good>" in shown.out
     assert "[MASK]" not in shown.out
-    record = trimtab("show", recipe, words, "-n", 1, "--json").json[0]
+    record = trimtab("show", recipe, words, "-n", 1, "--json").json["examples"][0]
     assert [record["tokens"][i] for i in record["answer_at"]] == ["[MASK]", "[MASK]"]
 
 
@@ -302,7 +302,7 @@ def test_show_marks_the_answer_of_a_causal_model_behind_the_text(
     shown = trimtab("show", recipe, model, "-n", 1)
     assert shown.code == 0, shown.out
     assert shown.out.rstrip().endswith("<answer: yes>")
-    record = trimtab("show", recipe, model, "-n", 1, "--json").json[0]
+    record = trimtab("show", recipe, model, "-n", 1, "--json").json["examples"][0]
     assert record["answer_at"] == [len(record["tokens"]) - 1]
 
 
@@ -315,7 +315,7 @@ def test_show_gives_the_slots_of_a_decoder(trimtab: Trimtab, recipe: Path, tmp_p
     assert "<P1>" in text
     assert "<P2>" not in text
     assert decoder.split() == ["decoder:", "<pad>", "<P2>", "<P3>", "<P4>", "<extra_id_0>"]
-    record = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "--json").json[0]
+    record = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "--json").json["examples"][0]
     assert (record["slots"], record["decoder_slots"]) == ([0, -1, -1, -1], [-1, 1, 2, 3])
     assert record["decoder_tokens"][0] == "<pad>"
 
@@ -357,7 +357,7 @@ def test_a_chat_model_from_recipe_to_predictions(trimtab: Trimtab, chat_recipe: 
     assert "<|im_start|> s y s t e m Ċ <P1> <P2> <P3> Ġgood" in shown
     assert "<P4> <|im_end|>" in shown
     assert shown.rstrip().endswith("i t Ġis <answer: yes>")
-    record = trimtab("show", chat_recipe, "-n", 1, "--json").json[0]
+    record = trimtab("show", chat_recipe, "-n", 1, "--json").json["examples"][0]
     assert {record["tokens"][i] for i in record["special"]} == {"<|im_start|>", "<|im_end|>"}
     assert "is valid" in trimtab("validate", chat_recipe).out
 
@@ -496,7 +496,7 @@ def test_show_and_validate_of_free_text(trimtab: Trimtab, tmp_path: Path) -> Non
     shown = trimtab("show", "w.yaml", "-n", 2)
     for line, answer in zip(shown.out.splitlines()[1::2], ("yes", "not good"), strict=True):
         assert line.rstrip().endswith(f"<answer: {answer}>")
-    record = trimtab("show", "w.yaml", "-n", 1, "--json").json[0]
+    record = trimtab("show", "w.yaml", "-n", 1, "--json").json["examples"][0]
     assert (record["label"], record["label_words"]) == ("yes", ["yes"])
     checked = trimtab("validate", "w.yaml", "--json").json
     assert checked["classes"] == []

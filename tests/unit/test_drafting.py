@@ -105,7 +105,7 @@ def loaded(draft: Draft) -> Task:
     """The task, loaded and rendered as `run` would."""
     config = resolve(parsed(draft)).config
     task = tasks.build(config.task).load(config.seeds.subset, Places())
-    text_encoder, positions, _ = load_encoder(config.backbone.model)
+    text_encoder, positions = load_encoder(config.backbone.model)[:2]
     rendering = render_task(task, config.prompt["length"], text_encoder, positions)
     for examples in task.splits.values():
         for example in examples:

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import HEADS, Family, either, greedy
+from trimtab.backbones.attention import prompted
+from trimtab.backbones.family import HEADS, Family, carrying, either, greedy
 from trimtab.registry import families
-from trimtab.types import Batch
+from trimtab.types import AttentionPrompts, Batch
 
 
 class DecoderOnly(Family):
@@ -34,12 +35,14 @@ class DecoderOnly(Family):
         batch: Batch,
         embeds: Float[Tensor, "B T E"] | None,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Float[Tensor, "B T H"]:
         out = model.base_model(
             **either(batch.ids, embeds),
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             use_cache=False,
+            **carrying(self.passage(model, attention)),
         )
         return out.last_hidden_state
 
@@ -52,13 +55,15 @@ class DecoderOnly(Family):
         end_id: int | None,
         pad_id: int,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Int[Tensor, "B N"]:
-        written = model.generate(
-            **either(batch.ids, embeds),
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            generation_config=greedy(new_tokens, end_id, pad_id),
-        )
+        with prompted([model.get_decoder()], self.passage(model, attention)):
+            written = model.generate(
+                **either(batch.ids, embeds),
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                generation_config=greedy(new_tokens, end_id, pad_id),
+            )
         return written if embeds is not None else written[:, batch.ids.shape[1] :]
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
@@ -73,6 +78,9 @@ class DecoderOnly(Family):
 @families.register("opt")
 class Opt(DecoderOnly):
     """OPT; the smallest but one (350M) projects its hidden states to the size of its embeddings."""
+
+    def embedding_size(self, config: Any) -> int:
+        return int(config.word_embed_proj_dim)
 
     def hidden_size(self, config: Any) -> int:
         return int(config.word_embed_proj_dim)

@@ -26,5 +26,8 @@ class Electra(Family):
         "An ELECTRA discriminator predicts no words. Use the generator, such as google/electra-small-generator."
     )
 
+    def embedding_size(self, config: Any) -> int:
+        return int(config.embedding_size)
+
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:
         return model.generator_predictions(hidden)

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trimtab.backbones.family import HEADS, Family, either, greedy
+from trimtab.backbones.attention import prompted
+from trimtab.backbones.family import HEADS, Family, carrying, either, greedy
 from trimtab.errors import BackboneError
 from trimtab.registry import families
-from trimtab.types import Batch
+from trimtab.types import AttentionPrompts, Batch, Site
 
 
 @contextmanager
@@ -52,6 +53,7 @@ class EncoderDecoder(Family):
 
     auto_class = "AutoModelForSeq2SeqLM"
     readouts = ("ranking", "text", *HEADS)
+    takes_positions = False
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."
 
@@ -61,16 +63,20 @@ class EncoderDecoder(Family):
         batch: Batch,
         embeds: Float[Tensor, "B T E"] | None,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Float[Tensor, "B _ H"]:
-        encoder = model.get_encoder()
-        encoded = encoder(**either(batch.ids, embeds), attention_mask=batch.attention_mask).last_hidden_state
-        if batch.decoder_ids is None:  # the readout reads the encoder
+        """Last hidden states of the decoder; of the encoder, where the batch has nothing for the decoder."""
+        carried = carrying(self.passage(model, attention))
+        read = either(batch.ids, embeds)
+        encoded = model.get_encoder()(**read, attention_mask=batch.attention_mask, **carried).last_hidden_state
+        if batch.decoder_ids is None:
             return encoded
         out = model.get_decoder()(
             **either(batch.decoder_ids, decoder_embeds),
             encoder_hidden_states=encoded,
             encoder_attention_mask=batch.attention_mask,
             use_cache=False,
+            **carried,
         )
         return out.last_hidden_state
 
@@ -83,10 +89,12 @@ class EncoderDecoder(Family):
         end_id: int | None,
         pad_id: int,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Int[Tensor, "B N"]:
         assert batch.decoder_ids is not None
         start_id = int(batch.decoder_ids[0, 0])  # another first token than this, and transformers adds it in front
-        with begun_with(model.get_decoder(), decoder_embeds):
+        encoder, decoder = model.get_encoder(), model.get_decoder()
+        with begun_with(decoder, decoder_embeds), prompted([encoder, decoder], self.passage(model, attention)):
             written = model.generate(
                 **either(batch.ids, embeds),
                 attention_mask=batch.attention_mask,
@@ -94,6 +102,10 @@ class EncoderDecoder(Family):
                 generation_config=greedy(new_tokens, end_id, pad_id, decoder_start_token_id=start_id),
             )
         return written[:, batch.decoder_ids.shape[1] :]
+
+    def site_of(self, path: str) -> str:
+        names = {"EncDecAttention": "cross", "encoder_attn": "cross"}
+        return names.get(path.rpartition(".")[2], path.partition(".")[0])
 
     def decoder_start_id(self, config: Any) -> int | None:
         start = getattr(config, "decoder_start_token_id", None)
@@ -112,6 +124,15 @@ class EncoderDecoder(Family):
 class T5(EncoderDecoder):
     """T5, T5 v1.1, Flan-T5, mT5: relative positions, sentinels."""
 
+    def sites(self, config: Any) -> dict[str, Site]:
+        heads, size = int(config.num_heads), int(config.d_kv)
+        layers = {
+            "encoder": config.num_layers,
+            "decoder": config.num_decoder_layers,
+            "cross": config.num_decoder_layers,
+        }
+        return {site: Site(int(n), heads, heads, size) for site, n in layers.items()}
+
     def max_positions(self, config: Any) -> int:
         """Positions are relative, so this is what the model was trained with, not a limit of its own."""
         return int(getattr(config, "n_positions", None) or 512)
@@ -128,6 +149,11 @@ class Bart(EncoderDecoder):
     """BART and mBART; they count positions from the first column, pads included."""
 
     padding_sides = ("right",)
+
+    def sites(self, config: Any) -> dict[str, Site]:
+        sizes = {"encoder": (config.encoder_layers, config.encoder_attention_heads)}
+        sizes |= dict.fromkeys(("decoder", "cross"), (config.decoder_layers, config.decoder_attention_heads))
+        return {site: Site(n, heads, heads, config.d_model // heads) for site, (n, heads) in sizes.items()}
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
         return hidden

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from trimtab.backbones.attention import KEYWORD, Passage, adopt, check_adopted
 from trimtab.errors import BackboneError
-from trimtab.types import Batch
+from trimtab.types import AttentionPrompts, Batch, Site
 
 HEADS = ("head", "tokens")
 """Readouts that need hidden states only, so that every family can do them."""
@@ -29,6 +30,8 @@ class Family(ABC):
     """Sides on which pads change nothing: both, where positions can be given or are relative."""
     fused_attention: ClassVar[bool] = True
     """Whether transformers offers PyTorch's fused attention (SDPA) for it beside the eager one."""
+    takes_positions: ClassVar[bool] = True
+    """Whether the model counts from the positions that it is given, so that a shift of them means something."""
     head_prefix: ClassVar[str | tuple[str, ...]]
     """Parameter names of the vocabulary head start so; used to refuse checkpoints that lack it."""
     head_advice: ClassVar[str] = "Use a checkpoint that was saved with its masked-LM head."
@@ -44,15 +47,23 @@ class Family(ABC):
         batch: Batch,
         embeds: Float[Tensor, "B T E"] | None,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Float[Tensor, "B T H"]:
         """Last hidden states, from `embeds` or, for the bare model, from the ids.
 
         Args:
             decoder_embeds: what the decoder of an encoder-decoder reads where prompts stand in it; None to read
                 `decoder_ids`.
+            attention: what enters the attention layers; None for nothing.
+
+        Raises:
+            BackboneError: the model's code gives `attention` no way in.
         """
         out = model.base_model(  # type: ignore[operator]
-            **either(batch.ids, embeds), attention_mask=batch.attention_mask, position_ids=self.positions(model, batch)
+            **either(batch.ids, embeds),
+            attention_mask=batch.attention_mask,
+            position_ids=self.positions(model, batch),
+            **carrying(self.passage(model, attention)),
         )
         return out.last_hidden_state
 
@@ -65,6 +76,7 @@ class Family(ABC):
         end_id: int | None,
         pad_id: int,
         decoder_embeds: Float[Tensor, "B U E"] | None = None,
+        attention: AttentionPrompts | None = None,
     ) -> Int[Tensor, "B N"]:
         """At most `new_tokens` most likely next tokens, one after the other; after a row's `end_id` come pads.
 
@@ -73,6 +85,7 @@ class Family(ABC):
             embeds: what they read; None for the bare model, which reads the ids.
             end_id: the token that ends a text; None to write on to the last.
             decoder_embeds: as in `hidden`.
+            attention: as in `hidden`.
 
         Raises:
             BackboneError: masked language models do not write.
@@ -83,9 +96,53 @@ class Family(ABC):
             fix="Use a causal model or an encoder-decoder, or a readout of label words (readout.kind=cloze).",
         )
 
+    def embedding_size(self, config: Any) -> int:
+        """E, the width of the input embeddings."""
+        return int(config.hidden_size)
+
     def hidden_size(self, config: Any) -> int:
         """H, the width of the last hidden states."""
         return int(config.hidden_size)
+
+    def sites(self, config: Any) -> dict[str, Site]:
+        """The kinds of attention in the model, where keys and values may enter every layer."""
+        queries = int(config.num_attention_heads)
+        heads = int(getattr(config, "num_key_value_heads", None) or queries)
+        size = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
+        return {"self": Site(int(config.num_hidden_layers), heads, queries, size)}
+
+    def check_shifts(self, name: str) -> None:
+        """Refuse prompts that shift the positions of the text, where that would do nothing.
+
+        Raises:
+            BackboneError: the family takes no positions, or has relative ones that a shift does not change.
+        """
+        if not self.takes_positions:
+            raise BackboneError(
+                f"models such as {name!r} count positions by themselves, so the text cannot be moved to the positions "
+                "behind a prompt.",
+                where="prompt.shift_positions",
+                fix="Set prompt.shift_positions: false, or take another backbone.",
+            )
+
+    def site_of(self, path: str) -> str:
+        """The site of an attention module, by its path in the base model."""
+        return "self"
+
+    def adopt(self, model: nn.Module, kind: Literal["eager", "sdpa"]) -> None:
+        """Open the attention of a model that was just loaded to keys and values; see `trimtab.backbones.attention`."""
+        adopt(model, kind, self.sites(model.config), self.site_of)  # type: ignore[arg-type]
+
+    def passage(self, model: nn.Module, attention: AttentionPrompts | None) -> Passage | None:
+        """What carries `attention` through one forward pass.
+
+        Raises:
+            BackboneError: the model's code gives it no way in.
+        """
+        if attention is None:
+            return None
+        check_adopted(model)
+        return Passage(attention)
 
     def positions(self, model: nn.Module, batch: Batch) -> Int[Tensor, "B T"]:
         """Positions as the model numbers them. Always explicit, so that they do not depend on the padding side."""
@@ -122,6 +179,11 @@ class Family(ABC):
 def either(ids: Int[Tensor, "B T"] | None, embeds: Float[Tensor, "B T E"] | None) -> dict[str, Any]:
     """What a model reads, as transformers calls it: embeddings, or ids where there are none."""
     return {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+
+
+def carrying(passage: Passage | None) -> dict[str, Any]:
+    """The keyword of a forward pass that carries a passage; nothing where there is none."""
+    return {} if passage is None else {KEYWORD: passage}
 
 
 def greedy(new_tokens: int, end_id: int | None, pad_id: int, **special: int) -> Any:

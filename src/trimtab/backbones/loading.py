@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from trimtab.backbones.attention import Recorder, check_adopted
 from trimtab.backbones.family import Family
 from trimtab.backbones.sentencepiece import load_tokenizer
+from trimtab.batching import collate
 from trimtab.errors import BackboneError, suggest
 from trimtab.registry import families
 from trimtab.text_encoder import TextEncoder
+from trimtab.types import Encoded, Row, Site
 
 ASSETS = Path(__file__).parent.parent / "assets"
 NO_WORDS = ("[unused", "madeupword", "<0x")
@@ -101,6 +104,32 @@ class Backbone:
     @cached_property
     def max_positions(self) -> int:
         return self.family.max_positions(self.model.config)
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """The kinds of attention in the model, where a deep prompt may have keys and values.
+
+        Raises:
+            BackboneError: the model's code gives them no way in.
+        """
+        check_adopted(self.model)
+        return self.family.sites(self.model.config)
+
+    def check_shifts(self) -> None:
+        """As `Family.check_shifts`."""
+        self.family.check_shifts(self.name)
+
+    @torch.no_grad()
+    def keys_values(self, ids: Int[Tensor, "P"]) -> dict[str, Float[Tensor, "L 2 P K D"]]:
+        """The keys and values of a text as each attention layer receives them, by site, float32 on the CPU.
+
+        Positions are 0 to P-1. The decoder of an encoder-decoder reads the same ids, and `cross` holds what the encoder
+        made of them.
+        """
+        recorder, tokens = Recorder(), tuple(ids.tolist())
+        encoded = Encoded(tokens, (), (0,), decoder=tokens if "decoder" in self.sites else ())
+        self.family.hidden(self.model, collate([Row(encoded)], self.pad_id).to(self.device), None, None, recorder)
+        return recorder.by_site(self.sites)
 
     @property
     def pad_id(self) -> int:
@@ -219,6 +248,7 @@ def load_backbone(
             options["quantization_config"] = transformers.quantizers.AutoQuantizationConfig.from_dict(quantization)
         loader = getattr(transformers, family.auto_class)
         model, info = loader.from_pretrained(place, output_loading_info=True, **options)
+        family.adopt(model, options["attn_implementation"])
         tokenizer = load_tokenizer(place, revision=revision, trust_remote_code=trust_remote_code)
     _check_loaded(name, model, tokenizer, info, family)
     if not quantization:
@@ -238,11 +268,17 @@ def load_backbone(
 
 
 class TextSide(NamedTuple):
-    """What renders text for a model: its tokenizer, its number of positions, the readouts it can do."""
+    """What is known of a model without its weights: its tokenizer, its number of positions, its family and config."""
 
     encoder: TextEncoder
     positions: int
-    readouts: tuple[str, ...]
+    family: Family
+    config: Any
+
+    @property
+    def embedding_size(self) -> int:
+        """E, see `Backbone.embedding_size`."""
+        return self.family.embedding_size(self.config)
 
 
 def load_encoder(
@@ -262,7 +298,7 @@ def load_encoder(
         tokenizer = load_tokenizer(locate(name), **options)
         _check_tokenizer(name, tokenizer)
         encoder = TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal)
-        return TextSide(encoder, family.max_positions(config), family.readouts)
+        return TextSide(encoder, family.max_positions(config), family, config)
 
 
 def _family(name: str, config: Any) -> Family:

@@ -27,25 +27,30 @@ def command(
     shown = api.show(recipe, overrides or [], n=n, data_dir=data_dir)
     if as_json:
         print_json(
-            [
-                {
-                    "id": s.example.id,
-                    "label": s.example.label,
-                    "label_words": list(s.label_words),
-                    "tags": list(s.tags),
-                    "tokens": list(s.tokens),
-                    "slots": list(s.encoded.slots),
-                    "decoder_tokens": list(s.decoder_tokens),
-                    "decoder_slots": list(s.encoded.decoder_slots),
-                    "special": list(s.special),
-                    "answer_at": list(s.encoded.answer_at),
-                    "dropped": s.encoded.dropped,
-                }
-                for s in shown
-            ]
+            {
+                "parameters": shown.parameters,
+                "examples": [
+                    {
+                        "id": s.example.id,
+                        "label": s.example.label,
+                        "label_words": list(s.label_words),
+                        "tags": list(s.tags),
+                        "tokens": list(s.tokens),
+                        "slots": list(s.encoded.slots),
+                        "decoder_tokens": list(s.decoder_tokens),
+                        "decoder_slots": list(s.encoded.decoder_slots),
+                        "special": list(s.special),
+                        "answer_at": list(s.encoded.answer_at),
+                        "dropped": s.encoded.dropped,
+                    }
+                    for s in shown.examples
+                ],
+            }
         )
         return
-    for s in shown:
+    counts = shown.parameters
+    out.print(f"{counts['trained']:,} parameters trained, {counts['kept']:,} kept")
+    for s in shown.examples:
         cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
         answer = f"{len(s.tags)} of {len(s.example.tags)} words read" if s.tags else f"label {s.example.label!r}"
         out.print(Text(f"{s.example.id}  {answer}, {len(s.tokens)} tokens{cut}", style="bold"))

@@ -203,8 +203,8 @@ def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes
     """Resolve, load and render, as `run` will; notes on what is cut and on a small test split."""
     config = resolve(data).config
     task: Task = tasks.build(config.task).load(config.seeds.subset, places)
-    encoder, positions, readouts = text_side
-    config = concrete(config, task, readouts)
+    encoder, positions = text_side.encoder, text_side.positions
+    config = concrete(config, task, text_side.family.readouts)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     examples = [e for s in SPLITS for e in task.splits[s]]
     sample = examples[:: max(1, len(examples) // _RENDERED)]

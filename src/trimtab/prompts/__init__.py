@@ -61,6 +61,15 @@ class PromptEncoder(nn.Module, ABC):
         return int(options["length"])
 
     @staticmethod
+    def position_shift(options: Mapping[str, Any], takes_positions: bool) -> int:
+        """Positions that the text moves on, for resolved options.
+
+        Args:
+            takes_positions: whether the backbone's family counts from given positions.
+        """
+        return 0
+
+    @staticmethod
     def has_network(options: Mapping[str, Any]) -> bool:
         """Whether there are parameters beside the raw prompt, for resolved options."""
         return True
@@ -73,4 +82,13 @@ class PromptEncoder(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def count(length: int, size: int, **options: object) -> int:
-        """Trained parameters, by formula, for P = `length` and E = `size`."""
+        """Trained parameters, by formula, for P = `length` and E = `size`.
+
+        Args:
+            options: those of the constructor, and of the backbone `there`, its sites, and `hidden_size`.
+        """
+
+    @staticmethod
+    def kept(length: int, size: int, **options: object) -> int:
+        """Parameters that are kept, as `count`."""
+        return length * size

@@ -44,5 +44,9 @@ class NoPrompt(PromptEncoder):
         return False
 
     @staticmethod
-    def count(length: int, size: int, **options: object) -> int:
+    def count(length: int = 0, size: int = 0, **options: object) -> int:
+        return 0
+
+    @staticmethod
+    def kept(length: int = 0, size: int = 0, **options: object) -> int:
         return 0

@@ -66,7 +66,7 @@ class EncoderPack(nn.Module):
         """The learning-rate group of a parameter: `head`, `prompt` for the raw prompt, else `encoder`."""
         if name.startswith(HEAD):
             return HEAD.rstrip(".")
-        return "prompt" if "rows" in name.split(".") else "encoder"
+        return "prompt" if {"rows", "gates"}.intersection(name.split(".")) else "encoder"
 
     def decays(self, name: str) -> bool:
         """Whether weight decay applies to a parameter: here always, as in the papers' code."""

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from trimtab import initializers
-from trimtab.backbones import Backbone, load_backbone
+from trimtab.backbones import Backbone, Family, load_backbone
+from trimtab.backbones.loading import TextSide
 from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TemplateError, TrimtabError
@@ -44,7 +45,7 @@ from trimtab.training.resume import (
     write_checkpoint,
 )
 from trimtab.training.tuning import PREFIX, TunedPack
-from trimtab.types import PromptTable, Row
+from trimtab.types import PromptTable, Row, Site
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
     task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
     config = concrete(config, task, backbone.family.readouts)
-    rendering = render_task(task, slots_of(config), backbone.encoder, backbone.max_positions, config.readout)
+    positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
+    rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
     rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
@@ -107,6 +109,25 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
 def slots_of(config: RunConfig) -> int:
     """Virtual tokens that the prompt of a config has in the text."""
     return int(prompts.get(config.prompt["kind"]).slots(config.prompt))  # type: ignore[attr-defined]
+
+
+def shift_of(config: RunConfig, family: Family, positions: int) -> int:
+    """Positions that the prompt of a config moves the text on.
+
+    Raises:
+        BackboneError: the backbone cannot move it.
+        ConfigError: no positions are left for the text.
+    """
+    shift = int(prompts.get(config.prompt["kind"]).position_shift(config.prompt, family.takes_positions))  # type: ignore[attr-defined]
+    if shift:
+        family.check_shifts(config.backbone.model)
+    if shift >= positions:
+        raise ConfigError(
+            f"the backbone has {positions} positions, and the prompt moves the text {shift} on.",
+            where="prompt.length",
+            fix="Shorten the prompt, or set prompt.shift_positions: false.",
+        )
+    return shift
 
 
 def check_components(config: RunConfig) -> None:
@@ -195,7 +216,38 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
+        hidden_size=backbone.hidden_size,
+        sites=lambda: _sites(rendering, backbone),
+        takes_positions=backbone.family.takes_positions,
+        keys_values=backbone.keys_values,
     )
+
+
+def _sites(rendering: Rendering, backbone: Backbone) -> dict[str, Site]:
+    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
+    return _read_sites(backbone.sites, rendering, backbone.encoder)
+
+
+def _read_sites(sites: Mapping[str, Site], rendering: Rendering, encoder: TextEncoder) -> dict[str, Site]:
+    reads_encoder = not rendering.plan(encoder).fills[0].decoder
+    return {n: s for n, s in sites.items() if n not in ("decoder", "cross") or not reads_encoder}
+
+
+def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: TextSide) -> dict[str, int]:
+    """How many parameters a run trains and keeps, by the methods' formulas; a trained backbone's own aside.
+
+    Raises:
+        ConfigError: the prompt asks for layers or sites that the backbone does not have.
+    """
+    family, model = side.family, side.config
+    there = _read_sites(family.sites(model), rendering, side.encoder)
+    options = {**config.prompt, "there": there, "hidden_size": family.hidden_size(model)}
+    encoder: Any = prompts.get(config.prompt["kind"])
+    readout: Any = readouts.get(config.readout["kind"])
+    classes = len(task.verbalizer.classes)
+    head = readout.outputs(classes) * (family.hidden_size(model) + 1) if readout.trains else 0
+    size = side.embedding_size
+    return {"trained": encoder.count(size=size, **options) + head, "kept": encoder.kept(size=size, **options) + head}
 
 
 def _label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:

@@ -230,6 +230,7 @@ def test_a_checkpoint_that_does_not_say_how_its_decoder_begins_is_refused(
 
 @pytest.mark.parametrize(("attention", "used"), [("auto", "eager"), ("eager", "eager")])
 def test_gemma_2_caps_its_attention_and_so_is_eager(attention: Any, used: str, tmp_path: Path) -> None:
+    used = f"trimtab_{used}"
     assert load(BUILDERS["gemma2"](tmp_path), attention=attention).model.config._attn_implementation == used
 
 

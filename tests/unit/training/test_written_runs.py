@@ -246,11 +246,11 @@ def test_show_and_validate_do_not_give_the_answer_away(tmp_path: Path, llama: Ba
     found = api.validate(recipe)
     assert found.as_json()["classes"] == []
     assert found.config.readout["kind"] == "text"
-    (shown,) = api.show(recipe, n=1)
+    (shown,) = api.show(recipe, n=1).examples
     assert shown.label_words == ("yes",)
     assert shown.answer_tokens == 0
     assert shown.encoded.answer_slot == len(shown.tokens)
-    (named,) = api.show(recipe_of(toy_task(tmp_path), llama), [TEXT], n=1)
+    (named,) = api.show(recipe_of(toy_task(tmp_path), llama), [TEXT], n=1).examples
     assert named.label_words == ("yes",)
 
 

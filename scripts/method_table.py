@@ -1,11 +1,13 @@
-"""Few-shot table: methods x tasks over several seeds, learning rate chosen on dev, test reported.
+"""Table of methods x tasks over several seeds, learning rate chosen on dev, test reported.
 
-    python scripts/few_shot_table.py --backbone ../shared/models/minilm-l6-mlm --data-dir ../shared/data \
+    python scripts/method_table.py --backbone ../shared/models/minilm-l6-mlm --data-dir ../shared/data \
         --out docs/results/few-shot-minilm
+    python scripts/method_table.py --tasks wnut17 --methods none prompt_tuning "deep: {init: vocabulary}" --shots 0 ...
 
 For every task and method the same grid of learning rates is trained with every seed (as one pack), the rate with the
-best mean dev accuracy over seeds is taken (ties: the lower mean dev loss), and only then are runs with that rate
-written and scored on test. A seed sets initialization, data order, noise and the few-shot subset at once.
+best mean dev score over seeds is taken (ties: the lower mean dev loss), and only then are runs with that rate written
+and scored on test. The score is the one that selects checkpoints (`training.select`), by default the readout's first.
+A seed sets initialization, data order, noise and the few-shot subset at once.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import yaml
+
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.tasks.reading import Places
@@ -33,7 +37,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="nano-masked")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "trec", "subj"])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help='a kind, or "kind: {option: value}"')
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 21, 42, 87, 100])
     parser.add_argument("--shots", type=int, default=16, help="rows per class; 0 for all training rows")
@@ -54,7 +58,7 @@ def prepare_all(
                 "seed": seed,
                 "backbone": {"model": a.backbone},
                 "task": {"kind": task, **({"shots": a.shots} if a.shots else {})},
-                "prompt": {"kind": method},
+                "prompt": prompt_of(method),
                 "training": {"learning_rate": rate},
             }
             config = resolve(recipe, a.overrides).config
@@ -64,13 +68,23 @@ def prepare_all(
     return prepared, backbone
 
 
+def prompt_of(method: str) -> dict[str, Any]:
+    """The prompt section behind the name of a method."""
+    given = yaml.safe_load(method)
+    if isinstance(given, str):
+        return {"kind": given}
+    ((kind, options),) = given.items()
+    return {"kind": kind, **options}
+
+
 def choose_rate(a: argparse.Namespace, pack: Sequence[Prepared]) -> tuple[float, dict[str, Any]]:
-    """Train the grid and pick the rate with the best mean dev accuracy."""
+    """Train the grid and pick the rate with the best mean dev score."""
     trained = train_pack(pack)
+    select = pack[0].config.training.select
     grid: dict[str, Any] = {}
     for i, rate in enumerate(a.rates):
         mine = [t.member.best_dev for t in trained[i * len(a.seeds) : (i + 1) * len(a.seeds)]]
-        grid[str(rate)] = {"dev": mean(d["accuracy"] for d in mine), "dev_loss": mean(d["loss"] for d in mine)}
+        grid[str(rate)] = {"dev": mean(d[select] for d in mine), "dev_loss": mean(d["loss"] for d in mine)}
     best = max(grid, key=lambda r: (grid[r]["dev"], -grid[r]["dev_loss"]))
     return float(best), grid
 
@@ -86,7 +100,7 @@ def main() -> None:
             rate, grid = choose_rate(a, pack)
             final, backbone = prepare_all(a, task, method, [rate], backbone)
             records = run_pack(final, a.runs_dir, again=True)
-            scores = [r["metrics"]["test"]["accuracy"] for r in records]
+            scores = [r["metrics"]["test"][r["metric"]] for r in records]
             row = {"task": task, "method": method, "rate": rate, "grid": grid, "test": scores, "runs": records}
             rows.append({**row, "seconds": round(time.time() - begun)})
             print(f"{task} {method} rate {rate}: {mean(scores):.3f} +- {stdev(scores):.3f}", flush=True)
@@ -99,13 +113,13 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
     a.out.parent.mkdir(parents=True, exist_ok=True)
     slim = [{**r, "runs": [without_machine(x) for x in r["runs"]]} for r in rows]
     a.out.with_suffix(".json").write_text(json.dumps({"command": command, "results": slim}, indent=1) + "\n")
-    environment = rows[0]["runs"][0]["environment"]
+    environment, metric = rows[0]["runs"][0]["environment"], rows[0]["runs"][0]["metric"].replace("_", " ")
     lines = [
         f"# {f'{a.shots} examples per class' if a.shots else 'All training rows'}, {len(a.seeds)} seeds",
         "",
-        f"Backbone `{Path(a.backbone).name}` (frozen), test accuracy, mean and sample standard deviation over seeds "
+        f"Backbone `{Path(a.backbone).name}` (frozen), test {metric}, mean and sample standard deviation over seeds "
         f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset.",
-        f"Learning rate chosen per task and method from {', '.join(map(str, a.rates))} by mean dev accuracy;",
+        f"Learning rate chosen per task and method from {', '.join(map(str, a.rates))} by mean dev score;",
         "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
@@ -114,12 +128,12 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
     ]
     for r in rows:
         first = r["runs"][0]
-        dev = mean(x["metrics"]["dev"]["accuracy"] for x in r["runs"])
+        dev = mean(x["metrics"]["dev"][x["metric"]] for x in r["runs"])
+        majority, bare = (first["baselines"][name] for name in ("majority", "no_prompt"))
         lines.append(
             f"| {r['task']} | {r['method']} | {first['parameters']['trained']:,} | {first['parameters']['kept']:,} "
             f"| {r['rate']:g} | {dev:.3f} | {mean(r['test']):.3f} ± {stdev(r['test']):.3f} | {min(r['test']):.3f} "
-            f"| {first['rows']['dev']}, {first['rows']['test']} | {first['baselines']['majority']:.3f} "
-            f"| {first['baselines']['no_prompt']:.3f} |"
+            f"| {first['rows']['dev']}, {first['rows']['test']} | {shown(majority)} | {shown(bare)} |"
         )
     lines += [
         "",
@@ -130,6 +144,11 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         "",
     ]
     a.out.with_suffix(".md").write_text("\n".join(lines))
+
+
+def shown(score: float | None) -> str:
+    """A score, or a dash where there is none."""
+    return "-" if score is None else f"{score:.3f}"
 
 
 def without_machine(record: dict[str, Any]) -> dict[str, Any]:
