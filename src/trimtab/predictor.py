@@ -17,9 +17,22 @@ from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
 from trimtab.tasks.choices import choices_of
+from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Evaluation, Example, Label, Prediction, PromptTable, Row, Written, table_of
+from trimtab.types import (
+    AnswerPlan,
+    Evaluation,
+    Example,
+    Label,
+    Prediction,
+    PromptTable,
+    Records,
+    Row,
+    Tagged,
+    Written,
+    table_of,
+)
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
@@ -143,11 +156,11 @@ class Rendering:
             plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if needs_words else [])
             for name in (plan.each, plan.field):
                 if name is not None and name not in self.template.fields:
-                    source = self.template.source
                     raise TemplateError(
-                        f"the readout {self.readout['kind']!r} needs the field {{{name}}}, got {source!r}.",
+                        f"the readout {self.readout['kind']!r} reads the field {{{name}}}, which is not in "
+                        f"{self.template.source!r}.",
                         where="task.template",
-                        fix=f"Write {{{name}}} where it belongs.",
+                        fix=f"Write {{{name}}} where the text belongs.",
                     )
             if plan.needs_slot:
                 self.template.check_answer()
@@ -185,11 +198,13 @@ class Predictor:
         prompt = -1 if self.table is None else 0
         return [row for e in examples for row in self.rendering.rows(e, self.model.backbone.encoder, prompt)]
 
-    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction] | list[Written]:
-        """Label and class probabilities of each input, or what the model writes where its readout is `text`.
+    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> Records:
+        """Label and class probabilities of each input, the tags of its words, or what the model writes where its
+        readout is `text`.
 
         Args:
-            inputs: examples, mappings field -> text, or plain texts where the template has a single field.
+            inputs: examples, mappings field -> text, or plain texts where the template has a single field. Where words
+                are tagged, a mapping may hold them as the list `tokens`; a text is split at white space.
 
         Raises:
             DataError: an input lacks a field of the template, or is no valid Unicode.
@@ -198,9 +213,7 @@ class Predictor:
         """
         return self._answered([self._example(given, i) for i, given in enumerate(inputs)])[0]
 
-    def _answered(
-        self, examples: Sequence[Example], measured: bool = False
-    ) -> tuple[list[Prediction] | list[Written], dict[str, Any]]:
+    def _answered(self, examples: Sequence[Example], measured: bool = False) -> tuple[Records, dict[str, Any]]:
         """Predictions and, if asked for, the readout's metrics."""
         readout = self.model.readout
         if readout.writes:
@@ -215,7 +228,7 @@ class Predictor:
         found = readout.measure(rows, readout.decide(scores, rows), self.classes) if measured else {}
         return readout.records(rows, scores, self.classes), found
 
-    def _written(self, examples: Sequence[Example]) -> list[Prediction] | list[Written]:
+    def _written(self, examples: Sequence[Example]) -> Records:
         """The model's own words and, where the task has classes, the class that they name."""
         prompt = -1 if self.table is None else 0
         rows = [self.rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
@@ -235,9 +248,8 @@ class Predictor:
             DataError, TemplateError, BackboneError: as `predict`; also an example without a label of the task.
         """
         for i, example in enumerate(examples):
-            if not example.label or (self.classes and example.label not in self.classes):
-                known = f"the label {example.label!r} is not one of {', '.join(self.classes)}."
-                what = known if example.label else "the example has no label."
+            what = self.model.readout.missing(example, self.classes)
+            if what is not None:
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
         predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
         if self.model.readout.writes:
@@ -245,7 +257,7 @@ class Predictor:
         return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
 
     def _measured(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction] | Sequence[Written]
+        self, examples: Sequence[Example], predictions: Sequence[Prediction | Written | Tagged]
     ) -> dict[str, Any]:
         """Metrics of written answers: as texts and, where the task has classes, as the classes that they name."""
         found: dict[str, Any] = {}
@@ -253,7 +265,7 @@ class Predictor:
             index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
             labels = [p.label for p in predictions if isinstance(p, Prediction)]
             found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
-        texts = [str(p.text) for p in predictions]
+        texts = [str(p.text) for p in predictions if not isinstance(p, Tagged)]
         return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
@@ -269,6 +281,7 @@ class Predictor:
                 given = {wanted[0]: given}
             name = str(given.get("id", position + 1))
             example = Example(name, {k: "" if v is None else str(v) for k, v in given.items()}, None)
+            example = with_words(example, given)
         for name in wanted:
             if name not in example.fields:
                 raise DataError(

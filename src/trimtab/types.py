@@ -29,12 +29,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a task. `source` is `file:line`, for errors; `label` is None when it is not known."""
+    """One row of a task. `source` is `file:line`, for errors; `label` is None when it is not known.
+
+    `words` are those of the field `text`, where it is given in words, in their order; `tags` has one for each of them,
+    none where they are not known.
+    """
 
     id: str
     fields: Mapping[str, str]
     label: str | None
     source: str = ""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -437,8 +443,46 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Entity:
+    """What several words of a sentence name together: `tokens[start:end]`, joined by spaces in `text`."""
+
+    type: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """One sentence with a tag for every word.
+
+    Attributes:
+        tokens: its words.
+        tags: as many as words, just as they were predicted; O for words that were not read.
+        entities: what the tags say, where a tag that continues no entity begins one.
+        gold: the right tags, if known.
+    """
+
+    id: str
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    entities: tuple[Entity, ...]
+    gold: tuple[str, ...] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """`{id, tokens, tags, entities[, gold]}`."""
+        entities = [vars(e).copy() for e in self.entities]
+        record = {"id": self.id, "tokens": list(self.tokens), "tags": list(self.tags), "entities": entities}
+        return record if self.gold is None else record | {"gold": list(self.gold)}
+
+
+Records = list[Prediction] | list[Written] | list[Tagged]
+"""What a user sees, one per example; all of one sort."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Metrics and predictions of one prompt on one split."""
 
     metrics: Mapping[str, Any]
-    predictions: tuple[Prediction, ...] | tuple[Written, ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction, ...] | tuple[Written, ...] | tuple[Tagged, ...] = field(default=(), repr=False)

@@ -236,7 +236,7 @@ def test_a_label_that_several_ways_agree_on_is_clear(tmp_path: Path, backbone: B
         ({"choices": ["first"]}, ConfigError, "at least two columns", "task.choices", None),
         ({"choices": ["first", "first"]}, ConfigError, "each once", "task.choices", None),
         ({"label_words": {"a": "x", "b": "y"}}, ConfigError, "give either label_words", "task", None),
-        ({"template": "{prompt} {text}"}, TemplateError, "needs the field {choice}", "task.template", "Write {choice}"),
+        ({"template": "{prompt} {text}"}, TemplateError, "reads the field {choice}", "task.template", "Write {choice}"),
     ],
 )
 def test_bad_options_are_refused(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Example, Records, Row
 
 WordIds = Sequence[Sequence[Sequence[int]]]
 """Token ids of label words: by class, by word."""
@@ -59,8 +59,12 @@ class Readout(Protocol):
         """Metrics of answers (of readouts that write: of texts), `metrics` among them."""
         ...
 
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> list[Prediction]:
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> Records:
         """What a user sees, one per example; unused by readouts that write."""
+        ...
+
+    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
+        """What an example lacks to be scored, in a sentence; None where it lacks nothing."""
         ...
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:

@@ -29,6 +29,7 @@ class Task:
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
             (`span`), or one of several texts of the example (`choice`): then the classes are the fields that hold them.
         replace: field -> what stands in the data -> what the template shall have instead.
+        notes: what was found in the data that a user should know, in sentences.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     max_length: int | None = None
     answer: Literal["class", "text", "tags", "span", "choice"] = "class"
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -52,5 +54,6 @@ class Task:
         digest = hashlib.sha256()
         for split in SPLITS:
             for e in self.splits[split]:
-                digest.update(json.dumps([split, e.id, dict(e.fields), e.label], ensure_ascii=False).encode())
+                facts = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
+                digest.update(json.dumps(facts, ensure_ascii=False).encode())
         return digest.hexdigest()

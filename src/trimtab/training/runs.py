@@ -482,6 +482,7 @@ def _opening(p: Prepared) -> dict[str, Any]:
         "environment": environment(b),
         "rows": {s: len(r) for s, r in p.rows.items()},
         "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},
+        **({"notes": list(p.task.notes)} if p.task.notes else {}),
     }
 
 
