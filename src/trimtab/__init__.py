@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trimtab.config import RunConfig
     from trimtab.errors import TrimtabError
     from trimtab.predictor import Predictor, load
-    from trimtab.types import Prediction, Written
+    from trimtab.types import Prediction, Tagged, Written
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,7 @@ _HOMES = {
     "load": "trimtab.predictor",
     "Predictor": "trimtab.predictor",
     "Prediction": "trimtab.types",
+    "Tagged": "trimtab.types",
     "Written": "trimtab.types",
     "RunConfig": "trimtab.config",
     "TrimtabError": "trimtab.errors",
@@ -41,6 +42,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RunConfig",
+    "Tagged",
     "TrimtabError",
     "Written",
     "__version__",

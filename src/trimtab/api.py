@@ -32,7 +32,7 @@ from trimtab.training.runs import (
     shift_of,
     slots_of,
 )
-from trimtab.types import Encoded, Evaluation, Example, Prediction, Written
+from trimtab.types import Encoded, Evaluation, Example, Label, Records, Row
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -129,7 +129,7 @@ def predict(
     *,
     runs_dir: str | Path = "runs",
     device: str = "auto",
-) -> list[Prediction] | list[Written]:
+) -> Records:
     """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
     Args:
@@ -146,7 +146,10 @@ def predict(
 class Shown:
     """An example as the backbone will see it; `decoder_tokens` are what the decoder of an encoder-decoder reads.
 
-    `special` holds the positions of special tokens, slots and answer aside.
+    `special` holds the positions of special tokens, slots and answer aside. `tags` are those of the words that are
+    read, one for each of `encoded.answer_at`; none where no words are tagged. `label_words` is empty where no answer
+    stands in the template. `part` says which of its
+    sequences this is, where an example has several: which choice, which window of a long text.
     """
 
     example: Example
@@ -156,6 +159,8 @@ class Shown:
     label_words: tuple[str, ...]
     answer_tokens: int
     special: tuple[int, ...]
+    tags: tuple[str, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,7 @@ class Validation:
             "rows": {s: len(n) for s, n in self.lengths.items()},
             "longest": {s: max(n) for s, n in self.lengths.items()},
             "truncated": self.truncated,
+            "notes": list(self.task.notes),
             "positions": self.rendering.max_length,
             "dropped_options": list(self.dropped_options),
             "parameters": self.parameters,
@@ -210,7 +216,7 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     positions = side.positions - shift_of(config, side.family, side.positions)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     parameters = count_parameters(config, task, rendering, side)
-    rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
+    rows = {s: [_longest(rendering.rows(e, encoder)) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
     return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters)
@@ -221,15 +227,34 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
+    has_slot = any(piece.kind == "answer" for piece in v.rendering.template.pieces)
+    names, specials = v.task.verbalizer.classes, v.encoder.special_ids.values()
+    classes = dict(zip(names, v.task.verbalizer.words, strict=True))
     for example in v.task.splits["train"][:n]:
-        encoded = v.rendering.row(replace(example, label=None), v.encoder).encoded
-        classes = dict(zip(v.task.verbalizer.classes, v.task.verbalizer.words, strict=True))
-        words = classes.get(str(example.label), (str(example.label),))
-        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
-        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
-        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
-        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special))
+        words = classes.get(str(example.label), (str(example.label),)) if has_slot else ()
+        for part, label, encoded in _parts(v, replace(example, label=None)):
+            tags = tuple(names[i] for i in label) if v.task.answer == "tags" and isinstance(label, tuple) else ()
+            tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+            slot = range(encoded.answer_slot, encoded.answer_slot + answer_tokens)
+            other = {*encoded.slots, *encoded.eligible, *slot}
+            special = tuple(i for i, t in enumerate(encoded.ids) if t in specials and i not in other)
+            shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags, part))
     return Preview(tuple(shown), v.parameters)
+
+
+def _parts(v: Validation, example: Example) -> list[tuple[str, Label, Encoded]]:
+    """The sequences of an example that differ in what they read, what to call them, and their labels."""
+    rows = v.rendering.rows(example, v.encoder)
+    if v.rendering.plan(v.encoder).each is not None:
+        named = zip(v.rendering.verbalizer.classes, rows[0].variants, strict=False)
+        return [(name, rows[0].label, encoded) for name, encoded in named]
+    many = len(rows) > 1
+    return [(f"window {i} of {len(rows)}" if many else "", row.label, row.encoded) for i, row in enumerate(rows, 1)]
+
+
+def _longest(rows: Sequence[Row]) -> Encoded:
+    """The longest sequence of an example."""
+    return max((variant for row in rows for variant in row.variants), key=len)
 
 
 def init(

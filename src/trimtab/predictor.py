@@ -10,15 +10,29 @@ from typing import Any, Literal
 import torch
 
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
 from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
+from trimtab.tasks.choices import choices_of
+from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Evaluation, Example, Label, Prediction, PromptTable, Row, Written, table_of
+from trimtab.types import (
+    AnswerPlan,
+    Evaluation,
+    Example,
+    Label,
+    Prediction,
+    PromptTable,
+    Records,
+    Row,
+    Tagged,
+    Written,
+    table_of,
+)
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
@@ -33,12 +47,14 @@ class Rendering:
         verbalizer: the label words.
         max_length: positions available.
         readout: the resolved readout, which says how the answer slot is filled.
+        replace: field -> what stands in the data -> what the template has instead.
     """
 
     template: Template
     verbalizer: Verbalizer
     max_length: int
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
+    replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
@@ -46,6 +62,7 @@ class Rendering:
 
         Raises:
             TemplateError: it is empty, or does not fit.
+            DataError: it lacks choices, or has a value that `replace` does not know.
         """
         name = example.source or example.id
         plan, gold, classes = self.plan(encoder), self.gold(example), self.verbalizer.classes
@@ -53,14 +70,38 @@ class Rendering:
         if plan.write is not None and gold:
             fills = (plan.write(self._ids(gold, encoder, name), name),)
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
-        first, *others = (
-            self.template.render(example.fields, encoder, room + len(f.ids), name, f, plan.field) for f in fills
-        )
         label: Label = classes.index(example.label) if example.label in classes else -1
+        variants = [
+            self.template.render(fields, encoder, room + len(f.ids), name, f, plan.field)
+            for fields in self._contents(example, plan, name)
+            for f in fills
+        ]
         if plan.locate is not None:
-            reads, located = plan.locate(first, example, classes)
-            first, label = replace(first, answer_at=reads), label if located is None else located
-        return Row(first, label, prompt, others=tuple(others), gold=gold, example=example)
+            located = [plan.locate(v, example, classes) for v in variants]
+            variants = [replace(v, answer_at=reads) for v, (reads, _) in zip(variants, located, strict=True)]
+            label = label if located[0][1] is None else located[0][1]
+        return Row(variants[0], label, prompt, others=tuple(variants[1:]), gold=gold, example=example)
+
+    def _contents(self, example: Example, plan: AnswerPlan, name: str) -> list[Mapping[str, str]]:
+        """The fields that templates are filled with: once, or once per choice."""
+        fields = dict(example.fields)
+        for column, texts in self.replace.items():
+            value = fields.get(column, "").strip()
+            if column in fields and value not in texts:
+                what = (
+                    f"the field {column!r} holds {value!r}, and task.replace.{column} does not say what that becomes."
+                )
+                raise DataError(what, where=name, fix=suggest(value, texts))
+            fields[column] = texts.get(value, "")
+        if plan.each is None:
+            return [fields]
+        return [{**fields, plan.each: text} for text in choices_of(fields, self.verbalizer.classes, name).values()]
+
+    def wanted(self, encoder: TextEncoder) -> list[str]:
+        """The fields that every example must have."""
+        plan = self.plan(encoder)
+        choices = self.verbalizer.classes[:2] if plan.each else ()
+        return [f for f in dict.fromkeys([*self.template.fields, *choices]) if f != plan.each]
 
     def rows(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> list[Row]:
         """Render one example, as several rows where the readout reads it in parts.
@@ -100,8 +141,8 @@ class Rendering:
         """How the readout wants the answer slot filled.
 
         Raises:
-            TemplateError: a label word or a token that the readout needs is not in the vocabulary, or something follows
-                the answer where it must come last.
+            TemplateError: a label word or a token that the readout needs is not in the vocabulary, the template lacks a
+                field that it needs, or something follows the answer where it must come last.
             ConfigError: the task has free text, and the readout chooses among label words.
         """
         if encoder not in self._plans:
@@ -113,6 +154,14 @@ class Rendering:
                 )
             needs_words = not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
             plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if needs_words else [])
+            for name in (plan.each, plan.field):
+                if name is not None and name not in self.template.fields:
+                    raise TemplateError(
+                        f"the readout {self.readout['kind']!r} reads the field {{{name}}}, which is not in "
+                        f"{self.template.source!r}.",
+                        where="task.template",
+                        fix=f"Write {{{name}}} where the text belongs.",
+                    )
             if plan.needs_slot:
                 self.template.check_answer()
             if any(f.is_last for f in plan.fills):
@@ -149,11 +198,13 @@ class Predictor:
         prompt = -1 if self.table is None else 0
         return [row for e in examples for row in self.rendering.rows(e, self.model.backbone.encoder, prompt)]
 
-    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[Prediction] | list[Written]:
-        """Label and class probabilities of each input, or what the model writes where its readout is `text`.
+    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> Records:
+        """Label and class probabilities of each input, the tags of its words, or what the model writes where its
+        readout is `text`.
 
         Args:
-            inputs: examples, mappings field -> text, or plain texts where the template has a single field.
+            inputs: examples, mappings field -> text, or plain texts where the template has a single field. Where words
+                are tagged, a mapping may hold them as the list `tokens`; a text is split at white space.
 
         Raises:
             DataError: an input lacks a field of the template, or is no valid Unicode.
@@ -162,9 +213,7 @@ class Predictor:
         """
         return self._answered([self._example(given, i) for i, given in enumerate(inputs)])[0]
 
-    def _answered(
-        self, examples: Sequence[Example], measured: bool = False
-    ) -> tuple[list[Prediction] | list[Written], dict[str, Any]]:
+    def _answered(self, examples: Sequence[Example], measured: bool = False) -> tuple[Records, dict[str, Any]]:
         """Predictions and, if asked for, the readout's metrics."""
         readout = self.model.readout
         if readout.writes:
@@ -179,7 +228,7 @@ class Predictor:
         found = readout.measure(rows, readout.decide(scores, rows), self.classes) if measured else {}
         return readout.records(rows, scores, self.classes), found
 
-    def _written(self, examples: Sequence[Example]) -> list[Prediction] | list[Written]:
+    def _written(self, examples: Sequence[Example]) -> Records:
         """The model's own words and, where the task has classes, the class that they name."""
         prompt = -1 if self.table is None else 0
         rows = [self.rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
@@ -199,9 +248,8 @@ class Predictor:
             DataError, TemplateError, BackboneError: as `predict`; also an example without a label of the task.
         """
         for i, example in enumerate(examples):
-            if not example.label or (self.classes and example.label not in self.classes):
-                known = f"the label {example.label!r} is not one of {', '.join(self.classes)}."
-                what = known if example.label else "the example has no label."
+            what = self.model.readout.missing(example, self.classes)
+            if what is not None:
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
         predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
         if self.model.readout.writes:
@@ -209,7 +257,7 @@ class Predictor:
         return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
 
     def _measured(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction] | Sequence[Written]
+        self, examples: Sequence[Example], predictions: Sequence[Prediction | Written | Tagged]
     ) -> dict[str, Any]:
         """Metrics of written answers: as texts and, where the task has classes, as the classes that they name."""
         found: dict[str, Any] = {}
@@ -217,14 +265,14 @@ class Predictor:
             index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
             labels = [p.label for p in predictions if isinstance(p, Prediction)]
             found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
-        texts = [str(p.text) for p in predictions]
+        texts = [str(p.text) for p in predictions if not isinstance(p, Tagged)]
         return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
+        wanted = self.rendering.wanted(self.model.backbone.encoder)
         if isinstance(given, Example):
             example = given
         else:
-            wanted = self.rendering.template.fields
             if isinstance(given, str):
                 if len(wanted) > 1:
                     raise DataError(
@@ -233,13 +281,14 @@ class Predictor:
                 given = {wanted[0]: given}
             name = str(given.get("id", position + 1))
             example = Example(name, {k: "" if v is None else str(v) for k, v in given.items()}, None)
-        for name in self.rendering.template.fields:
+            example = with_words(example, given)
+        for name in wanted:
             if name not in example.fields:
                 raise DataError(
-                    f"the field {name!r} is missing; the template needs {', '.join(self.rendering.template.fields)}.",
+                    f"the field {name!r} is missing; the template needs {', '.join(wanted)}.",
                     where=_place(example, position),
                 )
-        for text in (example.id, *(example.fields[name] for name in self.rendering.template.fields)):
+        for text in (example.id, *(example.fields.get(name, "") for name in (*wanted, *self.classes))):
             if any("\ud800" <= c <= "\udfff" for c in text):  # cannot be tokenized or written
                 what = "a text holds half of a surrogate pair, such as \\ud83d alone."
                 raise DataError(what, where=_place(example, position))
@@ -316,7 +365,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     template = Template.parse(rendered or task["template"], slots, task["truncate"], is_verbatim=rendered is not None)
     readout = readouts.resolve(meta["readout"], "readout")
     verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
-    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout)
+    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout, task.get("replace", {}))
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)
 

@@ -68,6 +68,15 @@ def tagging(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
     }
 
 
+def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities that the tags of a sentence say, as `tagging` counts them: type, first word, behind the last word.
+
+    >>> entities(["B-person", "I-person", "O", "I-group"])
+    [('person', 0, 2), ('group', 3, 4)]
+    """
+    return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
+
+
 def _scores(gold: set[Any], predicted: set[Any]) -> dict[str, float]:
     if not gold and not predicted:
         return {"f1": 1.0, "precision": 1.0, "recall": 1.0}

@@ -33,14 +33,21 @@ METRIC_NAMES = {
     "exact_match": "exact match",
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
+    "entity_f1": "entity F1",
+    "precision": "precision",
+    "recall": "recall",
+    "token_accuracy": "token accuracy",
 }
 """Metrics as people write them, in the order in which they are shown."""
 
+_LEFT_OUT = {"unanswered": "name no class", "unread": "words not read"}
+"""Counts of what the scores take for wrong, or for outside of entities."""
+
 
 def shown_metrics(metrics: Mapping[str, Any], between: str = "  ") -> str:
-    """The scores among metrics on one line, and how many answers name no class, if any."""
+    """The scores among metrics on one line, and how many answers name no class or words were not read, if any."""
     scores = [f"{name} {metrics[key]:.3f}" for key, name in METRIC_NAMES.items() if key in metrics]
-    return between.join(scores + ([f"{metrics['unanswered']} name no class"] if "unanswered" in metrics else []))
+    return between.join(scores + [f"{metrics[key]} {what}" for key, what in _LEFT_OUT.items() if key in metrics])
 
 
 def plain_help() -> Literal["rich"] | None:

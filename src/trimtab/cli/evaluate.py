@@ -27,6 +27,9 @@ def command(
         return
     m: Any = found.metrics
     say(f"{split}: {shown_metrics(m, ', ')}, {m['rows']} rows")
+    if "per_type" in m:
+        rows = [[t, s["entities"], s["precision"], s["recall"], s["f1"]] for t, s in m["per_type"].items()]
+        print_table(["type", "entities", "precision", "recall", "F1"], rows)
     if "confusion" not in m:
         return
     classes = m["confusion"]["classes"]

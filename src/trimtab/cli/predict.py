@@ -1,4 +1,4 @@
-"""`trimtab predict`: label new texts with a trained prompt, or let the model write."""
+"""`trimtab predict`: label new texts or their words with a trained prompt, or let the model write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Accepted for symmetry: the output is JSON lines.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label texts, or write: one JSON object a line with id, label and a score per class, or id and text."""
+    """Label texts, or write: one JSON object a line with id, label and a score per class, or id and text.
+
+    Where words are tagged: id, tokens, tags and entities, `tokens[start:end]` each. A row gives its words as the list
+    `tokens`; a text is split at white space.
+    """
     from trimtab import api
     from trimtab.storage import write_text
 
@@ -71,9 +75,10 @@ def read_inputs(name: str) -> list[Inputs]:
 def examples(table: Table) -> list[Inputs]:
     """Rows of a table, each knowing its file and line; `id` names it, else its position."""
     from trimtab.tasks.reading import row_fields
+    from trimtab.tasks.tagged import with_words
     from trimtab.types import Example
 
     return [
-        Example(str(row.get("id") or i), row_fields(row), None, source)
+        with_words(Example(str(row.get("id") or i), row_fields(row), None, source), row)
         for i, (row, source) in enumerate(zip(table.rows, table.sources, strict=True), 1)
     ]

@@ -53,6 +53,8 @@ def command(
         )
     for option in record.get("dropped_options", []):
         err.print(f"note: {option} does not exist for the new kind and was dropped", markup=False)
+    for note in record.get("notes", []):
+        err.print(f"note: {note}", markup=False, soft_wrap=True)
     if as_json:
         print_json(record)
     else:
@@ -90,7 +92,8 @@ def _print_scores(record: dict[str, Any]) -> None:
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
         say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
     metric = METRIC_NAMES[record["metric"]]
-    constant = "majority class" if "accuracy" in metrics["test"] else "most frequent answer"
+    constants = {"accuracy": "majority class", "entity_f1": "most frequent tag"}
+    constant = next((name for key, name in constants.items() if key in metrics["test"]), "most frequent answer")
     named = {constant: baselines["majority"], "no prompt": baselines["no_prompt"]}
     if known := [f"{name} {score:.3f}" for name, score in named.items() if score is not None]:
         say(f"  baselines   {', '.join(known)} (test {metric})")

@@ -32,8 +32,10 @@ def command(
                 "examples": [
                     {
                         "id": s.example.id,
+                        **({"part": s.part} if s.part else {}),
                         "label": s.example.label,
                         "label_words": list(s.label_words),
+                        "tags": list(s.tags),
                         "tokens": list(s.tokens),
                         "slots": list(s.encoded.slots),
                         "decoder_tokens": list(s.decoder_tokens),
@@ -51,18 +53,24 @@ def command(
     out.print(f"{counts['trained']:,} parameters trained, {counts['kept']:,} kept")
     for s in shown.examples:
         cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
-        out.print(Text(f"{s.example.id}  label {s.example.label!r}, {len(s.tokens)} tokens{cut}", style="bold"))
+        answer = f"{len(s.tags)} of {len(s.example.tags)} words read" if s.tags else f"label {s.example.label!r}"
+        part = f", {s.part}" if s.part else ""
+        out.print(Text(f"{s.example.id}  {answer}{part}, {len(s.tokens)} tokens{cut}", style="bold"))
         line = Text("  ")
         slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
         answer = f"<answer: {'|'.join(s.label_words)}>"
+        tags = dict(zip(s.encoded.answer_at, s.tags, strict=False))
         for position, token in enumerate([*s.tokens, ""]):
-            if position == s.encoded.answer_slot:
+            if position == s.encoded.answer_slot and s.label_words:
                 line.append(answer, style="green").append(" ")
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
-            elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
+            elif token and not 0 <= s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
                 style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
-                line.append(token.replace("\n", "\\n"), style=style).append(" ")
+                line.append(token.replace("\n", "\\n"), style=style)
+                if position in tags:
+                    line.append(f"/{tags[position]}", style="dim" if tags[position] == "O" else "green")
+                line.append(" ")
         out.print(line, soft_wrap=True)
         if s.decoder_tokens:
             out.print(_decoder(s), soft_wrap=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Example, Records, Row
 
 WordIds = Sequence[Sequence[Sequence[int]]]
 """Token ids of label words: by class, by word."""
@@ -59,8 +59,12 @@ class Readout(Protocol):
         """Metrics of answers (of readouts that write: of texts), `metrics` among them."""
         ...
 
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> list[Prediction]:
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> Records:
         """What a user sees, one per example; unused by readouts that write."""
+        ...
+
+    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
+        """What an example lacks to be scored, in a sentence; None where it lacks nothing."""
         ...
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
@@ -69,7 +73,8 @@ class Readout(Protocol):
 
 
 def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """First values of a readout's head for one run, float32 on the CPU; none where it has no head.
+    """First values of a readout's head for one run, float32 on the CPU; none where it has no head, and no bias where
+    the readout says so (`has_bias`).
 
     Weights are normal with a standard deviation of 0.02 and biases 0, as BERT's classifiers begin (Devlin et al. 2019,
     their code).
@@ -79,7 +84,8 @@ def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Gener
         return {}
     outputs = cls.outputs(classes)  # type: ignore[attr-defined]
     weight = torch.randn(outputs, hidden_size, generator=generator) * 0.02
-    return {"weight": weight, "bias": torch.zeros(outputs)}
+    has_bias = getattr(cls, "has_bias", True)
+    return {"weight": weight, **({"bias": torch.zeros(outputs)} if has_bias else {})}
 
 
 def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimtab.metrics import classification, majority_baseline
-from trimtab.types import Prediction, Row
+from trimtab.types import Example, Prediction, Row
 
 
 class Classes:
@@ -46,6 +46,19 @@ class Classes:
             found.append(Prediction(row.example.id, best, named, row.example.label))
         return found
 
+    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
+        """A label of the task."""
+        return missing_label(example, classes)
+
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the most frequent class."""
         return majority_baseline([int(row.label) for row in rows])  # type: ignore[arg-type]
+
+
+def missing_label(example: Example, classes: Sequence[str]) -> str | None:
+    """Why the label of an example cannot be compared with an answer; None where it can."""
+    if not example.label:
+        return "the example has no label."
+    if classes and example.label not in classes:
+        return f"the label {example.label!r} is not one of {', '.join(classes)}."
+    return None

@@ -31,11 +31,12 @@ from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.readouts import WordIds
+from trimtab.readouts.classes import missing_label
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Fill, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Example, Fill, Prediction, Row
 
 
 @final
@@ -109,6 +110,10 @@ class Text:
     def records(self, rows: Sequence[Row], scores: Float[Tensor, "X 1"], classes: Sequence[str]) -> list[Prediction]:
         """As `decide`."""
         raise NotImplementedError("answers are written, see PromptedModel.write_rows")
+
+    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
+        """A text, or a label of the task where it has classes."""
+        return missing_label(example, classes)
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the most frequent class; of free text, the metric of the most frequent answer."""

@@ -14,6 +14,7 @@ from typing import Any
 from trimtab.errors import DataError, suggest
 from trimtab.tasks.bio import as_bio2, parts
 from trimtab.tasks.reading import as_text, read_lines, read_table, row_fields
+from trimtab.types import Example
 
 
 @dataclass(frozen=True)
@@ -225,3 +226,17 @@ def _predicate(cell: Any, column: str, words: Sequence[str], at: str) -> str:
 def _tagged(sentences: Sequence[Sentence], shown: str) -> Tagged:
     tags, scheme, broken = as_bio2([s.tags for s in sentences], shown)
     return Tagged(tuple(replace(s, tags=t) for s, t in zip(sentences, tags, strict=True)), scheme, broken)
+
+
+def with_words(example: Example, row: Mapping[str, Any]) -> Example:
+    """An example with the words of its row, where that has them as a list `tokens` of texts.
+
+    They are its `text` where the row has none. A `predicate` that is given by position becomes text, as in `read_rows`.
+    """
+    words = row.get("tokens")
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(w, str) for w in words):
+        return example
+    fields = {"text": " ".join(words), **example.fields}
+    if "predicate" in row:
+        fields["predicate"] = _predicate(row["predicate"], "predicate", words, example.source or example.id)
+    return replace(example, fields=fields, words=tuple(words))

@@ -152,6 +152,8 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
     """
     spec, model = config.readout, config.backbone.model
     fitting = [k for k in possible if task.answer in readouts.get(k).kinds]  # type: ignore[attr-defined]
+    if not fitting and task.answer != "text":
+        raise ConfigError(f"{model!r} has no readout for answers of the sort {task.answer!r}.", where="backbone.model")
     if not fitting:
         raise ConfigError(
             f"the task's answers are free text, and {model!r} cannot write.",
@@ -194,7 +196,7 @@ def render_task(
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
-    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
+    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec, task.replace)
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
     for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
@@ -483,6 +485,7 @@ def _opening(p: Prepared) -> dict[str, Any]:
         "environment": environment(b),
         "rows": {s: len(r) for s, r in p.rows.items()},
         "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},
+        **({"notes": list(p.task.notes)} if p.task.notes else {}),
     }
 
 
@@ -589,6 +592,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "max_length": p.rendering.max_length,
             "label_words": words,
             "answer": p.task.answer,
+            "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
         },
         "readout": p.config.readout,
         "provenance": {
