@@ -131,8 +131,8 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
-        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | macro-F1 | dev, test rows | majority "
-        "| bare |",
+        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | macro-F1 | dev, test rows "
+        "| majority | bare |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
