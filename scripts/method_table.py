@@ -123,16 +123,19 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
-        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | dev, test rows | majority | bare |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | macro-F1 | dev, test rows | majority "
+        "| bare |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         first = r["runs"][0]
         dev = mean(x["metrics"]["dev"][x["metric"]] for x in r["runs"])
+        macro = [x["metrics"]["test"]["macro_f1"] for x in r["runs"] if "macro_f1" in x["metrics"]["test"]]
         majority, bare = (first["baselines"][name] for name in ("majority", "no_prompt"))
         lines.append(
             f"| {r['task']} | {r['method']} | {first['parameters']['trained']:,} | {first['parameters']['kept']:,} "
             f"| {r['rate']:g} | {dev:.3f} | {mean(r['test']):.3f} ± {stdev(r['test']):.3f} | {min(r['test']):.3f} "
+            f"| {f'{mean(macro):.3f} ± {stdev(macro):.3f}' if macro else '-'} "
             f"| {first['rows']['dev']}, {first['rows']['test']} | {shown(majority)} | {shown(bare)} |"
         )
     lines += [

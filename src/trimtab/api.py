@@ -32,7 +32,7 @@ from trimtab.training.runs import (
     shift_of,
     slots_of,
 )
-from trimtab.types import Encoded, Evaluation, Example, Records
+from trimtab.types import Encoded, Evaluation, Example, Label, Records, Row
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -148,7 +148,8 @@ class Shown:
 
     `special` holds the positions of special tokens, slots and answer aside. `tags` are those of the words that are
     read, one for each of `encoded.answer_at`; none where no words are tagged. `label_words` is empty where no answer
-    stands in the template.
+    stands in the template. `part` says which of its
+    sequences this is, where an example has several: which choice, which window of a long text.
     """
 
     example: Example
@@ -159,6 +160,7 @@ class Shown:
     answer_tokens: int
     special: tuple[int, ...]
     tags: tuple[str, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     positions = side.positions - shift_of(config, side.family, side.positions)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     parameters = count_parameters(config, task, rendering, side)
-    rows = {s: [max(rendering.row(e, encoder).variants, key=len) for e in task.splits[s]] for s in SPLITS}
+    rows = {s: [_longest(rendering.rows(e, encoder)) for e in task.splits[s]] for s in SPLITS}
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
     return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters)
@@ -226,18 +228,33 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     shown = []
     answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
     has_slot = any(piece.kind == "answer" for piece in v.rendering.template.pieces)
-    names = v.task.verbalizer.classes
+    names, specials = v.task.verbalizer.classes, v.encoder.special_ids.values()
+    classes = dict(zip(names, v.task.verbalizer.words, strict=True))
     for example in v.task.splits["train"][:n]:
-        row = v.rendering.row(replace(example, label=None), v.encoder)
-        encoded = row.encoded
-        classes = dict(zip(names, v.task.verbalizer.words, strict=True))
         words = classes.get(str(example.label), (str(example.label),)) if has_slot else ()
-        tags = tuple(names[i] for i in row.label) if v.task.answer == "tags" and isinstance(row.label, tuple) else ()
-        tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
-        other = {*encoded.slots, *encoded.eligible, *range(encoded.answer_slot, encoded.answer_slot + answer_tokens)}
-        special = tuple(i for i, t in enumerate(encoded.ids) if t in v.encoder.special_ids.values() and i not in other)
-        shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags))
+        for part, label, encoded in _parts(v, replace(example, label=None)):
+            tags = tuple(names[i] for i in label) if v.task.answer == "tags" and isinstance(label, tuple) else ()
+            tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
+            slot = range(encoded.answer_slot, encoded.answer_slot + answer_tokens)
+            other = {*encoded.slots, *encoded.eligible, *slot}
+            special = tuple(i for i, t in enumerate(encoded.ids) if t in specials and i not in other)
+            shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags, part))
     return Preview(tuple(shown), v.parameters)
+
+
+def _parts(v: Validation, example: Example) -> list[tuple[str, Label, Encoded]]:
+    """The sequences of an example that differ in what they read, what to call them, and their labels."""
+    rows = v.rendering.rows(example, v.encoder)
+    if v.rendering.plan(v.encoder).each is not None:
+        named = zip(v.rendering.verbalizer.classes, rows[0].variants, strict=False)
+        return [(name, rows[0].label, encoded) for name, encoded in named]
+    many = len(rows) > 1
+    return [(f"window {i} of {len(rows)}" if many else "", row.label, row.encoded) for i, row in enumerate(rows, 1)]
+
+
+def _longest(rows: Sequence[Row]) -> Encoded:
+    """The longest sequence of an example."""
+    return max((variant for row in rows for variant in row.variants), key=len)
 
 
 def init(

@@ -48,6 +48,7 @@ class _Task(_Part):
     max_length: int
     label_words: dict[str, list[str]]
     answer: Literal["class", "text", "tags", "span", "choice"] | None = None
+    replace: dict[str, dict[str, str]] = {}
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
 from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle
+from trimtab.tasks.choices import choices_of
 from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
@@ -46,12 +47,14 @@ class Rendering:
         verbalizer: the label words.
         max_length: positions available.
         readout: the resolved readout, which says how the answer slot is filled.
+        replace: field -> what stands in the data -> what the template has instead.
     """
 
     template: Template
     verbalizer: Verbalizer
     max_length: int
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
+    replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
@@ -59,6 +62,7 @@ class Rendering:
 
         Raises:
             TemplateError: it is empty, or does not fit.
+            DataError: it lacks choices, or has a value that `replace` does not know.
         """
         name = example.source or example.id
         plan, gold, classes = self.plan(encoder), self.gold(example), self.verbalizer.classes
@@ -66,14 +70,38 @@ class Rendering:
         if plan.write is not None and gold:
             fills = (plan.write(self._ids(gold, encoder, name), name),)
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
-        first, *others = (
-            self.template.render(example.fields, encoder, room + len(f.ids), name, f, plan.field) for f in fills
-        )
         label: Label = classes.index(example.label) if example.label in classes else -1
+        variants = [
+            self.template.render(fields, encoder, room + len(f.ids), name, f, plan.field)
+            for fields in self._contents(example, plan, name)
+            for f in fills
+        ]
         if plan.locate is not None:
-            reads, located = plan.locate(first, example, classes)
-            first, label = replace(first, answer_at=reads), label if located is None else located
-        return Row(first, label, prompt, others=tuple(others), gold=gold, example=example)
+            located = [plan.locate(v, example, classes) for v in variants]
+            variants = [replace(v, answer_at=reads) for v, (reads, _) in zip(variants, located, strict=True)]
+            label = label if located[0][1] is None else located[0][1]
+        return Row(variants[0], label, prompt, others=tuple(variants[1:]), gold=gold, example=example)
+
+    def _contents(self, example: Example, plan: AnswerPlan, name: str) -> list[Mapping[str, str]]:
+        """The fields that templates are filled with: once, or once per choice."""
+        fields = dict(example.fields)
+        for column, texts in self.replace.items():
+            value = fields.get(column, "").strip()
+            if column in fields and value not in texts:
+                what = (
+                    f"the field {column!r} holds {value!r}, and task.replace.{column} does not say what that becomes."
+                )
+                raise DataError(what, where=name, fix=suggest(value, texts))
+            fields[column] = texts.get(value, "")
+        if plan.each is None:
+            return [fields]
+        return [{**fields, plan.each: text} for text in choices_of(fields, self.verbalizer.classes, name).values()]
+
+    def wanted(self, encoder: TextEncoder) -> list[str]:
+        """The fields that every example must have."""
+        plan = self.plan(encoder)
+        choices = self.verbalizer.classes[:2] if plan.each else ()
+        return [f for f in dict.fromkeys([*self.template.fields, *choices]) if f != plan.each]
 
     def rows(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> list[Row]:
         """Render one example, as several rows where the readout reads it in parts.
@@ -113,8 +141,8 @@ class Rendering:
         """How the readout wants the answer slot filled.
 
         Raises:
-            TemplateError: a label word or a token that the readout needs is not in the vocabulary, or something follows
-                the answer where it must come last.
+            TemplateError: a label word or a token that the readout needs is not in the vocabulary, the template lacks a
+                field that it needs, or something follows the answer where it must come last.
             ConfigError: the task has free text, and the readout chooses among label words.
         """
         if encoder not in self._plans:
@@ -126,15 +154,16 @@ class Rendering:
                 )
             needs_words = not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
             plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if needs_words else [])
+            for name in (plan.each, plan.field):
+                if name is not None and name not in self.template.fields:
+                    raise TemplateError(
+                        f"the readout {self.readout['kind']!r} reads the field {{{name}}}, which is not in "
+                        f"{self.template.source!r}.",
+                        where="task.template",
+                        fix=f"Write {{{name}}} where the text belongs.",
+                    )
             if plan.needs_slot:
                 self.template.check_answer()
-            if plan.field is not None and plan.field not in self.template.fields:
-                raise TemplateError(
-                    f"the readout {self.readout['kind']!r} reads the field {{{plan.field}}}, which is not in "
-                    f"{self.template.source!r}.",
-                    where="task.template",
-                    fix=f"Write {{{plan.field}}} where the text belongs.",
-                )
             if any(f.is_last for f in plan.fills):
                 self.template.check_answer_is_last()
             self._plans[encoder] = plan
@@ -240,10 +269,10 @@ class Predictor:
         return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
+        wanted = self.rendering.wanted(self.model.backbone.encoder)
         if isinstance(given, Example):
             example = given
         else:
-            wanted = self.rendering.template.fields
             if isinstance(given, str):
                 if len(wanted) > 1:
                     raise DataError(
@@ -253,13 +282,13 @@ class Predictor:
             name = str(given.get("id", position + 1))
             example = Example(name, {k: "" if v is None else str(v) for k, v in given.items()}, None)
             example = with_words(example, given)
-        for name in self.rendering.template.fields:
+        for name in wanted:
             if name not in example.fields:
                 raise DataError(
-                    f"the field {name!r} is missing; the template needs {', '.join(self.rendering.template.fields)}.",
+                    f"the field {name!r} is missing; the template needs {', '.join(wanted)}.",
                     where=_place(example, position),
                 )
-        for text in (example.id, *(example.fields[name] for name in self.rendering.template.fields)):
+        for text in (example.id, *(example.fields.get(name, "") for name in (*wanted, *self.classes))):
             if any("\ud800" <= c <= "\udfff" for c in text):  # cannot be tokenized or written
                 what = "a text holds half of a surrogate pair, such as \\ud83d alone."
                 raise DataError(what, where=_place(example, position))
@@ -336,7 +365,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     template = Template.parse(rendered or task["template"], slots, task["truncate"], is_verbatim=rendered is not None)
     readout = readouts.resolve(meta["readout"], "readout")
     verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
-    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout)
+    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout, task.get("replace", {}))
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)
 

@@ -259,7 +259,7 @@ class Template:
             eligible=tuple(eligible),
             dropped=len(tokens) - len(kept),
             decoder=decoder,
-            answer_slot=slot,
+            answer_slot=slot if before >= 0 else -1,
             decoder_slots=decoder_slots,
             targets=fill.targets,
             spans=tuple((i, t.span[0] + lead, t.span[1] + lead) for i, t in enumerate(kept) if t.field == spans_of)
@@ -276,12 +276,12 @@ class Template:
         return tuple(t for t, _ in sites), tuple(d for _, d in sites)
 
     def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
-        """All tokens, untruncated, and the place of the answer slot. Runs of text and fields are tokenized as one
-        string each.
+        """All tokens, untruncated, and the place of the answer slot, -1 without one. Runs of text and fields are
+        tokenized as one string each.
         """
         tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
-        slot = 0
+        slot = -1
         for piece in (*self.pieces, None):
             if piece is not None and piece.kind in ("text", "field"):
                 run.append(piece)

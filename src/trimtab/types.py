@@ -89,6 +89,7 @@ class AnswerPlan:
         locate: for readouts that read elsewhere than at the slot: from a rendered example, the example and the classes
             to the positions that are read and the label, None where it is not known. Their templates need no slot.
         field: the field whose tokens `locate` wants to know, see `Encoded.spans`.
+        each: a field that stands for each of the example's choices in turn, a sequence for each.
     """
 
     fills: tuple[Fill, ...]
@@ -98,6 +99,7 @@ class AnswerPlan:
     decoder_room: int = 0
     locate: Callable[[Encoded, Example, Sequence[str]], tuple[tuple[int, ...], Label | None]] | None = None
     field: str | None = None
+    each: str | None = None
 
     @property
     def needs_slot(self) -> bool:
@@ -117,7 +119,7 @@ class Encoded:
         eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
         dropped: tokens cut off by truncation.
         decoder: what the decoder of an encoder-decoder reads.
-        answer_slot: where the answer slot begins; its tokens are those of the fill.
+        answer_slot: where the answer slot begins, -1 where there is none; its tokens are those of the fill.
         decoder_slots: positions of the virtual tokens in `decoder`, -1 for those that stand in `ids`; empty where none
             stands in the decoder.
         targets: token ids that belong at `answer_at`, where the readout writes its answer; else empty.
@@ -158,8 +160,8 @@ class Row:
     """An encoded example on its way into a batch: which prompt it uses, which readout reads it.
 
     `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
-    words need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold` is the
-    right answer as text, if known: a label word of the class, or free text. `example` is what was rendered.
+    words or choices need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold`
+    is the right answer as text, if known: a label word of the class, or free text. `example` is what was rendered.
     """
 
     encoded: Encoded
@@ -407,7 +409,7 @@ class Prediction:
     Attributes:
         label: the class; None where the written `text` is no label word of any class.
         scores: a probability per class; none where the answer was written.
-        text: what the model wrote, if it did.
+        text: what the model wrote, if it did; of a choice, its text.
     """
 
     id: str

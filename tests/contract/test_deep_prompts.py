@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -110,27 +112,17 @@ def with_deep(table: PromptTable, change: Callable[[DeepPrompt], DeepPrompt]) ->
     return replace(table, deep={site: change(deep) for site, deep in table.deep.items()})
 
 
-def gated(table: PromptTable, gated: Sequence[bool], value: float = 0.0) -> PromptTable:
+def gated(backbone: Backbone, table: PromptTable, gated: Sequence[bool], value: float = 0.0) -> PromptTable:
     """The same prompts, of which some are gated; `value` is every gate's."""
-
-    def change(deep: DeepPrompt) -> DeepPrompt:
-        prompts, layers, _, _, heads, _ = deep.keys_values.shape
-        queries = heads * QUERIES_PER_HEAD
-        return replace(deep, gates=torch.full((prompts, layers, queries), value), gated=torch.tensor(gated))
-
-    return with_deep(table, change)
-
-
-QUERIES_PER_HEAD = 1
-
-
-@pytest.fixture(autouse=True)
-def _queries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many query heads share a key head in the model of this test."""
-    for fixture in ("loaded", "shared"):
-        if fixture in request.fixturenames:
-            site = next(iter(request.getfixturevalue(fixture).sites.values()))
-            monkeypatch.setitem(globals(), "QUERIES_PER_HEAD", site.queries // site.heads)
+    deep = {
+        site: replace(
+            its,
+            gates=torch.full((len(gated), len(its.layers), backbone.sites[site].queries), value),
+            gated=torch.tensor(gated),
+        )
+        for site, its in table.deep.items()
+    }
+    return replace(table, deep=deep)
 
 
 def deep_rows(backbone: Backbone) -> list[Row]:
@@ -173,14 +165,10 @@ def check_padding_and_mates(backbone: Backbone) -> None:
         long_row = max(rows, key=lambda r: len(r.encoded))
         ids = long_row.encoded.ids
         longer = replace(long_row, prompt=2, encoded=replace(long_row.encoded, ids=(*ids[:-1], *ids[1:4], ids[-1])))
-        first = None
+        alone = torch.cat([state(backbone, [row], table) for row in rows])
         for side in sides(backbone):
-            alone = torch.cat([read(backbone, [row], table, side) for row in rows])
             torch.testing.assert_close(read(backbone, rows, table, side), alone, **CLOSE)
-            torch.testing.assert_close(read(backbone, [*rows, longer], table, side)[:-1], alone, **CLOSE)
-            torch.testing.assert_close(read(backbone, rows[::-1], table, side).flip(0), alone, **CLOSE)
-            first = alone if first is None else first
-            torch.testing.assert_close(alone, first, **CLOSE)
+            torch.testing.assert_close(read(backbone, [longer, *rows[::-1]], table, side)[1:].flip(0), alone, **CLOSE)
 
 
 def check_prompts_alone(backbone: Backbone) -> None:
@@ -239,8 +227,10 @@ def check_bare(backbone: Backbone) -> None:
     rows = [replace(row, prompt=-1) for row in deep_rows(backbone)]
     expected = state(backbone, rows, None)
     assert torch.equal(state(backbone, rows, deep_table(backbone)), expected)
+    assert prefix_attention(deep_table(backbone), on_side(backbone, rows, "right")) is None
     nothing = with_deep(deep_table(backbone), lambda deep: replace(deep, visible=torch.zeros_like(deep.visible)))
     assert torch.equal(state(backbone, deep_rows(backbone), nothing), expected)
+    assert prefix_attention(nothing, on_side(backbone, deep_rows(backbone), "right")) is None
 
 
 def check_order(backbone: Backbone) -> None:
@@ -263,15 +253,15 @@ def check_gates(backbone: Backbone) -> None:
     """Gates of 0 are the bare model, bit for bit; rows of other prompts do not notice; gates of 1 do something."""
     rows, table = deep_rows(backbone), deep_table(backbone)
     bare = state(backbone, [replace(row, prompt=-1) for row in rows], None)
-    assert torch.equal(state(backbone, rows, gated(table, [True] * 3)), bare)
+    assert torch.equal(state(backbone, rows, gated(backbone, table, [True] * 3)), bare)
     plain = state(backbone, rows, table)
     of_one = torch.tensor([row.prompt == 1 for row in rows])
     for value in (0.0, 1.0):
-        some = state(backbone, rows, gated(table, [True, False, True], value))
+        some = state(backbone, rows, gated(backbone, table, [True, False, True], value))
         torch.testing.assert_close(some[of_one], plain[of_one], **CLOSE)
         same = torch.isclose(some, bare, **CLOSE).all(1)
         assert same.tolist() == [row.prompt < 0 or (row.prompt == 0 and value == 0) for row in rows]
-    leaf = gated(table, [True, False, True], 0.3).detached()
+    leaf = gated(backbone, table, [True, False, True], 0.3).detached()
     model = PromptedModel(backbone, HiddenReadout())
     model.scores(on_side(backbone, rows, backbone.family.padding_side), leaf).square().sum().backward()
     for deep in leaf.deep.values():
@@ -312,6 +302,46 @@ def test_gates(loaded: Backbone) -> None:
     check_gates(loaded)
 
 
+@every([*WINDOWED, "modernbert", "llama", "t5", "deberta-v2"])
+def test_every_query_sees_the_prompt_and_of_the_text_what_it_saw_before(shared: Backbone) -> None:
+    """Windows and the future hide text only."""
+    rows = sorted(deep_rows(shared), key=lambda r: r.prompt)  # two of each
+    batch, hides = on_side(shared, rows, shared.family.padding_side), False
+    prefix = prefix_attention(deep_table(shared), batch)
+    assert prefix is not None
+
+    def watches(call: AttentionCall) -> Tensor:
+        nonlocal hides
+        masks: list[Tensor] = []
+
+        def attend(key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+            assert mask is not None
+            masks.append(mask)
+            return call.attend(key, value, mask)
+
+        output = prefix(replace(call, attend=attend))
+        (mask,) = masks
+        columns, hidden = mask[..., :P], torch.finfo(mask.dtype).min
+        assert bool((columns[:2] == hidden).all()), "no prompt"
+        assert bool((columns[2:4] == 0).all())
+        assert bool((columns[4:, ..., :-1] == 0).all())
+        assert bool((columns[4:, ..., -1] == hidden).all()), "the shorter prompt"
+        own = torch.zeros(()) if call.mask is None else call.mask
+        assert torch.equal(mask[..., P:], own.expand_as(mask[..., P:]))
+        hides |= bool((mask[..., P:] < -1e9).any())
+        return output
+
+    with torch.no_grad():
+        shared.family.hidden(shared.model, batch, None, None, watches)
+    assert hides, "something of the text must be hidden"
+
+
+@every(["bert", "albert", "deberta-v2", "t5"])
+def test_a_copy_that_is_trained_takes_prompts_as_its_original_does(shared: Backbone) -> None:
+    rows, table, copy = deep_rows(shared), deep_table(shared), shared.trainable()
+    torch.testing.assert_close(state(copy, rows, table), state(shared, rows, table), **CLOSE)
+
+
 # The model's own numbers ---------------------------------------------------------------------------------------------
 
 
@@ -339,12 +369,12 @@ def test_reordered_attention_of_gpt2_stays_its_own(tmp_path: Path) -> None:
     model = transformers.GPT2LMHeadModel.from_pretrained(matrix.BUILDERS["gpt2"](tmp_path))
     model.config.reorder_and_upcast_attn = model.config.scale_attn_by_inverse_layer_idx = True
     model.save_pretrained(tmp_path)
-    own = load_backbone(str(tmp_path), dtype="float32", device="cpu", attention="eager")
-    stock = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager")
-    ids = torch.tensor([[5, 6, 7, 8]])
+    own = load_backbone(str(tmp_path), dtype="bfloat16", device="cpu", attention="eager")
+    stock = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.bfloat16)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
     with torch.no_grad():
         assert torch.equal(own.model(ids).logits, stock(ids).logits)
-    check_padding_and_mates(own)
+    check_padding_and_mates(load_backbone(str(tmp_path), dtype="float32", device="cpu", attention="eager"))
 
 
 # Other ways to the same --------------------------------------------------------------------------------------------
@@ -465,7 +495,7 @@ def own_words(backbone: Backbone, row: Row, table: PromptTable) -> tuple[int, ..
 def check_words(backbone: Backbone, monkeypatch: pytest.MonkeyPatch | None = None) -> None:
     """Padded rows of several prompts and none, written with a cache, are what whole passes over each row write; without
     a cache too."""
-    rows = [replace(r, prompt=(-1, 0, 1)[i % 3]) for i, r in enumerate(rows_to_write(backbone))]
+    rows = [replace(r, prompt=(-1, 0, 1)[i % 3]) for i, r in enumerate(rows_to_write(backbone)[:5])]
     table = deep_table(backbone, inputs=True, scale=2.0)
     expected = [own_words(backbone, row, table) for row in rows]
     assert len(set(expected)) > 3, "the rows must differ"
@@ -498,6 +528,24 @@ def test_words_are_those_of_whole_passes_with_and_without_a_cache(
     assert sum(len(m._forward_pre_hooks) for m in backbone.model.modules()) == hooks
 
 
+@every(["gpt2", "bart"])
+def test_a_thread_that_writes_prompts_no_other(shared: Backbone) -> None:
+    rows = deep_rows(shared)
+    prefix = prefix_attention(deep_table(shared), on_side(shared, rows, "right"))
+    assert prefix is not None
+    modules = [shared.model.get_decoder()]
+    bare = [replace(row, prompt=-1) for row in rows]
+    here, there = state(shared, bare, None), []
+    with attention.prompted(modules, Passage(prefix)):
+        thread = threading.Thread(target=lambda: there.append(state(shared, bare, None)))
+        thread.start()
+        thread.join()
+        prompted = state(shared, bare, None)
+    assert torch.equal(there[0], here)
+    assert not torch.allclose(prompted, here)
+    assert torch.equal(state(shared, bare, None), here)
+
+
 @every(["llama", "t5"])
 def test_rows_that_stand_several_times_in_a_batch_keep_their_prompt(shared: Backbone) -> None:
     """As beams do: each row is repeated, and its prompt with it."""
@@ -508,7 +556,7 @@ def test_rows_that_stand_several_times_in_a_batch_keep_their_prompt(shared: Back
     with torch.no_grad():
         one = hidden(shared.model, batch, None, None, prefix_attention(table, batch))
         three = hidden(shared.model, beams, None, None, prefix_attention(table, batch))
-        gates = gated(table, [True, False, True], 1.0)
+        gates = gated(shared, table, [True, False, True], 1.0)
         gated_one = hidden(shared.model, batch, None, None, prefix_attention(gates, batch))
         gated_three = hidden(shared.model, beams, None, None, prefix_attention(gates, batch))
     torch.testing.assert_close(three[::3], one, **CLOSE)
@@ -546,7 +594,7 @@ def gradients(backbone: Backbone, table: PromptTable) -> list[Tensor]:
 
 def check_recomputing(backbone: Backbone) -> None:
     """Layers that are computed anew give the same gradients and are really computed anew; nothing is left behind."""
-    table = gated(deep_table(backbone, inputs=True), [True, False, True], 0.5)
+    table = gated(backbone, deep_table(backbone, inputs=True), [True, False, True], 0.5)
     expected = gradients(backbone, table)
     calls: list[str] = []
     inside = [m for layer in recomputed_layers(backbone.model) for m in layer.modules() if not any(m.children())]
@@ -567,6 +615,20 @@ def check_recomputing(backbone: Backbone) -> None:
 @every([n for n in MODELS if n != "albert"])
 def test_layers_that_are_computed_anew_give_the_same_gradients(shared: Backbone) -> None:
     check_recomputing(shared)
+
+
+@every(["bert", "t5"])
+def test_layers_that_are_computed_anew_drop_out_the_same(fresh: Backbone) -> None:
+    table, found = deep_table(fresh, inputs=True), []
+    fresh.model.train()
+    for context in (nullcontext(), recomputing(fresh.model)):
+        torch.manual_seed(2)
+        with context:
+            found.append(gradients(fresh, table))
+    fresh.model.eval()
+    for one, other, without in zip(*found, gradients(fresh, table), strict=True):
+        assert torch.equal(one, other)
+        assert not torch.allclose(one, without)
 
 
 @every(["albert"])

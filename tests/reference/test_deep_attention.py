@@ -53,7 +53,7 @@ def prompts(site: str, gate: float | None) -> PromptTable:
 def expected(
     hidden: Tensor, projections: list[nn.Linear], bias: Tensor, scale: float, table: PromptTable, mask: Tensor
 ) -> Tensor:
-    """Row by row, one bias or one for each: the output of attention before the last projection, [B,T,Q*D]."""
+    """Row by row, with a bias for each or one for all: what enters the last projection, [B,T,Q*D]."""
     (deep,) = table.deep.values()
     rows = []
     for b, prompt in enumerate([0, 1, -1]):

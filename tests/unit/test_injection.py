@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
+from torch import Tensor
 
 from trimtab.batching import collate
-from trimtab.injection import place_decoder_prompt, place_prompt
-from trimtab.types import Encoded, PromptTable, Row
+from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
+from trimtab.types import AttentionCall, DeepPrompt, Encoded, PromptTable, Row
 
 ROWS = [
     Row(Encoded((1, 1, 1, 1), (1, 3), (0,)), prompt=1),
@@ -77,3 +81,104 @@ def test_a_prompt_is_split_between_text_and_decoder() -> None:
 def test_a_decoder_without_slots_is_left_as_it_is() -> None:
     embeds = torch.randn(5, 2, 3)
     assert place_decoder_prompt(embeds, TABLE, collate(ROWS, 0)) is embeds
+
+
+# Deep prompts
+
+
+def deep(prompts: int, gated: list[bool] | None = None) -> PromptTable:
+    """Prompts of two columns in layer 1 of 3, one head of four numbers."""
+    values = torch.randn(prompts, 1, 2, 2, 1, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    gates = None if gated is None else torch.full((prompts, 1, 1), 0.5)
+    flags = None if gated is None else torch.tensor(gated)
+    prompt = DeepPrompt(values, (1,), torch.ones(prompts, 1, 2, dtype=torch.bool), gates, flags)
+    return PromptTable(torch.zeros(prompts, 0, 3), {"self": prompt})
+
+
+def call(rows: int, layer: int = 1, mask: Tensor | None = None) -> tuple[AttentionCall, list[tuple[Tensor, ...]]]:
+    """A call of three tokens, and what it asks the model's attention to do."""
+    asked: list[tuple[Tensor, ...]] = []
+
+    def attend(*given: Tensor) -> Tensor:
+        asked.append(given)
+        return torch.zeros(rows, 3, 1, 4)
+
+    q, k, v = torch.randn(3, rows, 1, 3, 4, generator=torch.Generator().manual_seed(1))
+    return AttentionCall("self", layer, q, k, v, mask, 0.5, attend, lambda: torch.ones(rows, 3, 1, 4)), asked
+
+
+def prompted(*prompts: int) -> list[Row]:
+    return [Row(Encoded((1, 1, 1), (), (0,)), prompt=prompt) for prompt in prompts]
+
+
+def test_each_row_s_keys_and_values_stand_before_its_own() -> None:
+    table = deep(3)
+    prefix = prefix_attention(table, collate(prompted(2, -1, 0), 0))
+    assert prefix is not None
+    one, asked = call(3)
+    assert torch.equal(prefix(one), torch.zeros(3, 3, 1, 4))
+    ((key, value, mask),) = asked
+    own = table.deep["self"].keys_values[:, 0]  # [R,2,P,K,D]
+    assert torch.equal(key[:, :, 2:], one.key)
+    assert torch.equal(value[:, :, 2:], one.value)
+    for b, prompt in ((0, 2), (2, 0)):
+        assert torch.equal(key[b, :, :2], own[prompt, 0].transpose(0, 1))
+        assert torch.equal(value[b, :, :2], own[prompt, 1].transpose(0, 1))
+    assert key[1, :, :2].abs().max() == 0
+    hidden = torch.finfo(torch.float32).min
+    expected = torch.tensor([[0.0, 0, 0, 0, 0], [hidden, hidden, 0, 0, 0], [0, 0, 0, 0, 0]])
+    assert torch.equal(mask, expected[:, None, None].expand(3, 1, 3, 5))
+
+
+def test_where_all_rows_have_the_only_prompt_and_nothing_is_hidden_there_is_no_mask() -> None:
+    prefix = prefix_attention(deep(1), collate(prompted(0, 0), 0))
+    assert prefix is not None
+    one, asked = call(2)
+    prefix(one)
+    assert asked[0][2] is None
+    masked, asked = call(2, mask=torch.zeros(1, 1, 3, 3))
+    prefix(masked)
+    assert asked[0][2].shape == (2, 1, 3, 5)
+
+
+def test_other_layers_and_gated_rows_are_left_to_the_model() -> None:
+    rows = collate(prompted(0, -1), 0)
+    plain, gated = prefix_attention(deep(1), rows), prefix_attention(deep(1, [True]), rows)
+    assert plain is not None
+    assert gated is not None
+    other, asked = call(2, layer=0)
+    assert torch.equal(plain(other), torch.ones(2, 3, 1, 4))
+    one, asked_too = call(2)
+    output = gated(one)
+    assert not asked
+    assert not asked_too
+    assert torch.equal(output[1], torch.ones(3, 1, 4))
+    assert not torch.isclose(output[0], torch.ones(())).any()
+
+
+def test_a_bfloat16_call_gets_bfloat16_and_the_table_float32_gradients() -> None:
+    table = deep(2)
+    prefix = prefix_attention(table, collate(prompted(0, 1), 0))
+    assert prefix is not None
+    one, asked = call(2)
+    lower = {n: getattr(one, n).bfloat16() for n in ("query", "key", "value")}
+    prefix(replace(one, **lower))
+    ((key, value, _),) = asked
+    assert (key.dtype, value.dtype) == (torch.bfloat16, torch.bfloat16)
+    (key.float().sum() + value.float().sum()).backward()
+    gradient = table.deep["self"].keys_values.grad
+    assert gradient is not None
+    assert gradient.dtype == torch.float32
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+@pytest.mark.parametrize(("table", "prompts"), [(PromptTable(torch.zeros(1, 2, 3)), (0, 0)), (deep(2), (-1, -1))])
+def test_nothing_enters_attention_where_no_row_has_a_deep_prompt(table: PromptTable, prompts: tuple[int, ...]) -> None:
+    assert prefix_attention(table, collate(prompted(*prompts), 0)) is None
+
+
+def test_positions_are_shifted_in_rows_of_prompts_that_ask_for_it_but_for_pads() -> None:
+    batch = collate([*prompted(0, 1, -1), Row(Encoded((1, 1), (), (0,)), prompt=0)], 0, "left")
+    shifted = shift_positions(batch, PromptTable(torch.zeros(2, 0, 3), shifts=torch.tensor([4, 0])))
+    assert shifted.position_ids.tolist() == [[4, 5, 6], [0, 1, 2], [0, 1, 2], [0, 4, 5]]
+    assert shift_positions(batch, TABLE) is batch

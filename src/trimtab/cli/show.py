@@ -32,6 +32,7 @@ def command(
                 "examples": [
                     {
                         "id": s.example.id,
+                        **({"part": s.part} if s.part else {}),
                         "label": s.example.label,
                         "label_words": list(s.label_words),
                         "tags": list(s.tags),
@@ -53,7 +54,8 @@ def command(
     for s in shown.examples:
         cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
         answer = f"{len(s.tags)} of {len(s.example.tags)} words read" if s.tags else f"label {s.example.label!r}"
-        out.print(Text(f"{s.example.id}  {answer}, {len(s.tokens)} tokens{cut}", style="bold"))
+        part = f", {s.part}" if s.part else ""
+        out.print(Text(f"{s.example.id}  {answer}{part}, {len(s.tokens)} tokens{cut}", style="bold"))
         line = Text("  ")
         slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
         answer = f"<answer: {'|'.join(s.label_words)}>"
@@ -63,7 +65,7 @@ def command(
                 line.append(answer, style="green").append(" ")
             if position in slots:
                 line.append(f"<P{slots[position]}>", style="cyan").append(" ")
-            elif token and not s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
+            elif token and not 0 <= s.encoded.answer_slot <= position < s.encoded.answer_slot + s.answer_tokens:
                 style = "" if position in s.encoded.eligible else "magenta" if position in s.special else "dim"
                 line.append(token.replace("\n", "\\n"), style=style)
                 if position in tags:

@@ -73,7 +73,8 @@ class Readout(Protocol):
 
 
 def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """First values of a readout's head for one run, float32 on the CPU; none where it has no head.
+    """First values of a readout's head for one run, float32 on the CPU; none where it has no head, and no bias where
+    the readout says so (`has_bias`).
 
     Weights are normal with a standard deviation of 0.02 and biases 0, as BERT's classifiers begin (Devlin et al. 2019,
     their code).
@@ -83,7 +84,8 @@ def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Gener
         return {}
     outputs = cls.outputs(classes)  # type: ignore[attr-defined]
     weight = torch.randn(outputs, hidden_size, generator=generator) * 0.02
-    return {"weight": weight, "bias": torch.zeros(outputs)}
+    has_bias = getattr(cls, "has_bias", True)
+    return {"weight": weight, **({"bias": torch.zeros(outputs)} if has_bias else {})}
 
 
 def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:

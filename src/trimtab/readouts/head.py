@@ -51,17 +51,7 @@ class Head(Classes):
     @classmethod
     def plan(cls, encoder: TextEncoder, words: WordIds, *, position: Position = "auto", **options: Any) -> AnswerPlan:
         """One sequence per example."""
-        where = _automatic(encoder) if position == "auto" else position
-        if where == "first" and (encoder.is_causal or not encoder.prefix):
-            what = "this backbone reads from left to right, so its first token knows nothing of the text"
-            if not encoder.is_causal:
-                what = "this tokenizer puts no token before a text, so the first may be of the prompt"
-            raise TemplateError(f"{what}.", where="readout.position", fix="Use readout.position=mean or last.")
-        if where == "answer":
-            if encoder.mask_id is not None and not encoder.is_causal:
-                return AnswerPlan((Fill((encoder.mask_id,), (0,)),))
-            return AnswerPlan((Fill((), (-1,), is_last=encoder.is_causal),))
-        return AnswerPlan((Fill((), ()),), locate=partial(_locate, where))
+        return plan_at(encoder, position)
 
     @staticmethod
     def outputs(classes: int) -> int:
@@ -72,21 +62,45 @@ class Head(Classes):
         self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
     ) -> Float[Tensor, "X C"]:
         """Class scores of each example; not a number for rows without a prompt, which have no head."""
-        real = batch.answer_mask[..., None]
-        pooled = torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
-        return linear(pooled[batch.first_row], batch.prompt_of_example, heads)
+        return linear(pooled(hidden, batch)[batch.first_row], batch.prompt_of_example, heads)
+
+
+def plan_at(encoder: TextEncoder, position: Position) -> AnswerPlan:
+    """One sequence that is read at a position, see `Head`.
+
+    Raises:
+        TemplateError: the first token of this backbone knows nothing of the text.
+    """
+    where = _automatic(encoder) if position == "auto" else position
+    if where == "first" and (encoder.is_causal or not encoder.prefix):
+        what = "this backbone reads from left to right, so its first token knows nothing of the text"
+        if not encoder.is_causal:
+            what = "this tokenizer puts no token before a text, so the first may be of the prompt"
+        raise TemplateError(f"{what}.", where="readout.position", fix="Use readout.position=mean or last.")
+    if where == "answer":
+        if encoder.mask_id is not None and not encoder.is_causal:
+            return AnswerPlan((Fill((encoder.mask_id,), (0,)),))
+        return AnswerPlan((Fill((), (-1,), is_last=encoder.is_causal),))
+    return AnswerPlan((Fill((), ()),), locate=partial(_locate, where))
+
+
+def pooled(hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B H"]:
+    """The mean of what is read of each row, float32."""
+    real = batch.answer_mask[..., None]
+    return torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
 
 
 def linear(
     features: Float[Tensor, "X *A H"], prompt_of: Tensor, heads: Mapping[str, Tensor]
 ) -> Float[Tensor, "X *A C"]:
-    """Apply each example's own head; not a number where it has none."""
+    """Apply each row's own head, with or without a bias; not a number where it has none."""
     if "weight" not in heads:
         return features.new_full((*features.shape[:-1], 1), torch.nan)
     own = prompt_of.clamp(min=0)
-    weight, bias = heads["weight"][own], heads["bias"][own]
     shape = (len(features), *[1] * (features.ndim - 2), -1)
-    found = torch.einsum("x...h,xch->x...c", features, weight) + bias.view(shape)
+    found = torch.einsum("x...h,xch->x...c", features, heads["weight"][own])
+    if "bias" in heads:
+        found = found + heads["bias"][own].view(shape)
     return torch.where((prompt_of >= 0).view(shape), found, torch.nan)
 
 

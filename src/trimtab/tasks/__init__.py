@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ class Task:
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take; None for what the backbone has.
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
-            (`span`), or one of several texts of the example (`choice`).
+            (`span`), or one of several texts of the example (`choice`): then the classes are the fields that hold them.
+        replace: field -> what stands in the data -> what the template shall have instead.
         notes: what was found in the data that a user should know, in sentences.
     """
 
@@ -38,12 +39,14 @@ class Task:
     verbalizer: Verbalizer
     max_length: int | None = None
     answer: Literal["class", "text", "tags", "span", "choice"] = "class"
+    replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
-        """Names of the fields that examples have."""
-        return list(next(iter(self.splits["train"])).fields)
+        """Names of the fields that templates may use: those of examples, and `choice`, which stands for each choice."""
+        own = list(next(iter(self.splits["train"])).fields)
+        return [*own, "choice"] if self.answer == "choice" else own
 
     @cached_property
     def fingerprint(self) -> str:

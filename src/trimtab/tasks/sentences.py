@@ -115,7 +115,9 @@ class TaggedSentences:
         ordered = {s: tuple(splits[s]) for s in SPLITS}
         verbalizer = Verbalizer.of({t: [t] for t in tags}, where="task.tags")
         template = self._auto_template() if self.template == "auto" else self.template
-        return Task(self.name, ordered, template, self.truncate, verbalizer, self.max_length, "tags", tuple(notes))
+        return Task(
+            self.name, ordered, template, self.truncate, verbalizer, self.max_length, "tags", notes=tuple(notes)
+        )
 
     def _read(self, split: str, given: str, places: Places) -> Tagged:
         path, shown = resolve_path(given, places), given if ":" in given else None

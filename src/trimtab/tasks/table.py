@@ -15,6 +15,7 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
+from trimtab.tasks.choices import choices_of, right_choice
 from trimtab.tasks.reading import Places, as_text, read_table, resolve_path, row_fields
 from trimtab.tasks.reading import Table as RawTable
 from trimtab.types import Example
@@ -28,7 +29,8 @@ _MIN_DEV = 50
 class Table:
     """A table with a column of labels or free text: give `path`, or `train` and where they exist `dev` and `test`.
 
-    Give `label_words` for classes, or `target` for free text, which counts as one class where rows are drawn.
+    Give `label_words` for classes, `target` for free text, or `choices` where every row has choices of its own. Free
+    text counts as one class where rows are drawn, and so do choices.
 
     Splits that have no file are drawn from the training rows, class by class and with `split_seed`, so they stay the
     same under every training seed: `test_fraction` for test, `dev_fraction` (but at least 50 rows where a third of the
@@ -45,6 +47,9 @@ class Table:
         test: the rows that are reported.
         label: the label column.
         target: the column of answers in free text, which the model learns to write.
+        choices: the columns of the choices, of which the last may be empty; `{choice}` in the template stands for each
+            in turn. The label is the name of the right column, its text, or its number from 0.
+        replace: column -> what stands in the data -> what the template shall have instead; every value must be named.
         split_column: a column of `path` that says train, dev or test.
         id_column: a column of ids, unique over all files; null takes `id` where it exists, else the position in the
             file; false always takes the position.
@@ -69,6 +74,8 @@ class Table:
         test: str | None = None,
         label: str = "label",
         target: str | None = None,
+        choices: list[str] | None = None,
+        replace: dict[str, dict[str, str]] = {},  # noqa: B006  (likewise)
         split_column: str | None = None,
         id_column: Annotated[str | Literal[False] | None, Field(union_mode="left_to_right")] = None,
         truncate: list[str] = [],  # noqa: B006  (a schema default, never mutated)
@@ -85,11 +92,17 @@ class Table:
             raise ConfigError("path holds all splits; dev and test go with train.", where="task")
         self.files: dict[str, str] = {"train": path or train or ""}
         self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
-        if (label_words is None) == (target is None):
+        if sum(given is not None for given in (label_words, target, choices)) != 1:
             raise ConfigError(
-                "give either label_words (classes and their words) or target (a column of free text).",
+                "give either label_words (classes and their words), target (a column of free text) or choices (columns "
+                "of texts to choose from).",
                 where="task",
             )
+        self.choices, self.replace = tuple(choices or ()), replace
+        if choices is not None:
+            if len(set(choices)) < max(2, len(choices)):
+                raise ConfigError(f"name at least two columns, each once, got {choices}.", where="task.choices")
+            label_words = {c: c for c in choices}
         self.verbalizer = Verbalizer.free() if label_words is None else Verbalizer.of(label_words)
         self.template, self.name, self.label = template, name, target or label
         self.split_column, self.id_column = split_column, id_column
@@ -120,17 +133,22 @@ class Table:
         self._check(splits)
         template = self._auto_template(splits["train"][0]) if self.template == "auto" else self.template
         ordered = {s: tuple(splits[s]) for s in SPLITS}
-        answer: Literal["class", "text"] = "text" if self.verbalizer.is_free else "class"
-        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length, answer)
+        answer: Literal["class", "text", "choice"] = "choice" if self.choices else "class"
+        if self.verbalizer.is_free:
+            answer = "text"
+        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length, answer, self.replace)
 
     def _read(self, places: Places) -> dict[str, list[Example]]:
         splits: dict[str, list[Example]] = {}
         seen: dict[str, str] = {}
         for split, given in self.files.items():
             table = read_table(resolve_path(given, places), given if ":" in given else None)
-            for column in (self.label, self.split_column, self.id_column):
+            for column in (self.label, self.split_column, self.id_column, *self.choices, *self.replace):
                 if column and column not in table.columns:
                     raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns))
+            if self.choices and "choice" in table.columns:
+                what = "there is a column 'choice', and {choice} in the template stands for each choice in turn."
+                raise DataError(what, where=given, fix="Rename the column.")
             for i, row in enumerate(table.rows):
                 example = self._example(row, table, i, split)
                 if example.id in seen:
@@ -157,7 +175,10 @@ class Table:
                 else "Choose one answer, or give a row for each.",
             )
         label = as_text(raw, self.label, source).strip()
-        if not self._is_answer(label):
+        fields = row_fields({c: row.get(c) for c in table.columns}, skip=(self.label, self.split_column))
+        if self.choices and label:
+            label = right_choice(label, choices_of(fields, self.choices, source), source)
+        elif not self._is_answer(label):
             parts = [p.strip() for d in "|;," for p in label.split(d)] if label else []
             several = len(parts) > 3 and sum(p in self.verbalizer.classes for p in parts) > 1
             raise DataError(
@@ -173,18 +194,21 @@ class Table:
             )
         column = "id" if self.id_column is None and "id" in table.columns else self.id_column
         name = as_text(row.get(column), column, source) if column else ""
-        cells = {c: row.get(c) for c in table.columns}
-        fields = row_fields(cells, skip=(self.label, self.split_column))
         return Example(name or f"{split}-{index + 1}", fields, label, source)
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        """What labels say; nothing where every row has answers of its own."""
+        return () if self.choices else self.verbalizer.classes
 
     def _is_answer(self, label: str) -> bool:
         return bool(label) if self.verbalizer.is_free else label in self.verbalizer.classes
 
     def _groups(self, rows: Sequence[Example]) -> dict[str, list[Example]]:
-        """Rows by class; free text is one group."""
+        """Rows by class; free text is one group, and so are choices."""
         groups: dict[str, list[Example]] = defaultdict(list)
         for row in rows:
-            groups["" if self.verbalizer.is_free else str(row.label)].append(row)
+            groups[str(row.label) if self._classes else ""].append(row)
         return groups
 
     def _split_of(self, row: Mapping[str, Any], split: str, source: str) -> str:
@@ -215,7 +239,7 @@ class Table:
         rng = stream(seed, f"subset:{split}")
         groups = self._groups(rows)
         picked: list[Example] = []
-        for label in self.verbalizer.classes or ("",):
+        for label in self._classes or ("",):
             members = groups.get(label, [])
             if len(members) < shots:
                 which = f"rows of class {label!r}" if label else "rows"
@@ -231,7 +255,7 @@ class Table:
             if not splits.get(split):
                 raise DataError(f"the {split} split is empty.", where="task", fix="Give more rows, or files per split.")
         present = {e.label for e in splits["train"]}
-        for label in self.verbalizer.classes:
+        for label in self._classes:
             if label not in present:
                 raise DataError(
                     f"the class {label!r} has label words but no row in train.",
@@ -240,13 +264,14 @@ class Table:
                 )
 
     def _auto_template(self, example: Example) -> str:
-        texts = [c for c in example.fields if c not in ("id", self.id_column)]
+        texts = [c for c in example.fields if c not in ("id", self.id_column, *self.choices)]
+        answer = "{choice}" if self.choices else "{answer}"
         if "text" in texts:
             texts = ["text"]
         if len(texts) != 1:
             raise ConfigError(
                 f"a template is needed, as there are several columns ({', '.join(texts)}).",
                 where="task.template",
-                fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} {answer}.",
+                fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} " + f"{answer}.",
             )
-        return f"{{prompt}} {{field:{texts[0]}}} {{answer}}"
+        return f"{{prompt}} {{field:{texts[0]}}} {answer}"

@@ -19,6 +19,7 @@ import torch
 
 from trimtab import initializers
 from trimtab.backbones import Backbone, Family, load_backbone
+from trimtab.backbones.checkpointing import check_recomputing
 from trimtab.backbones.loading import TextSide
 from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
@@ -100,6 +101,8 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     config = concrete(config, task, backbone.family.readouts)
     positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
     rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
+    if config.training.recompute_layers:
+        check_recomputing(backbone.model)
     rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
@@ -149,6 +152,8 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
     """
     spec, model = config.readout, config.backbone.model
     fitting = [k for k in possible if task.answer in readouts.get(k).kinds]  # type: ignore[attr-defined]
+    if not fitting and task.answer != "text":
+        raise ConfigError(f"{model!r} has no readout for answers of the sort {task.answer!r}.", where="backbone.model")
     if not fitting:
         raise ConfigError(
             f"the task's answers are free text, and {model!r} cannot write.",
@@ -191,7 +196,7 @@ def render_task(
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
-    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec)
+    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec, task.replace)
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
     for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
@@ -587,6 +592,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "max_length": p.rendering.max_length,
             "label_words": words,
             "answer": p.task.answer,
+            "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
         },
         "readout": p.config.readout,
         "provenance": {

@@ -464,5 +464,5 @@ def test_a_target_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"label_words": None}, {"label_words": WORDS, "target": "answer"}])
 def test_classes_and_free_text_exclude_each_other(options: dict[str, Any], tmp_path: Path) -> None:
-    with refused(ConfigError, "give either label_words (classes and their words) or target", where="task"):
+    with refused(ConfigError, "give either label_words (classes and their words), target", where="task"):
         load(tmp_path, path="t.jsonl", **options)
