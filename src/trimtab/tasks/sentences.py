@@ -210,9 +210,8 @@ def _unlearned(splits: Mapping[str, Sequence[Example]], tags: Sequence[str]) -> 
     for split in ("dev", "test"):
         counts = Counter(tag for e in splits[split] for tag in e.tags if tag not in learned)
         if counts:
-            words = "1 word" if counts.total() == 1 else f"{counts.total()} words"
-            names = ", ".join(sorted(counts))
-            notes.append(f"{words} of {split} have tags that train lacks ({names}): they cannot be learned.")
+            words = "1 word has a tag" if counts.total() == 1 else f"{counts.total()} words have tags"
+            notes.append(f"In {split} {words} that train lacks, which cannot be learned: {', '.join(sorted(counts))}.")
     idle = [tag for tag in tags if tag not in learned]
     if idle:
         notes.append(f"No training sentence has {', '.join(idle)}.")
