@@ -41,6 +41,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 21, 42, 87, 100])
     parser.add_argument("--shots", type=int, default=16, help="rows per class; 0 for all training rows")
+    parser.add_argument(
+        "--keep-grid", action="store_true", help="score every run of the grid on test, not the chosen rate trained anew"
+    )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/few-shot"))
     parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
     parser.add_argument("overrides", nargs="*", default=[], help="key=value for every run")
@@ -77,13 +80,11 @@ def prompt_of(method: str) -> dict[str, Any]:
     return {"kind": kind, **options}
 
 
-def choose_rate(a: argparse.Namespace, pack: Sequence[Prepared]) -> tuple[float, dict[str, Any]]:
-    """Train the grid and pick the rate with the best mean dev score."""
-    trained = train_pack(pack)
-    select = pack[0].config.training.select
+def choose_rate(a: argparse.Namespace, best_dev: Sequence[dict[str, Any]], select: str) -> tuple[float, dict[str, Any]]:
+    """The rate with the best mean dev score, from the dev metrics of the grid."""
     grid: dict[str, Any] = {}
     for i, rate in enumerate(a.rates):
-        mine = [t.member.best_dev for t in trained[i * len(a.seeds) : (i + 1) * len(a.seeds)]]
+        mine = best_dev[i * len(a.seeds) : (i + 1) * len(a.seeds)]
         grid[str(rate)] = {"dev": mean(d[select] for d in mine), "dev_loss": mean(d["loss"] for d in mine)}
     best = max(grid, key=lambda r: (grid[r]["dev"], -grid[r]["dev_loss"]))
     return float(best), grid
@@ -97,9 +98,16 @@ def main() -> None:
         for method in a.methods:
             begun = time.time()
             pack, backbone = prepare_all(a, task, method, a.rates, backbone)
-            rate, grid = choose_rate(a, pack)
-            final, backbone = prepare_all(a, task, method, [rate], backbone)
-            records = run_pack(final, a.runs_dir, again=True)
+            select = pack[0].config.training.select
+            if a.keep_grid:
+                whole = run_pack(pack, a.runs_dir)
+                rate, grid = choose_rate(a, [r["metrics"]["dev"] for r in whole], select)
+                chosen = a.rates.index(rate) * len(a.seeds)
+                records = whole[chosen : chosen + len(a.seeds)]
+            else:
+                rate, grid = choose_rate(a, [t.member.best_dev for t in train_pack(pack)], select)
+                final, backbone = prepare_all(a, task, method, [rate], backbone)
+                records = run_pack(final, a.runs_dir, again=True)
             scores = [r["metrics"]["test"][r["metric"]] for r in records]
             row = {"task": task, "method": method, "rate": rate, "grid": grid, "test": scores, "runs": records}
             rows.append({**row, "seconds": round(time.time() - begun)})
@@ -123,16 +131,19 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
-        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | dev, test rows | majority | bare |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | macro-F1 | dev, test rows "
+        "| majority | bare |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         first = r["runs"][0]
         dev = mean(x["metrics"]["dev"][x["metric"]] for x in r["runs"])
+        macro = [x["metrics"]["test"]["macro_f1"] for x in r["runs"] if "macro_f1" in x["metrics"]["test"]]
         majority, bare = (first["baselines"][name] for name in ("majority", "no_prompt"))
         lines.append(
             f"| {r['task']} | {r['method']} | {first['parameters']['trained']:,} | {first['parameters']['kept']:,} "
             f"| {r['rate']:g} | {dev:.3f} | {mean(r['test']):.3f} ± {stdev(r['test']):.3f} | {min(r['test']):.3f} "
+            f"| {f'{mean(macro):.3f} ± {stdev(macro):.3f}' if macro else '-'} "
             f"| {first['rows']['dev']}, {first['rows']['test']} | {shown(majority)} | {shown(bare)} |"
         )
     lines += [

@@ -134,6 +134,38 @@ def written_task(folder: Path, n: int = 16, **options: Any) -> dict[str, Any]:
     }
 
 
+NAMES = {"cat": "animal", "dogs": "animal", "bird": "animal", "sun": "sky", "moons": "sky"}
+"""The first words of entities in the toy of tags; those with an s are two tokens."""
+
+
+def tagged_rows(n: int, seed: int) -> list[dict[str, Any]]:
+    """A toy of tags: a few neutral words, one or two names, and sometimes `old` behind them, which belongs to them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(most: int) -> int:
+        return int(torch.randint(most, (1,), generator=generator))
+
+    neutral = ("film", "book", "song", "tree", "was", "big", "small", "filming")
+    rows = []
+    for i in range(n):
+        words, tags = [], []
+        for _ in range(1 + draw(2)):
+            filling = [neutral[draw(len(neutral))] for _ in range(1 + draw(2))]
+            name = list(NAMES)[draw(len(NAMES))]
+            more = ["old"] * draw(2)
+            words += [*filling, name, *more]
+            tags += ["O"] * len(filling) + [f"B-{NAMES[name]}"] + [f"I-{NAMES[name]}"] * len(more)
+        rows.append({"id": f"{seed}-{i}", "tokens": words, "tags": tags})
+    return rows
+
+
+def tagged_task(folder: Path, n: int = 32, **options: Any) -> dict[str, Any]:
+    """The `task` section of a recipe for the toy of tags, its files written to `folder`."""
+    splits = enumerate(("train", "dev", "test"))
+    files = {s: str(write_jsonl(folder / f"{s}-tagged.jsonl", tagged_rows(n, i))) for i, s in splits}
+    return {"kind": "tagged", "name": "names", **files, **options}
+
+
 def bundle_metadata(shape: Sequence[int], fingerprint: str = "f1", **changes: Any) -> dict[str, Any]:
     """The least that bundle.json must hold, for a prompt of this shape."""
     options = {"dtype": "float32", "revision": None, "trust_remote_code": False, "attention": "auto"}

@@ -226,8 +226,9 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     """The first `n` training examples as the backbone will see them, and how many parameters there are."""
     v = validate(recipe, overrides, data_dir=data_dir)
     shown = []
-    answer_tokens = len(v.rendering.plan(v.encoder).fills[0].ids)
-    has_slot = any(piece.kind == "answer" for piece in v.rendering.template.pieces)
+    plan = v.rendering.plan(v.encoder)
+    answer_tokens = len(plan.fills[0].ids)
+    has_slot = plan.needs_slot and any(piece.kind == "answer" for piece in v.rendering.template.pieces)
     names, specials = v.task.verbalizer.classes, v.encoder.special_ids.values()
     classes = dict(zip(names, v.task.verbalizer.words, strict=True))
     for example in v.task.splits["train"][:n]:

@@ -195,6 +195,20 @@ def test_runs_packed_together_equal_each_alone(tmp_path: Path, backbone: Backbon
             )
 
 
+def test_recomputed_layers_change_no_bit(tmp_path: Path, backbone: Backbone) -> None:
+    plain, anew = (
+        train_pack([toy(tmp_path, backbone, f"training.recompute_layers={on}", "backbone.attention=eager")])[0]
+        for on in ("false", "true")
+    )
+    assert all((plain.tensors[n] == anew.tensors[n]).all() for n in plain.tensors)
+
+
+def test_layers_that_share_a_module_cannot_be_recomputed(tmp_path: Path, family_folder: Callable[[str], Path]) -> None:
+    backbone = load_backbone(str(family_folder("albert")), dtype="float32", device="cpu")
+    with refused(BackboneError, "cannot be computed anew", where="training.recompute_layers", fix="false"):
+        toy(tmp_path, backbone, "training.recompute_layers=true")
+
+
 def test_a_closed_gate_scores_as_the_bare_model(tmp_path: Path, backbone: Backbone) -> None:
     p = toy(tmp_path, backbone, "training.learning_rate=1e-12", "training.max_steps=1", gate="zero")
     record = run_pack([p], tmp_path / "runs")[0]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.contract.tiny_families import BUILDERS
-from tests.tiny import ANSWERS, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
+from tests.tiny import ANSWERS, tagged_task, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import console, main
 from trimtab.cli.console import shown_metrics
@@ -623,3 +623,54 @@ def test_help_needs_no_torch() -> None:
     call = "import sys, trimtab.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
     code = call + "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_tagged_sentences_from_recipe_to_entities(trimtab: Trimtab, tmp_path: Path, tiny_folder: Path) -> None:
+    names = tmp_path / "new.conll"
+    names.write_text("the\tO\nred\tB-color\nsun\tB-sky\n\nfilm\tO\ncat\tB-animal\n" + "a\tO\n" * 80)
+    content = {
+        "backbone": {"model": str(tiny_folder), "dtype": "float32"},
+        "task": {**tagged_task(tmp_path, n=16), "test": str(names)},
+        "prompt": {"kind": "prompt_tuning", "length": 4},
+        "training": {"max_steps": 40, "min_steps": 40, "evaluations": 2, "learning_rate": 0.05},
+    }
+    recipe = tmp_path / "names.yaml"
+    recipe.write_text(dump_yaml(content))
+    note = "note: In test 1 word has a tag that train lacks, which cannot be learned: B-color."
+    checked = trimtab("validate", recipe)
+    assert note in checked.err
+    assert trimtab("validate", recipe, "--json").json["notes"] == [note.removeprefix("note: ")]
+    shown = trimtab("show", recipe, "-n", "1").out
+    assert "words read" in shown
+    assert "old/I-" in shown
+    assert "answer" not in shown
+    one = trimtab("show", recipe, "-n", "1", "--json").json["examples"][0]
+    assert len(one["tags"]) == len(one["answer_at"]) == one["tags"].count("O") + sum(t != "O" for t in one["tags"])
+
+    done = trimtab("run", recipe, "-q")
+    assert done.code == 0
+    assert note in done.err
+    assert "entity F1" in done.out
+    assert "words not read" in done.out
+    assert "truncated   1 rows" in done.out
+    record = trimtab("run", recipe, "-q", "--json").json
+    assert (record["reused"], record["metric"]) == (True, "entity_f1")
+    assert record["notes"] == [note.removeprefix("note: ")]
+    assert "color" in record["metrics"]["test"]["per_type"]
+
+    scored = trimtab("evaluate", record["run"])
+    assert f"entity F1 {record['metrics']['test']['entity_f1']:.3f}" in scored.out
+    assert "color" in scored.out
+    again = trimtab("evaluate", record["run"], "--json").json["metrics"]
+    assert again == record["metrics"]["test"]
+
+    rows = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "tokens": ["the", "cat", "old"]}])
+    (line,) = trimtab("predict", record["run"], "-i", rows).out.splitlines()
+    found = json.loads(line)
+    assert list(found) == ["id", "tokens", "tags", "entities"]
+    assert (found["id"], found["tokens"], len(found["tags"])) == ("a", ["the", "cat", "old"], 3)
+    for entity in found["entities"]:
+        assert entity["text"] == " ".join(found["tokens"][entity["start"] : entity["end"]])
+    (tmp_path / "in.txt").write_text("the cat  old\n")
+    (line,) = trimtab("predict", record["run"], "-i", "in.txt").out.splitlines()
+    assert {**json.loads(line), "id": "a"} == found

@@ -19,6 +19,20 @@ def recomputed_layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
+def check_recomputing(model: Any) -> None:
+    """Refuse models that have no such layers.
+
+    Raises:
+        BackboneError: the layers are not independent of what ran before (ALBERT).
+    """
+    if not recomputed_layers(model):
+        raise BackboneError(
+            f"the layers of {type(model).__name__} cannot be computed anew in the backward pass.",
+            where="training.recompute_layers",
+            fix="Set training.recompute_layers: false.",
+        )
+
+
 @contextmanager
 def recomputing(model: Any) -> Iterator[None]:
     """While this is open, passes keep only what enters each layer; gradients are the same, bit for bit.
@@ -27,15 +41,10 @@ def recomputing(model: Any) -> Iterator[None]:
     same again.
 
     Raises:
-        BackboneError: the model has no layers that transformers calls independent of what ran before (ALBERT).
+        BackboneError: as `check_recomputing`.
     """
+    check_recomputing(model)
     layers = recomputed_layers(model)
-    if not layers:
-        raise BackboneError(
-            f"the layers of {type(model).__name__} cannot be computed anew in the backward pass.",
-            where="training.recompute_layers",
-            fix="Set training.recompute_layers: false.",
-        )
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:

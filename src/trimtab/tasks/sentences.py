@@ -115,7 +115,9 @@ class TaggedSentences:
         ordered = {s: tuple(splits[s]) for s in SPLITS}
         verbalizer = Verbalizer.of({t: [t] for t in tags}, where="task.tags")
         template = self._auto_template() if self.template == "auto" else self.template
-        return Task(self.name, ordered, template, self.truncate, verbalizer, self.max_length, "tags", tuple(notes))
+        return Task(
+            self.name, ordered, template, self.truncate, verbalizer, self.max_length, "tags", notes=tuple(notes)
+        )
 
     def _read(self, split: str, given: str, places: Places) -> Tagged:
         path, shown = resolve_path(given, places), given if ":" in given else None
@@ -208,9 +210,8 @@ def _unlearned(splits: Mapping[str, Sequence[Example]], tags: Sequence[str]) -> 
     for split in ("dev", "test"):
         counts = Counter(tag for e in splits[split] for tag in e.tags if tag not in learned)
         if counts:
-            words = "1 word" if counts.total() == 1 else f"{counts.total()} words"
-            names = ", ".join(sorted(counts))
-            notes.append(f"{words} of {split} have tags that train lacks ({names}): they cannot be learned.")
+            words = "1 word has a tag" if counts.total() == 1 else f"{counts.total()} words have tags"
+            notes.append(f"In {split} {words} that train lacks, which cannot be learned: {', '.join(sorted(counts))}.")
     idle = [tag for tag in tags if tag not in learned]
     if idle:
         notes.append(f"No training sentence has {', '.join(idle)}.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trimtab.backbones.checkpointing import recomputing
 from trimtab.batching import epoch_batches, labels_of, micro_batches
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.model import PromptedModel, stacked
@@ -199,7 +200,7 @@ class Loop:
         rows = self.processes.share(rows, [r.cost for r in rows])
         losses = torch.zeros(len(self.members), dtype=torch.float64)
         budget = self.members[0].training.max_tokens
-        with self._dropout():
+        with self._dropout(), self._recomputing():
             for group in micro_batches([r.cost for r in rows], budget):
                 batch = self.model.collate([rows[i] for i in group])
                 share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
@@ -313,6 +314,11 @@ class Loop:
         self.report({**event, "dev": dev, "best_dev": member.best_dev, "select": select, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")
+
+    def _recomputing(self) -> AbstractContextManager[None]:
+        """Layers are computed anew in the backward pass, if asked for."""
+        wanted = self.members[0].training.recompute_layers
+        return recomputing(self.model.backbone.model) if wanted else nullcontext()
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ import torch
 
 from trimtab import initializers
 from trimtab.backbones import Backbone, Family, load_backbone
+from trimtab.backbones.checkpointing import check_recomputing
 from trimtab.backbones.loading import TextSide
 from trimtab.chat import read_template
 from trimtab.config import RunConfig, check_groups
@@ -100,6 +101,8 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     config = concrete(config, task, backbone.family.readouts)
     positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
     rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
+    if config.training.recompute_layers:
+        check_recomputing(backbone.model)
     rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
     check_components(config)
     build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
