@@ -24,6 +24,7 @@ from trimtab.types import (
     AnswerPlan,
     Evaluation,
     Example,
+    Extracted,
     Label,
     Prediction,
     PromptTable,
@@ -57,8 +58,14 @@ class Rendering:
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def row(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> Row:
+    def row(self, example: Example, encoder: TextEncoder, prompt: int = 0, keep: tuple[int, int] | None = None) -> Row:
         """Render one example.
+
+        Args:
+            example: the example.
+            encoder: the backbone's text encoder.
+            prompt: the prompt that the row uses.
+            keep: the tokens that are read of the field that the readout reads; all that fit by default.
 
         Raises:
             TemplateError: it is empty, or does not fit.
@@ -72,7 +79,7 @@ class Rendering:
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
         label: Label = classes.index(example.label) if example.label in classes else -1
         variants = [
-            self.template.render(fields, encoder, room + len(f.ids), name, f, plan.field)
+            self.template.render(fields, encoder, room + len(f.ids), name, f, plan.field, keep)
             for fields in self._contents(example, plan, name)
             for f in fills
         ]
@@ -107,9 +114,14 @@ class Rendering:
         """Render one example, as several rows where the readout reads it in parts.
 
         Raises:
-            TemplateError: as `row`.
+            TemplateError: as `row`; also where slots and other fields leave no room for what is read in parts.
         """
-        return [self.row(example, encoder, prompt)]
+        plan, name = self.plan(encoder), example.source or example.id
+        if plan.stride is None or plan.field is None:
+            return [self.row(example, encoder, prompt)]
+        (fields,), (fill,) = self._contents(example, plan, name), plan.fills
+        windows = self.template.windows(fields, encoder, self.max_length, name, fill, plan.field, plan.stride)
+        return [replace(self.row(example, encoder, prompt, keep), part=i) for i, keep in enumerate(windows)]
 
     def gold(self, example: Example) -> str:
         """The right answer as text: the first label word of the class, or the free text; empty if it is not known."""
@@ -257,7 +269,7 @@ class Predictor:
         return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
 
     def _measured(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction | Written | Tagged]
+        self, examples: Sequence[Example], predictions: Sequence[Prediction | Written | Tagged | Extracted]
     ) -> dict[str, Any]:
         """Metrics of written answers: as texts and, where the task has classes, as the classes that they name."""
         found: dict[str, Any] = {}
@@ -265,7 +277,7 @@ class Predictor:
             index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
             labels = [p.label for p in predictions if isinstance(p, Prediction)]
             found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
-        texts = [str(p.text) for p in predictions if not isinstance(p, Tagged)]
+        texts = [str(p.text) for p in predictions if isinstance(p, Prediction | Written)]
         return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:

@@ -211,6 +211,7 @@ class Template:
         name: str,
         fill: Fill | None = None,
         spans_of: str | None = None,
+        keep: tuple[int, int] | None = None,
     ) -> Encoded:
         """Token ids of one example, at most `max_length` of them, slots and special tokens included.
 
@@ -221,6 +222,7 @@ class Template:
             name: the example's id or file:line, for errors.
             fill: what stands in the answer slot; the mask token where nothing is given.
             spans_of: the field whose tokens' spans are wanted.
+            keep: of that field, the tokens from the first of these numbers up to the second; see `windows`.
 
         Raises:
             TemplateError: all fields are empty, or slots, answer and literals do not fit even with fields cut to one
@@ -232,6 +234,9 @@ class Template:
             self.check_answer()
             fill = Fill((_special(encoder.mask_id, "mask", "{answer}"),), (0,))
         tokens, before = self._tokens(fields, encoder, fill)
+        if keep is not None:
+            own = iter(range(len(tokens)))
+            tokens = [t for t in tokens if t.field != spans_of or keep[0] <= next(own) < keep[1]]
         kept = self._truncate(tokens, max_length, name)
         whole = fields.get(spans_of or "", "")
         lead = len(whole) - len(whole.lstrip())  # fields are rendered without white space at their ends
@@ -266,6 +271,41 @@ class Template:
             if spans_of is not None
             else (),
         )
+
+    def windows(
+        self,
+        fields: Mapping[str, str],
+        encoder: TextEncoder,
+        max_length: int,
+        name: str,
+        fill: Fill,
+        of: str,
+        stride: int,
+    ) -> list[tuple[int, int]]:
+        """Which tokens of a long field each of several sequences holds, so that every token is in one of them and
+        nothing else is cut.
+
+        Args:
+            of: the field.
+            stride: tokens that a window shares with the one before; at most half a window.
+
+        Raises:
+            TemplateError: the field is empty, or the rest leaves no room for it.
+        """
+        tokens, _ = self._tokens(fields, encoder, fill)
+        size = sum(t.field == of for t in tokens)
+        room = max_length - len(tokens) + size
+        if not size:
+            raise TemplateError(f"the field {of!r} is empty.", where=name)
+        if room < 1:
+            raise TemplateError(
+                f"slots, literals and other fields take {len(tokens) - size} positions of {max_length} and leave none "
+                f"for the field {of!r}.",
+                where=name,
+                fix="Shorten the prompt or the other fields, or raise task.max_length.",
+            )
+        step = room - min(stride, room // 2)
+        return [(at, min(at + room, size)) for at in range(0, max(1, size - room + step), step)]
 
     def _sites(self, slots: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Where each row of the prompt stands, in the text and in the decoder; -1 where it does not."""

@@ -32,7 +32,8 @@ class Example:
     """One row of a task. `source` is `file:line`, for errors; `label` is None when it is not known.
 
     `words` are those of the field `text`, where it is given in words, in their order; `tags` has one for each of them,
-    none where they are not known.
+    none where they are not known. `answers` are right answers that stand in the field `context`, each with the offset
+    of its first character; a question that is known to have none has the label "".
     """
 
     id: str
@@ -41,6 +42,7 @@ class Example:
     source: str = ""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    answers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class AnswerPlan:
             to the positions that are read and the label, None where it is not known. Their templates need no slot.
         field: the field whose tokens `locate` wants to know, see `Encoded.spans`.
         each: a field that stands for each of the example's choices in turn, a sequence for each.
+        stride: where `field` is never cut, but read in windows: how many tokens two of them share.
     """
 
     fills: tuple[Fill, ...]
@@ -100,6 +103,7 @@ class AnswerPlan:
     locate: Callable[[Encoded, Example, Sequence[str]], tuple[tuple[int, ...], Label | None]] | None = None
     field: str | None = None
     each: str | None = None
+    stride: int | None = None
 
     @property
     def needs_slot(self) -> bool:
@@ -161,7 +165,8 @@ class Row:
 
     `key` names the row within its run, so that random streams depend on the row and not on its batch mates. Where label
     words or choices need several sequences (see `AnswerPlan`), `encoded` is the first and `others` are the rest. `gold`
-    is the right answer as text, if known: a label word of the class, or free text. `example` is what was rendered.
+    is the right answer as text, if known: a label word of the class, or free text. `example` is what was rendered,
+    and `part` counts the rows that it was rendered to, from 0.
     """
 
     encoded: Encoded
@@ -172,6 +177,7 @@ class Row:
     others: tuple[Encoded, ...] = ()
     gold: str = ""
     example: Example | None = None
+    part: int = 0
 
     @property
     def variants(self) -> tuple[Encoded, ...]:
@@ -476,7 +482,30 @@ class Tagged:
         return record if self.gold is None else record | {"gold": list(self.gold)}
 
 
-Records = list[Prediction] | list[Written] | list[Tagged]
+@dataclass(frozen=True)
+class Extracted:
+    """The answer to one question, `context[start:end]`.
+
+    Attributes:
+        text: the answer; empty where there is none, then `start` and `end` are None.
+        score: its share in the softmax over the best answers ("none" among them, where that is an answer).
+        gold: the right answers, if known; none for a question without an answer.
+    """
+
+    id: str
+    text: str
+    start: int | None
+    end: int | None
+    score: float
+    gold: tuple[str, ...] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """`{id, text, start, end, score[, gold]}`, the score rounded to 6 places."""
+        record = {"id": self.id, "text": self.text, "start": self.start, "end": self.end, "score": round(self.score, 6)}
+        return record if self.gold is None else record | {"gold": list(self.gold)}
+
+
+Records = list[Prediction] | list[Written] | list[Tagged] | list[Extracted]
 """What a user sees, one per example; all of one sort."""
 
 
@@ -485,4 +514,4 @@ class Evaluation:
     """Metrics and predictions of one prompt on one split."""
 
     metrics: Mapping[str, Any]
-    predictions: tuple[Prediction, ...] | tuple[Written, ...] | tuple[Tagged, ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction | Written | Tagged | Extracted, ...] = field(default=(), repr=False)

@@ -13,7 +13,7 @@ from trimtab.backbones.attention import KEYWORD, Passage, adopt, check_adopted
 from trimtab.errors import BackboneError
 from trimtab.types import AttentionPrompts, Batch, Site
 
-HEADS = ("head", "tokens", "choice")
+HEADS = ("head", "tokens", "choice", "span")
 """Readouts that need hidden states only, so that every family can do them."""
 
 

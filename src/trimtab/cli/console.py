@@ -31,6 +31,7 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "exact_match": "exact match",
+    "f1": "F1",
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
     "entity_f1": "entity F1",

@@ -88,6 +88,12 @@ def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Gener
     return {"weight": weight, **({"bias": torch.zeros(outputs)} if has_bias else {})}
 
 
+def chosen(readout: Readout, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> dict[str, Any]:
+    """Options of a readout that are best for scored rows of dev, for those that have such (a method `chosen`)."""
+    choose = getattr(readout, "chosen", None)
+    return {} if choose is None else dict(choose(scores, rows))
+
+
 def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:
     """How the readout of a resolved `spec` wants sequences to be rendered for these label words.
 

@@ -28,8 +28,9 @@ class Task:
         max_length: positions a row may take; None for what the backbone has.
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
             (`span`), or one of several texts of the example (`choice`): then the classes are the fields that hold them.
-        replace: field -> what stands in the data -> what the template shall have instead.
         notes: what was found in the data that a user should know, in sentences.
+        replace: field -> what stands in the data -> what the template shall have instead.
+        most: positions that a row takes at most where `max_length` says nothing.
     """
 
     name: str
@@ -39,8 +40,9 @@ class Task:
     verbalizer: Verbalizer
     max_length: int | None = None
     answer: Literal["class", "text", "tags", "span", "choice"] = "class"
-    replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    most: int | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -54,6 +56,7 @@ class Task:
         digest = hashlib.sha256()
         for split in SPLITS:
             for e in self.splits[split]:
-                facts = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
+                facts: list[Any] = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
+                facts += [e.answers] if e.answers else []
                 digest.update(json.dumps(facts, ensure_ascii=False).encode())
         return digest.hexdigest()

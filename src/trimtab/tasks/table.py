@@ -136,7 +136,8 @@ class Table:
         answer: Literal["class", "text", "choice"] = "choice" if self.choices else "class"
         if self.verbalizer.is_free:
             answer = "text"
-        return Task(self.name, ordered, template, self.truncate, self.verbalizer, self.max_length, answer, self.replace)
+        options = (template, self.truncate, self.verbalizer, self.max_length, answer)
+        return Task(self.name, ordered, *options, replace=self.replace)
 
     def _read(self, places: Places) -> dict[str, list[Example]]:
         splits: dict[str, list[Example]] = {}

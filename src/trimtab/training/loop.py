@@ -26,6 +26,7 @@ from trimtab.backbones.checkpointing import recomputing
 from trimtab.batching import epoch_batches, labels_of, micro_batches
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.model import PromptedModel, stacked
+from trimtab.readouts import chosen
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.optimization import build_optimizer, schedule_factor
@@ -350,7 +351,8 @@ def dev_metrics(
         return {"loss": loss}
     if not math.isfinite(loss):
         return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
-    answers = readout.decide(scores, rows) if written is None else written
+    options = chosen(readout, scores, rows)
+    answers = readout.decide(scores, rows, **options) if written is None else written
     found = readout.measure(rows, answers, classes or [str(c) for c in range(scores.shape[-1])])
     return {"loss": loss, **{name: found[name] for name in readout.metrics}}
 

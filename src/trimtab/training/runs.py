@@ -26,9 +26,9 @@ from trimtab.config import RunConfig, check_groups
 from trimtab.errors import ConfigError, TemplateError, TrimtabError
 from trimtab.initializers import PromptContext
 from trimtab.model import PromptedModel
-from trimtab.predictor import Predictor, Rendering, table_from
+from trimtab.predictor import MAX_TOKENS, Predictor, Rendering, table_from
 from trimtab.prompts import PromptEncoder
-from trimtab.readouts import first_head
+from trimtab.readouts import chosen, first_head
 from trimtab.registry import prompts, readouts, regularizers, tasks
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION, Bundle, RunFolder, write_bundle, write_json, write_tensors
@@ -46,7 +46,7 @@ from trimtab.training.resume import (
     write_checkpoint,
 )
 from trimtab.training.tuning import PREFIX, TunedPack
-from trimtab.types import PromptTable, Row, Site
+from trimtab.types import PromptTable, Row, Site, table_of
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def render_task(
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
-    rendering = Rendering(template, task.verbalizer, task.max_length or positions, spec, task.replace)
+    room = task.max_length or min(positions, task.most or positions)
+    rendering = Rendering(template, task.verbalizer, room, spec, task.replace)
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
     for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
@@ -248,9 +249,9 @@ def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: 
     there = _read_sites(family.sites(model), rendering, side.encoder)
     options = {**config.prompt, "there": there, "hidden_size": family.hidden_size(model)}
     encoder: Any = prompts.get(config.prompt["kind"])
-    readout: Any = readouts.get(config.readout["kind"])
     classes = len(task.verbalizer.classes)
-    head = readout.outputs(classes) * (family.hidden_size(model) + 1) if readout.trains else 0
+    first = first_head(config.readout["kind"], family.hidden_size(model), classes, torch.Generator())
+    head = sum(value.numel() for value in first.values())
     size = side.embedding_size
     return {"trained": encoder.count(size=size, **options) + head, "kept": encoder.kept(size=size, **options) + head}
 
@@ -483,8 +484,8 @@ def _opening(p: Prepared) -> dict[str, Any]:
         "working_directory": str(Path.cwd()),
         "fingerprints": fingerprints,
         "environment": environment(b),
-        "rows": {s: len(r) for s, r in p.rows.items()},
-        "truncated": {s: sum(r.encoded.dropped > 0 for r in rows) for s, rows in p.rows.items()},
+        "rows": {s: len(p.task.splits[s]) for s in p.rows},
+        "truncated": {s: sum(any(v.dropped for v in r.variants) for r in rows) for s, rows in p.rows.items()},
         **({"notes": list(p.task.notes)} if p.task.notes else {}),
     }
 
@@ -520,7 +521,8 @@ def _write(folder: RunFolder, trained: Trained, bare: float | None) -> None:
         kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
         write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
     metrics: dict[str, Any] = {}
-    predictor = _predictor(p, trained.backbone, table_from(bundle, p.backbone.device))
+    table, spec = table_from(bundle, p.backbone.device), bundle.metadata["readout"]
+    predictor = _predictor(p, trained.backbone, table, spec)
     for split in ("dev", "test"):
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
@@ -594,7 +596,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "answer": p.task.answer,
             "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
         },
-        "readout": p.config.readout,
+        "readout": {**p.config.readout, **_chosen(trained)},
         "provenance": {
             "run": p.id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -609,11 +611,25 @@ def make_bundle(trained: Trained) -> Bundle:
     return Bundle(metadata, tensors, tuned)
 
 
-def _predictor(p: Prepared, backbone: Backbone, table: PromptTable | None) -> Predictor:
+def _chosen(trained: Trained) -> dict[str, Any]:
+    """Options of the readout that are chosen on dev with the trained prompt; none for most readouts."""
+    p = trained.prepared
+    if not hasattr(readouts.get(p.config.readout["kind"]), "chosen"):
+        return {}
+    parts = {n: torch.from_numpy(v)[None].to(p.backbone.device) for n, v in trained.tensors.items()}
+    table = table_of(parts, trained.layers, trained.shift)
+    model = _predictor(p, trained.backbone, table).model
+    rows = [replace(row, prompt=0) for row in p.rows["dev"]]
+    return chosen(model.readout, model.score_rows(rows, table, MAX_TOKENS), rows)
+
+
+def _predictor(
+    p: Prepared, backbone: Backbone, table: PromptTable | None, spec: Mapping[str, Any] | None = None
+) -> Predictor:
     rendering = p.rendering
     if table is None:
         rendering = replace(rendering, template=rendering.template.without_prompt())
-    readout = readouts.build(p.config.readout, backbone, [rendering.plan(backbone.encoder)])
+    readout = readouts.build(spec or p.config.readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
