@@ -26,6 +26,7 @@ from trimtab.predictor import Rendering, from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import readouts, tasks
 from trimtab.tasks.reading import Places
+from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template
 from trimtab.training.runs import Prepared, make_bundle, prepare, run_pack, train_pack
 from trimtab.types import Entity, Example, PromptTable, Tagged
@@ -285,12 +286,26 @@ def test_predictors_take_texts_words_and_examples(tmp_path: Path, backbone: Back
     assert {p.tokens for p in found} == {("the", "cat", "old")}
     assert len({p.tags for p in found}) == 1
     assert {p.gold for p in found} == {None}
+    (whole,) = again.predict([{"tokens": ["the", "cat old"]}])
+    assert isinstance(whole, Tagged)
+    assert whole.tokens == ("the", "cat old")
     with refused(DataError, "the field 'text' is missing", where="input 1"):
         again.predict([{"tokens": []}])
     with refused(DataError, "the example has no tags", where="f:1", fix="needs no labels"):
         again.evaluate([example("sun")])
     unknown = again.evaluate([example("sun", tags=["B-never"])]).metrics
     assert (unknown["entity_f1"], unknown["token_accuracy"]) == (0.0, 0.0)
+
+
+def test_a_predicate_is_given_by_its_place_or_as_text() -> None:
+    bare = Example("e", {}, None, "f:1")
+    for given in (1, "eats"):
+        found = with_words(bare, {"tokens": ["Ann", "eats"], "predicate": given})
+        assert (found.fields, found.words) == ({"text": "Ann eats", "predicate": "eats"}, ("Ann", "eats"))
+    with refused(DataError, "the predicate is word 2", where="f:1"):
+        with_words(bare, {"tokens": ["Ann", "eats"], "predicate": 2})
+    for other in ([], "Ann eats", [1, 2], None):
+        assert with_words(bare, {"tokens": other, "predicate": 2}) is bare
 
 
 PRESETS = [k for k in tasks.kinds() if k != "tagged" and tasks.get(k) is tasks.get("tagged")]

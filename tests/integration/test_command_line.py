@@ -311,7 +311,7 @@ def test_show_gives_the_slots_of_a_decoder(trimtab: Trimtab, recipe: Path, tmp_p
     both = "task.template={prompt:1} {text} {decoder_prompt:3} {answer}"
     shown = trimtab("show", recipe, both, f"backbone.model={tmp_path / 't5'}", "-n", 1)
     assert shown.code == 0, shown.err
-    text, decoder = shown.out.splitlines()[1:3]
+    text, decoder = shown.out.splitlines()[-2:]
     assert "<P1>" in text
     assert "<P2>" not in text
     assert decoder.split() == ["decoder:", "<pad>", "<P2>", "<P3>", "<P4>", "<extra_id_0>"]
@@ -494,7 +494,7 @@ def test_show_and_validate_of_free_text(trimtab: Trimtab, tmp_path: Path) -> Non
     recipe = {"backbone": {"model": str(writer)}, "task": written_task(tmp_path), "prompt": {"kind": "prompt_tuning"}}
     (tmp_path / "w.yaml").write_text(dump_yaml(recipe))
     shown = trimtab("show", "w.yaml", "-n", 2)
-    for line, answer in zip(shown.out.splitlines()[1::2], ("yes", "not good"), strict=True):
+    for line, answer in zip(shown.out.splitlines()[2::2], ("yes", "not good"), strict=True):
         assert line.rstrip().endswith(f"<answer: {answer}>")
     record = trimtab("show", "w.yaml", "-n", 1, "--json").json["examples"][0]
     assert (record["label"], record["label_words"]) == ("yes", ["yes"])
