@@ -28,7 +28,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.runs import render_task
-from trimtab.types import Example
+from trimtab.types import Example, PromptTable, Row
 
 POSITIONS = 256
 LENGTH = 10
@@ -90,25 +90,27 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @dataclass(frozen=True)
-class Oracle(Predictor):
+class Oracle(PromptedModel):
     """Scores the gold class highest, or, shifted, always another one."""
 
+    classes: int
     shift: int = 0
 
-    def score(self, examples: Sequence[Example]) -> Tensor:
-        gold = torch.tensor([self.classes.index(str(e.label)) for e in examples])
-        return torch.nn.functional.one_hot((gold + self.shift) % len(self.classes), len(self.classes)).float()
+    def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Tensor:
+        gold = torch.tensor([int(row.label) for row in rows])  # type: ignore[arg-type]
+        return torch.nn.functional.one_hot((gold + self.shift) % self.classes, self.classes).float()
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_perfect_predictions_score_one(case: Case, split: str, backbone: Backbone) -> None:
-    model = PromptedModel(backbone, reader(backbone, toy_rendering(backbone)))
-    examples = case.task.splits[split]
-    found = Oracle(model, case.rendering, None, {}).evaluate(examples).metrics
+    readout = reader(backbone, toy_rendering(backbone))
+    examples, classes = case.task.splits[split], len(case.task.verbalizer.classes)
+    own = replace(backbone, encoder=case.encoder)
+    found = Predictor(Oracle(own, readout, classes), case.rendering, None, {}).evaluate(examples).metrics
     assert found["accuracy"] == 1.0
     assert found["macro_f1"] == 1.0
     assert found["rows"] == len(examples)
-    wrong = Oracle(model, case.rendering, None, {}, shift=1).evaluate(examples).metrics
+    wrong = Predictor(Oracle(own, readout, classes, shift=1), case.rendering, None, {}).evaluate(examples).metrics
     assert wrong["accuracy"] == 0.0
 
 
