@@ -34,7 +34,6 @@ from typing import Any, Protocol
 import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from trimtab.backbones import Backbone
@@ -43,6 +42,7 @@ from trimtab.initializers import PromptContext
 from trimtab.model import PromptedModel
 from trimtab.prompts.prompt_tuning import PromptTuning
 from trimtab.readouts import Readout
+from trimtab.readouts.classes import Classes
 from trimtab.readouts.ranking import Ranking
 from trimtab.registry import families
 from trimtab.text_encoder import TextEncoder
@@ -183,19 +183,14 @@ class PeftTraining:
 # trimtab -------------------------------------------------------------------------------------------------------------
 
 
-class WholeVocabulary:
+class WholeVocabulary(Classes):
     """A readout whose classes are the vocabulary: -log p(target) is PEFT's loss. The head is the model's own."""
-
-    writes, metrics, new_tokens, end_id = False, ("accuracy",), 0, None
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
 
-    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def scores(self, hidden: Tensor, batch: Batch, heads: Mapping[str, Tensor] = {}) -> Tensor:
         return self._backbone.model.get_output_embeddings()(hidden[:, 0]).float()
-
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(scores, labels, reduction="none")
 
 
 class TrimtabTraining:
@@ -326,7 +321,11 @@ def time_all(shape: Shape, dtype: str, steps: int) -> dict[str, dict[str, Any]]:
 
 def peak(shape: Shape, dtype: str, who: Contestant, steps: int = 3) -> dict[str, float]:
     """MiB resident after loading, and the most while stepping. Linux."""
-    training = start(who, shape, dtype)
+    return peak_while_stepping(start(who, shape, dtype), steps)
+
+
+def peak_while_stepping(training: Training, steps: int = 3) -> dict[str, float]:
+    """MiB resident before the first step, and the most while stepping. Linux."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     loaded = _resident("VmRSS")

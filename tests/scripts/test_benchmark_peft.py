@@ -45,8 +45,8 @@ def test_both_libraries_have_the_same_gradient_and_take_the_same_steps(script: M
 def test_another_loss_would_be_found(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = script.WholeVocabulary.scores
 
-    def warmer(self: Any, hidden: Tensor, batch: Any) -> Tensor:
-        return scores(self, hidden, batch) / 1.01
+    def warmer(self: Any, hidden: Tensor, batch: Any, heads: Any) -> Tensor:
+        return scores(self, hidden, batch, heads) / 1.01
 
     monkeypatch.setattr(script.WholeVocabulary, "scores", warmer)
     found = script.check_gradients(script.Shape(**TINY), "float32")
