@@ -27,7 +27,7 @@ from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places
 from trimtab.training import runs
 from trimtab.training.runs import Prepared, make_bundle, render_task, run_pack, train_pack
-from trimtab.types import PromptTable
+from trimtab.types import Prediction, PromptTable
 
 __all__ = ["family_folder"]
 NAMES = ["first", "second", "third"]
@@ -112,7 +112,9 @@ def test_choices_learn_the_toy(position: str, tmp_path: Path, backbone: Backbone
     assert record["rows"] == {"train": 64, "dev": 64, "test": 64}
     found = predictor.load(record["run"], backbone=backbone)
     row = {"text": "the cat", "first": "dog bad", "second": "film good"}
-    [two], [three] = found.predict([row]), found.predict([{**row, "third": "cat bad", "label": "x"}])
+    two, three = found.predict([row, {**row, "third": "cat bad", "label": "x"}])
+    assert isinstance(two, Prediction)
+    assert isinstance(three, Prediction)
     assert two.as_json().keys() == {"id", "label", "text", "scores"}
     assert (two.label, two.text, list(two.scores)) == ("second", "film good", ["first", "second"])
     assert list(three.scores) == NAMES
