@@ -17,13 +17,17 @@ from tests.unit.refusals import refused
 from trimtab import predictor
 from trimtab.api import show
 from trimtab.backbones import Backbone, load_backbone
+from trimtab.backbones.loading import load_encoder
 from trimtab.batching import collate
 from trimtab.errors import ConfigError, DataError, TemplateError
 from trimtab.predictor import from_bundle
 from trimtab.readouts import first_head
+from trimtab.registry import tasks
+from trimtab.tasks import SPLITS
+from trimtab.tasks.reading import Places
 from trimtab.training import runs
-from trimtab.training.runs import Prepared, make_bundle, run_pack, train_pack
-from trimtab.types import PromptTable
+from trimtab.training.runs import Prepared, make_bundle, render_task, run_pack, train_pack
+from trimtab.types import Prediction, PromptTable
 
 __all__ = ["family_folder"]
 NAMES = ["first", "second", "third"]
@@ -108,7 +112,9 @@ def test_choices_learn_the_toy(position: str, tmp_path: Path, backbone: Backbone
     assert record["rows"] == {"train": 64, "dev": 64, "test": 64}
     found = predictor.load(record["run"], backbone=backbone)
     row = {"text": "the cat", "first": "dog bad", "second": "film good"}
-    [two], [three] = found.predict([row]), found.predict([{**row, "third": "cat bad", "label": "x"}])
+    two, three = found.predict([row, {**row, "third": "cat bad", "label": "x"}])
+    assert isinstance(two, Prediction)
+    assert isinstance(three, Prediction)
     assert two.as_json().keys() == {"id", "label", "text", "scores"}
     assert (two.label, two.text, list(two.scores)) == ("second", "film good", ["first", "second"])
     assert list(three.scores) == NAMES
@@ -288,3 +294,25 @@ def test_choices_are_drawn_as_one_group(tmp_path: Path, backbone: Backbone) -> N
     path = write_jsonl(tmp_path / "all.jsonl", [{**r, "label": 0} for r in choice_rows(40, 3)])
     p = choice_run(tmp_path, backbone, train=None, dev=None, test=None, path=str(path))
     assert sum(len(p.task.splits[s]) for s in ("train", "dev", "test")) == 40
+
+
+@pytest.mark.parametrize("kind", ["superglue/copa", "fewglue_32dev/copa"])
+def test_presets_of_copa(kind: str, shared: Path) -> None:
+    encoder = load_encoder("nano-masked").encoder
+    task = tasks.build(tasks.resolve(kind, "task")).load(0, Places(shared / "data"))
+    sizes = {"superglue/copa": (350, 50, 100), "fewglue_32dev/copa": (32, 32, 100)}[kind]
+    assert tuple(len(task.splits[s]) for s in SPLITS) == sizes
+    rendering = render_task(task, LENGTH, encoder, 256, "choice")
+    for split in SPLITS:
+        for example in task.splits[split]:
+            row = rendering.row(example, encoder)
+            assert row.label in (0, 1)
+            assert len(row.variants) == 2
+            assert all(v.dropped == 0 and len(v.slots) == LENGTH for v in row.variants)
+            joined = {"cause": "because", "effect": "so"}[example.fields["question"]]
+            assert all(f" {joined} " in encoder.decode(v.ids) for v in row.variants)
+    if kind == "superglue/copa":
+        first = encoder.tokens(rendering.row(task.splits["train"][0], encoder).encoded.ids)
+        assert " ".join(first[LENGTH + 1 :]) == (
+            "my body cast a shad ##ow over the grass . because [SEP] the sun was rising . [SEP]"
+        )

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.contract.test_choice import choice_rows
+from tests.contract.test_span import span_sections
 from tests.contract.tiny_families import BUILDERS
 from tests.tiny import ANSWERS, tagged_task, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
@@ -674,3 +676,61 @@ def test_tagged_sentences_from_recipe_to_entities(trimtab: Trimtab, tmp_path: Pa
     (tmp_path / "in.txt").write_text("the cat  old\n")
     (line,) = trimtab("predict", record["run"], "-i", "in.txt").out.splitlines()
     assert {**json.loads(line), "id": "a"} == found
+
+
+def test_choices_from_recipe_to_the_best_one(trimtab: Trimtab, tmp_path: Path, tiny_folder: Path) -> None:
+    splits = enumerate(("train", "dev", "test"))
+    files = {s: str(write_jsonl(tmp_path / f"{s}.jsonl", choice_rows(8, i))) for i, s in splits}
+    task = {"kind": "table", "name": "choices", **files, "choices": ["first", "second", "third"]}
+    config = {
+        "backbone": {"model": str(tiny_folder), "dtype": "float32"},
+        "task": {**task, "template": "{prompt} {text} {choice}"},
+        "prompt": {"kind": "prompt_tuning", "length": 2},
+        "training": {"max_steps": 2, "batch_size": 4},
+    }
+    recipe = tmp_path / "choices.yaml"
+    recipe.write_text(dump_yaml(config))
+    assert trimtab("validate", recipe).code == 0
+    shown = trimtab("show", recipe, "-n", 1).out
+    assert ", first, " in shown
+    assert ", second, " in shown
+    parts = [s["part"] for s in trimtab("show", recipe, "-n", 2, "--json").json["examples"]]
+    assert parts == ["first", "second", "first", "second", "third"]
+    done = trimtab("run", recipe, "--json")
+    assert done.code == 0, done.err
+    assert done.json["metric"] == "accuracy"
+    text = trimtab("run", recipe).out
+    assert "accuracy" in text
+    assert "no prompt" not in text
+    asked = write_jsonl(tmp_path / "asked.jsonl", [{"text": "the", "first": "cat", "second": "dog"}])
+    (line,) = map(json.loads, trimtab("predict", "choices", "-i", asked).out.splitlines())
+    assert set(line["scores"]) == {"first", "second"}
+    assert line["text"] == {"first": "cat", "second": "dog"}[line["label"]]
+    assert trimtab("evaluate", "choices").out.startswith("test: accuracy")
+    wrong = trimtab("predict", "choices", "-i", write_jsonl(tmp_path / "wrong.jsonl", [{"text": "a", "first": "b"}]))
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "wrong.jsonl:1: the field 'second' is missing" in wrong.err
+
+
+def test_questions_from_recipe_to_answers(trimtab: Trimtab, tmp_path: Path, tiny_folder: Path) -> None:
+    sections = span_sections(tmp_path, data={"length": 60, "unanswerable": 0.25})
+    recipe = tmp_path / "questions.yaml"
+    recipe.write_text(dump_yaml({**sections, "backbone": {"model": str(tiny_folder), "dtype": "float32"}}))
+    assert trimtab("validate", recipe, "--json").json["rows"] == {"train": 8, "dev": 8, "test": 8}
+    assert "window 2 of 2" in trimtab("show", recipe, "-n", 1).out
+    done = trimtab("run", recipe, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["metric"], done.json["rows"]["train"]) == ("f1", 8)
+    text = trimtab("run", recipe).out
+    assert "exact match" in text
+    assert "F1" in text
+    context = "the sun , the moon and a " + "new " * 60 + "tree"
+    asked = write_jsonl(tmp_path / "asked.jsonl", [{"id": "q7", "question": "not the", "context": context}])
+    (line,) = map(json.loads, trimtab("predict", "squad", "-i", asked).out.splitlines())
+    assert list(line) == ["id", "text", "start", "end", "score"]
+    assert line["id"] == "q7"
+    assert line["text"] == ("" if line["start"] is None else context[line["start"] : line["end"]])
+    assert trimtab("evaluate", "squad").out.startswith("test: exact match")
+    scores = trimtab("evaluate", "squad", "--json").json["metrics"]
+    assert scores["no_answer"]["rows"] == 2
+    assert scores == done.json["metrics"]["test"]

@@ -92,7 +92,7 @@ def _print_scores(record: dict[str, Any]) -> None:
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
         say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
     metric = METRIC_NAMES[record["metric"]]
-    constants = {"accuracy": "majority class", "entity_f1": "most frequent tag"}
+    constants = {"accuracy": "majority class", "entity_f1": "most frequent tag", "f1": "no answer"}
     constant = next((name for key, name in constants.items() if key in metrics["test"]), "most frequent answer")
     named = {constant: baselines["majority"], "no prompt": baselines["no_prompt"]}
     if known := [f"{name} {score:.3f}" for name, score in named.items() if score is not None]:
