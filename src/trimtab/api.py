@@ -213,6 +213,7 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     encoder = side.encoder
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
     config = concrete(config, task, side.family.readouts)
+    check_components(config)
     positions = side.positions - shift_of(config, side.family, side.positions)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     parameters = count_parameters(config, task, rendering, side)

@@ -191,7 +191,7 @@ def ends_with_another_token(monkeypatch: pytest.MonkeyPatch) -> None:
 def adds_instead_of_averaging(monkeypatch: pytest.MonkeyPatch) -> None:
     right = written.Text.scores
 
-    def scores(self: Any, hidden: Tensor, batch: Batch) -> Tensor:
+    def scores(self: Any, hidden: Tensor, batch: Batch, heads: Any = None) -> Tensor:
         assert batch.targets is not None
         return right(self, hidden, batch) * (batch.targets >= 0).sum(1, keepdim=True)
 
@@ -202,7 +202,7 @@ def normalizes_over_the_answers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a readout of label words does: all other tokens are impossible."""
     right = written.Text.scores
 
-    def scores(self: Any, hidden: Tensor, batch: Batch) -> Tensor:
+    def scores(self: Any, hidden: Tensor, batch: Batch, heads: Any = None) -> Tensor:
         assert batch.targets is not None
         known = set(batch.targets.unique().tolist())
         others = [i for i in range(len(self._backbone.embedding_weight)) if i not in known]

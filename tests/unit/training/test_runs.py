@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,7 @@ class _Narrow:
 
     def __init__(self, size: int) -> None:
         self.table = torch.nn.Embedding(200, size)
+        self.config = SimpleNamespace(hidden_size=size)
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         return self.table

@@ -90,11 +90,7 @@ def test_a_backbone_that_was_loaded_in_bfloat16_is_refused(tmp_path: Path, tiny_
 @pytest.mark.parametrize(
     ("override", "what", "where"),
     [
-        (
-            "training.learning_rates.encoder=1",
-            "no parameters of the group 'encoder'",
-            "training.learning_rates.encoder",
-        ),
+        ("training.learning_rates.head=1", "has no parameters of the group 'head'", "training.learning_rates.head"),
         ("backbone.dtype=bfloat16", "a trained backbone is float32", "backbone.dtype"),
     ],
 )
