@@ -128,7 +128,9 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         f"Backbone `{Path(a.backbone).name}` (frozen), test {metric}, mean and sample standard deviation over seeds "
         f"{', '.join(map(str, a.seeds))}. A seed sets initialization, data order and few-shot subset.",
         f"Learning rate chosen per task and method from {', '.join(map(str, a.rates))} by mean dev score;",
-        "checkpoint chosen on dev; test used once. `bare`: the model without a prompt, same template and label words.",
+        "checkpoint chosen on dev; test "
+        + ("scores are those of the chosen rate." if a.keep_grid else "used once.")
+        + " `bare`: the model without a prompt, same template and label words.",
         "`majority`: the best constant answer.",
         "",
         "| task | method | trained | kept | rate | dev | test, mean ± sd | worst | macro-F1 | dev, test rows "
