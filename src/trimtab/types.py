@@ -180,6 +180,12 @@ class Row:
     part: int = 0
 
     @property
+    def origin(self) -> Example:
+        """The example; every row that was rendered from a task's has one."""
+        assert self.example is not None, "this row was made without an example"
+        return self.example
+
+    @property
     def variants(self) -> tuple[Encoded, ...]:
         """One sequence per fill."""
         return (self.encoded, *self.others)

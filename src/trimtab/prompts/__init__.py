@@ -43,8 +43,7 @@ class PromptEncoder(nn.Module, ABC):
 
     def parts(self) -> dict[str, Tensor]:
         """The prompt by the names of `PromptTable.tensors`."""
-        prompt = self()
-        return {"inputs": prompt} if isinstance(prompt, Tensor) else prompt
+        return named_parts(self())
 
     @torch.no_grad()
     def materialize(self) -> dict[str, Tensor]:
@@ -92,3 +91,8 @@ class PromptEncoder(nn.Module, ABC):
     def kept(length: int, size: int, **options: object) -> int:
         """Parameters that are kept, as `count`."""
         return length * size
+
+
+def named_parts(prompt: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an encoder returns, by the names of `PromptTable.tensors`: a lone tensor is the input prompt."""
+    return {"inputs": prompt} if isinstance(prompt, Tensor) else prompt

@@ -89,8 +89,8 @@ class Deep(PromptEncoder):
         super().__init__()
         self.length, self.sites = length, _chosen_sites(context.sites(), sites)
         self.layers = {name: _chosen_layers(name, site, layers) for name, site in self.sites.items()}
-        wanted = (init == "text" and context.takes_positions) if shift_positions is None else shift_positions
-        self.text_shift = length if wanted else 0
+        given = {"shift_positions": shift_positions, "init": init, "length": length}
+        self.text_shift = self.position_shift(given, context.takes_positions)
         self.input, self.drop = input, nn.Dropout(dropout)
         self.register_buffer("empty", torch.zeros(0, context.embedding_size), persistent=False)
         self.network: nn.Module | None = None

@@ -78,8 +78,7 @@ class Choice(Classes):
         """The best choice with its text, and a probability for each that the example has."""
         found = []
         for row, its in zip(rows, super().records(rows, scores, classes), strict=True):
-            assert row.example is not None
             assert its.label is not None
             own = dict(list(its.scores.items())[: len(row.variants)])
-            found.append(replace(its, scores=own, text=row.example.fields[its.label]))
+            found.append(replace(its, scores=own, text=row.origin.fields[its.label]))
         return found

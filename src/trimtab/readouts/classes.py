@@ -40,10 +40,9 @@ class Classes:
         """The best class, and a probability for each."""
         found = []
         for row, its in zip(rows, scores.softmax(1).tolist(), strict=True):
-            assert row.example is not None
             named = dict(zip(classes, its, strict=False))
             best = max(named, key=lambda c: (not math.isnan(named[c]), named[c]))
-            found.append(Prediction(row.example.id, best, named, row.example.label))
+            found.append(Prediction(row.origin.id, best, named, row.origin.label))
         return found
 
     def missing(self, example: Example, classes: Sequence[str]) -> str | None:

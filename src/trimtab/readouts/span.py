@@ -145,7 +145,7 @@ class Span:
         """The answers, and where they stand."""
         found = []
         for group, a in zip(_groups(rows), self.decide(scores, rows), strict=True):
-            example = _example(rows[group.start])
+            example = rows[group.start].origin
             gold = None if self.missing(example, classes) else tuple(_gold(rows[group.start]))
             found.append(Extracted(example.id, a.text, a.start, a.end, a.score, gold))
         return found
@@ -175,7 +175,7 @@ class Span:
         shares = rivals.softmax(0).tolist()
         if threshold is not None and odds > threshold:
             return Found("", None, None, shares[-1], odds)
-        context = _example(rows[0]).fields[FIELD]
+        context = rows[0].origin.fields[FIELD]
         start, end = spans[order[0]]
         text = context[start:end]
         start += len(text) - len(text.lstrip())  # the token of a word may hold the space before it
@@ -240,10 +240,5 @@ def _groups(rows: Sequence[Row]) -> list[slice]:
     return [slice(a, b) for a, b in zip(begun, [*begun[1:], len(rows)], strict=True)]
 
 
-def _example(row: Row) -> Example:
-    assert row.example is not None, "rows that are answered know what they were rendered from"
-    return row.example
-
-
 def _gold(row: Row) -> list[str]:
-    return [text for text, _ in _example(row).answers]
+    return [text for text, _ in row.origin.answers]

@@ -106,14 +106,14 @@ class Tokens:
     ) -> dict[str, Any]:
         """Precision, recall and F1 of entities, accuracy over words; how many words were not read, if any."""
         unread = sum(tag < 0 for tags in answers for tag in tags)
-        found = tagging([_example(row).tags for row in rows], [_named(tags, classes) for tags in answers])
+        found = tagging([row.origin.tags for row in rows], [_named(tags, classes) for tags in answers])
         return found | ({"unread": unread} if unread else {})
 
     def records(self, rows: Sequence[Row], scores: Float[Tensor, "X A C"], classes: Sequence[str]) -> list[Tagged]:
         """The words, their tags and the entities that these say."""
         found = []
         for row, numbers in zip(rows, self.decide(scores, rows), strict=True):
-            example, words, tags = _example(row), _words(row), _named(numbers, classes)
+            example, words, tags = row.origin, _words(row), _named(numbers, classes)
             its = tuple(Entity(kind, " ".join(words[a:b]), a, b) for kind, a, b in entities(tags))
             found.append(Tagged(example.id, words, tags, its, example.tags or None))
         return found
@@ -126,17 +126,12 @@ class Tokens:
         """Accuracy of the most frequent tag. One tag for every word names no entity, so of F1 it says nothing."""
         if metric != "token_accuracy":
             return None
-        counts = Counter(tag for row in rows for tag in _example(row).tags)
+        counts = Counter(tag for row in rows for tag in row.origin.tags)
         return max(counts.values()) / counts.total()
 
 
-def _example(row: Row) -> Example:
-    assert row.example is not None, "rows that are tagged know what they were rendered from"
-    return row.example
-
-
 def _words(row: Row) -> tuple[str, ...]:
-    return _words_of(_example(row))
+    return _words_of(row.origin)
 
 
 def _words_of(example: Example) -> tuple[str, ...]:
@@ -150,7 +145,7 @@ def _named(tags: Sequence[int], classes: Sequence[str]) -> tuple[str, ...]:
 
 def _read(row: Row) -> list[int]:
     """Which words are read, in the order of the reads."""
-    return sorted(_tokens_of_words(row.encoded, _example(row)))
+    return sorted(_tokens_of_words(row.encoded, row.origin))
 
 
 def _locate(

@@ -8,11 +8,12 @@ from typing import Annotated, Literal, final
 from pydantic import Field
 
 from trimtab.chat import TemplateSource
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import DataError
 from trimtab.registry import tasks
 from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
+from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of
 from trimtab.tasks.squad import Question, read_squad
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -64,12 +65,7 @@ class Squad:
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        if (path is None) == (train is None):
-            raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
-        if path is not None and (dev or test):
-            raise ConfigError("path holds all splits; dev and test go with train.", where="task")
-        self.files: dict[str, str] = {"train": path or train or ""}
-        self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
+        self.files = files_of(path, train, dev, test)
         self.template, self.name, self.max_length = template, name, max_length or None
         self._drops, self._repairs = unanswerable == "drop", repair_offsets
         self._rows = {"train": rows, "dev": dev_rows}
@@ -87,10 +83,11 @@ class Squad:
             if split not in splits:
                 splits["train"], splits[split] = self._draw(splits["train"], split)
         for split, wanted in self._rows.items():
-            splits[split] = self._few(splits[split], wanted, split, subset_seed)
-        for split in SPLITS:
-            if not splits[split]:
-                raise DataError(f"the {split} split is empty.", where="task", fix="Give more questions.")
+            if wanted:
+                where = "task.rows" if split == "train" else "task.dev_rows"
+                rng = stream(subset_seed, f"subset:{split}")
+                splits[split] = few(splits[split], wanted, rng, "questions", split, where)
+        check_filled(splits, "Give more questions.")
         examples = {s: tuple(map(_example, splits[s])) for s in SPLITS}
         free = Verbalizer.free()
         return Task(self.name, examples, self.template, (), free, self.max_length, "span", most=MOST)
@@ -103,13 +100,7 @@ class Squad:
             found = read_squad(resolve_path(given, places), shown, repair_offsets=self._repairs)
             splits[split] = [q for q in found if not (self._drops and q.is_impossible)]
             for question in found:
-                if question.id in seen:
-                    raise DataError(
-                        f"the id {question.id!r} stands at {seen[question.id]} too.",
-                        where=question.source,
-                        fix="Make the ids unique over all files.",
-                    )
-                seen[question.id] = question.source
+                claim_id(seen, question.id, question.source, "Make the ids unique over all files.")
         return splits
 
     def _draw(self, questions: Sequence[Question], split: str) -> tuple[list[Question], list[Question]]:
@@ -121,21 +112,8 @@ class Squad:
                 where=self.files["train"],
                 fix=f"Give a file: task.{split}.",
             )
-        order = stream(self._split_seed, f"split:{split}").permutation(len(contexts))
-        count = min(max(1, round(self._fractions[split] * len(contexts))), len(contexts) - 1)
-        drawn = {contexts[i] for i in order[:count]}
-        return [q for q in questions if q.context not in drawn], [q for q in questions if q.context in drawn]
-
-    def _few(self, questions: list[Question], wanted: int, split: str, seed: int) -> list[Question]:
-        if not wanted:
-            return questions
-        if len(questions) < wanted:
-            raise DataError(
-                f"{wanted} questions are asked for in {split}, there are {len(questions)}.",
-                where="task.rows" if split == "train" else "task.dev_rows",
-            )
-        picked = stream(seed, f"subset:{split}").choice(len(questions), wanted, replace=False)
-        return [questions[i] for i in sorted(picked)]
+        its = set(draw([contexts], self._fractions[split], 0, stream(self._split_seed, f"split:{split}"))[1])
+        return [q for q in questions if q.context not in its], [q for q in questions if q.context in its]
 
 
 def _example(question: Question) -> Example:

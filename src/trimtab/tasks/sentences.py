@@ -16,6 +16,7 @@ from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.bio import parts
 from trimtab.tasks.reading import Places, resolve_path
+from trimtab.tasks.splits import check_filled, draw, few, files_of
 from trimtab.tasks.tagged import Sentence, Tagged, read_conll, read_rows
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -81,12 +82,7 @@ class TaggedSentences:
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        if (path is None) == (train is None):
-            raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
-        if path is not None and (dev or test):
-            raise ConfigError("path holds all splits; dev and test go with train.", where="task")
-        self.files: dict[str, str] = {"train": path or train or ""}
-        self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
+        self.files = files_of(path, train, dev, test)
         self.name, self.token_column, self.tag_column = name, token_column, tag_column
         self.predicate_column, self.template = predicate_column, template
         self.tags = _checked(tags)
@@ -106,11 +102,12 @@ class TaggedSentences:
         splits = {split: [_example(s) for s in t.sentences] for split, t in read.items()}
         for split, share, least in (("test", self.test_fraction, 0), ("dev", self.dev_fraction, _MIN_DEV)):
             if split not in splits:
-                splits["train"], splits[split] = self._draw(splits["train"], share, least, split)
-        splits["train"] = self._subset(splits["train"], subset_seed)
-        for split in SPLITS:
-            if not splits[split]:
-                raise DataError(f"the {split} split is empty.", where="task", fix="Give more rows, or files per split.")
+                rng = stream(self.split_seed, f"split:{split}")
+                splits["train"], splits[split] = draw([splits["train"]], share, least, rng)
+        if self.train_rows:
+            rng = stream(subset_seed, "subset:train")
+            splits["train"] = few(splits["train"], self.train_rows, rng, "sentences", "train", "task.train_rows")
+        check_filled(splits)
         notes += _unlearned(splits, tags)
         ordered = {s: tuple(splits[s]) for s in SPLITS}
         verbalizer = Verbalizer.of({t: [t] for t in tags}, where="task.tags")
@@ -162,23 +159,6 @@ class TaggedSentences:
                     fix=f"Add it. {suggest(tag, self.tags)}",
                 )
         return self.tags or ("O", *sorted(seen.keys() - {"O"}))
-
-    def _draw(
-        self, rows: Sequence[Example], fraction: float, at_least: int, split: str
-    ) -> tuple[list[Example], list[Example]]:
-        share = max(fraction, min(at_least, len(rows) // 3) / len(rows))
-        n = min(max(1, round(share * len(rows))), len(rows) - 1)
-        order = stream(self.split_seed, f"split:{split}").permutation(len(rows))
-        return [rows[i] for i in sorted(order[n:])], [rows[i] for i in sorted(order[:n])]
-
-    def _subset(self, rows: list[Example], seed: int) -> list[Example]:
-        if not self.train_rows:
-            return rows
-        if len(rows) < self.train_rows:
-            what = f"{self.train_rows} sentences are asked for in train, there are {len(rows)}."
-            raise DataError(what, where="task.train_rows")
-        picked = stream(seed, "subset:train").choice(len(rows), self.train_rows, replace=False)
-        return [rows[i] for i in sorted(picked)]
 
     def _auto_template(self) -> str:
         return "{prompt} {text}" if self.predicate_column is None else "{prompt} {text} {sep} {predicate}"

@@ -18,6 +18,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.choices import choices_of, right_choice
 from trimtab.tasks.reading import Places, as_text, read_table, resolve_path, row_fields
 from trimtab.tasks.reading import Table as RawTable
+from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
@@ -86,12 +87,7 @@ class Table:
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        if (path is None) == (train is None):
-            raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
-        if path is not None and (dev or test):
-            raise ConfigError("path holds all splits; dev and test go with train.", where="task")
-        self.files: dict[str, str] = {"train": path or train or ""}
-        self.files |= {k: v for k, v in (("dev", dev), ("test", test)) if v}
+        self.files = files_of(path, train, dev, test)
         if sum(given is not None for given in (label_words, target, choices)) != 1:
             raise ConfigError(
                 "give either label_words (classes and their words), target (a column of free text) or choices (columns "
@@ -152,13 +148,8 @@ class Table:
                 raise DataError(what, where=given, fix="Rename the column.")
             for i, row in enumerate(table.rows):
                 example = self._example(row, table, i, split)
-                if example.id in seen:
-                    raise DataError(
-                        f"the id {example.id!r} stands at {seen[example.id]} too.",
-                        where=example.source,
-                        fix="Make the ids unique over all files, or number the rows instead: task.id_column=false.",
-                    )
-                seen[example.id] = example.source
+                fix = "Make the ids unique over all files, or number the rows instead: task.id_column=false."
+                claim_id(seen, example.id, example.source, fix)
                 splits.setdefault(self._split_of(row, split, example.source), []).append(example)
         return splits
 
@@ -225,36 +216,20 @@ class Table:
         self, rows: Sequence[Example], fraction: float, at_least: int, split: str
     ) -> tuple[list[Example], list[Example]]:
         """Split off a share of every class, never the whole class."""
-        share = max(fraction, min(at_least, len(rows) // 3) / max(1, len(rows)))
-        rng = stream(self.split_seed, f"split:{split}")
-        kept: list[Example] = []
-        drawn: list[Example] = []
-        for members in self._groups(rows).values():
-            order = rng.permutation(len(members))
-            n = min(max(1, round(share * len(members))), len(members) - 1)
-            drawn += [members[i] for i in sorted(order[:n])]
-            kept += [members[i] for i in sorted(order[n:])]
-        return kept, drawn
+        return draw(self._groups(rows).values(), fraction, at_least, stream(self.split_seed, f"split:{split}"))
 
     def _few(self, rows: Sequence[Example], shots: int, seed: int, split: str) -> list[Example]:
         rng = stream(seed, f"subset:{split}")
         groups = self._groups(rows)
         picked: list[Example] = []
         for label in self._classes or ("",):
-            members = groups.get(label, [])
-            if len(members) < shots:
-                which = f"rows of class {label!r}" if label else "rows"
-                raise DataError(
-                    f"{shots} {which} are asked for in {split}, there are {len(members)}.",
-                    where="task.shots" if split == "train" else "task.dev_shots",
-                )
-            picked += [members[i] for i in sorted(rng.choice(len(members), shots, replace=False))]
+            noun = f"rows of class {label!r}" if label else "rows"
+            where = "task.shots" if split == "train" else "task.dev_shots"
+            picked += few(groups.get(label, []), shots, rng, noun, split, where)
         return picked
 
     def _check(self, splits: Mapping[str, Sequence[Example]]) -> None:
-        for split in SPLITS:
-            if not splits.get(split):
-                raise DataError(f"the {split} split is empty.", where="task", fix="Give more rows, or files per split.")
+        check_filled(splits)
         present = {e.label for e in splits["train"]}
         for label in self._classes:
             if label not in present:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trimtab.prompts import PromptEncoder
+from trimtab.prompts import PromptEncoder, named_parts
 from trimtab.seeding import torch_seed
 from trimtab.types import PromptTable, table_of
 
@@ -83,19 +83,20 @@ class EncoderPack(nn.Module):
         own = {n: v for n, v in self.stacked.items() if not n.startswith(HEAD)}
         heads = {n.removeprefix(HEAD): v * 1.0 for n, v in self.stacked.items() if n.startswith(HEAD)}
         if encoder.is_stackable and own and not (training and encoder.is_random):
-            parts = vmap(lambda values: _parts(encoder, values))(own)
+            parts = vmap(lambda values: named_parts(functional_call(encoder, values, ())))(own)
         else:
             rows = []
             for r, seed in enumerate(self.noise_seeds):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(torch_seed(seed, "noise:encoder", step))
-                    rows.append(_parts(encoder, {n: v[r] for n, v in own.items()}))
+                    rows.append(named_parts(functional_call(encoder, {n: v[r] for n, v in own.items()}, ())))
             parts = {name: torch.stack([its[name] for its in rows]) for name in rows[0]}
         return table_of(parts, encoder.layers, encoder.text_shift, heads)
 
     def backward(self, table: PromptTable, leaf: PromptTable) -> None:
         """Send the gradients that the cut-off `leaf` has collected through the encoders, once."""
-        pairs = [(v, leaf.tensors[n].grad) for n, v in table.tensors.items() if v.requires_grad]
+        collected = leaf.tensors
+        pairs = [(v, collected[n].grad) for n, v in table.tensors.items() if v.requires_grad]
         known = [(value, gradient) for value, gradient in pairs if gradient is not None]
         torch.autograd.backward([value for value, _ in known], [gradient for _, gradient in known])
 
@@ -114,11 +115,6 @@ class EncoderPack(nn.Module):
     def materialize(self, r: int) -> dict[str, Tensor]:
         """The final prompt of run r, head included, by the names of a bundle: computed once, without dropout."""
         return {n: v[r].detach().float().cpu().clone() for n, v in self.table(training=False).tensors.items()}
-
-
-def _parts(encoder: PromptEncoder, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    prompt = functional_call(encoder, values, ())
-    return {"inputs": prompt} if isinstance(prompt, Tensor) else prompt
 
 
 def _flat(name: str) -> str:

@@ -223,18 +223,14 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
         hidden_size=backbone.hidden_size,
-        sites=lambda: _sites(rendering, backbone),
+        sites=lambda: _read_sites(backbone.sites, rendering, encoder),
         takes_positions=backbone.family.takes_positions,
         keys_values=backbone.keys_values,
     )
 
 
-def _sites(rendering: Rendering, backbone: Backbone) -> dict[str, Site]:
-    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
-    return _read_sites(backbone.sites, rendering, backbone.encoder)
-
-
 def _read_sites(sites: Mapping[str, Site], rendering: Rendering, encoder: TextEncoder) -> dict[str, Site]:
+    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
     reads_encoder = not rendering.plan(encoder).fills[0].decoder
     return {n: s for n, s in sites.items() if n not in ("decoder", "cross") or not reads_encoder}
 

@@ -1,0 +1,81 @@
+"""Splits: which files hold them, drawing those that have none, drawing a few rows. What task kinds have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from trimtab.errors import ConfigError, DataError
+from trimtab.tasks import SPLITS
+
+T = TypeVar("T")
+
+
+def files_of(path: str | None, train: str | None, dev: str | None, test: str | None) -> dict[str, str]:
+    """The file of each split that has one; `path` stands for train, as the others are drawn from it.
+
+    Raises:
+        ConfigError: both `path` and `train`, or neither; or `path` beside other files.
+    """
+    if (path is None) == (train is None):
+        raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
+    if path is not None and (dev or test):
+        raise ConfigError("path holds all splits; dev and test go with train.", where="task")
+    return {"train": path or train or "", **{k: v for k, v in (("dev", dev), ("test", test)) if v}}
+
+
+def claim_id(seen: MutableMapping[str, str], name: str, source: str, fix: str) -> None:
+    """Remember where an id stands.
+
+    Raises:
+        DataError: it stands elsewhere, too.
+    """
+    if name in seen:
+        raise DataError(f"the id {name!r} stands at {seen[name]} too.", where=source, fix=fix)
+    seen[name] = source
+
+
+def draw(
+    groups: Iterable[Sequence[T]], fraction: float, at_least: int, rng: np.random.Generator
+) -> tuple[list[T], list[T]]:
+    """Split off a share of every group, never the whole group; the rest first.
+
+    Args:
+        fraction: of all rows.
+        at_least: rows in all, where a third of them allows it.
+    """
+    members = list(groups)
+    total = sum(map(len, members))
+    share = max(fraction, min(at_least, total // 3) / max(1, total))
+    kept: list[T] = []
+    drawn: list[T] = []
+    for its in members:
+        order = rng.permutation(len(its))
+        n = min(max(1, round(share * len(its))), len(its) - 1)
+        drawn += [its[i] for i in sorted(order[:n])]
+        kept += [its[i] for i in sorted(order[n:])]
+    return kept, drawn
+
+
+def few(rows: Sequence[T], wanted: int, rng: np.random.Generator, noun: str, split: str, where: str) -> list[T]:
+    """So many of the rows, in their order.
+
+    Raises:
+        DataError: there are fewer; `noun` says what they are, `where` is the option that asks for them.
+    """
+    if len(rows) < wanted:
+        raise DataError(f"{wanted} {noun} are asked for in {split}, there are {len(rows)}.", where=where)
+    return [rows[i] for i in sorted(rng.choice(len(rows), wanted, replace=False))]
+
+
+def check_filled(splits: Mapping[str, Sequence[Any]], fix: str = "Give more rows, or files per split.") -> None:
+    """Every split has rows.
+
+    Raises:
+        DataError: one has none.
+    """
+    for split in SPLITS:
+        if not splits.get(split):
+            raise DataError(f"the {split} split is empty.", where="task", fix=fix)
