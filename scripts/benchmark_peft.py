@@ -46,9 +46,9 @@ from trimtab.readouts.classes import Classes
 from trimtab.readouts.ranking import Ranking
 from trimtab.registry import families
 from trimtab.text_encoder import TextEncoder
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
-from trimtab.training.packing import EncoderPack
-from trimtab.training.runs import environment
+from trimtab.training.records import environment
 from trimtab.types import AnswerPlan, Batch, Encoded, Fill, PromptTable, Row, WordPlan
 
 RATE = 1e-3

@@ -27,7 +27,9 @@ import yaml
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.tasks.reading import Places
-from trimtab.training.runs import Prepared, open_backbone, prepare, run_pack, train_pack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, open_backbone, prepare
+from trimtab.training.runs import run_pack
 
 METHODS = ("prompt_tuning", "p_tuning_lstm", "residual")
 

@@ -58,10 +58,11 @@ from trimtab.registry import families, readouts
 from trimtab.seeding import torch_seed
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
+from trimtab.training.encoder_pack import HEAD, EncoderPack
 from trimtab.training.loop import Loop, Member, dev_metrics
 from trimtab.training.optimization import schedule_factor
-from trimtab.training.packing import HEAD, EncoderPack
-from trimtab.training.runs import Prepared, build_encoder, build_head, environment, open_backbone, prepare
+from trimtab.training.preparing import Prepared, build_encoder, build_head, open_backbone, prepare
+from trimtab.training.records import environment
 from trimtab.types import Batch, Encoded, PromptTable, Row, table_of
 
 # Families ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.loop import Report
 from trimtab.training.parallel import joined
-from trimtab.training.runs import (
+from trimtab.training.preparing import (
     Prepared,
     check_components,
     concrete,
@@ -28,10 +28,10 @@ from trimtab.training.runs import (
     open_backbone,
     prepare,
     render_task,
-    run_pack,
     shift_of,
     slots_of,
 )
+from trimtab.training.runs import run_pack
 from trimtab.types import Encoded, Evaluation, Example, Label, Records, Row
 
 if TYPE_CHECKING:

@@ -140,8 +140,27 @@ class RunConfig(_Section):
 
     def digest(self, *fingerprints: str) -> str:
         """Ten hexadecimal digits over this config and what else decides the result."""
-        text = json.dumps([self.as_dict(), fingerprints], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return _digest([self.as_dict(), fingerprints])
+
+    @property
+    def pack_key(self) -> str:
+        """Equal for runs that may train in one pack: those that differ only in seeds, learning rates, weight decay,
+        initializer and regularizer weights, on a frozen backbone without dropout."""
+        raw = self.as_dict()
+        if self.backbone.dropout or self.training.tunes_backbone:
+            return _digest(raw)
+        raw.pop("seeds")
+        raw["prompt"].pop("initializer", None)
+        for key in ("learning_rate", "learning_rates", "weight_decay"):
+            raw["training"].pop(key)
+        for spec in raw["regularizers"]:
+            spec.pop("weight", None)
+        return _digest(raw)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)

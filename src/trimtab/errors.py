@@ -44,6 +44,10 @@ class BundleError(TrimtabError):
     """A run folder or bundle is unreadable, or belongs to another backbone."""
 
 
+class StorageError(TrimtabError):
+    """The disk refuses: it is full, may not be written, or somebody else holds the folder."""
+
+
 class DivergedError(TrimtabError):
     """Training produced a loss that is not a number; the last good state was kept."""
 

@@ -18,7 +18,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +30,12 @@ from safetensors.numpy import load_file, save
 
 from trimtab.bundle_schema import check_metadata
 from trimtab.documents import dump_yaml
-from trimtab.errors import BundleError, TrimtabError, suggest
+from trimtab.errors import BundleError, StorageError, TrimtabError, suggest
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA_VERSION = 1
 TUNED_FILE = "backbone.safetensors"
@@ -40,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file so that a reader finds the old content or the new one, never half of it.
 
     Raises:
-        TrimtabError: no space, no permission, or another failure of the file system; nothing is left behind.
+        StorageError: no space, no permission, or another failure of the file system; nothing is left behind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,11 +63,45 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise TrimtabError(
+        raise StorageError(
             f"the file cannot be written: {'no space left on the disk' if full else error.strerror}.",
             where=str(path),
             fix="Free some space or choose another folder." if full else None,
         ) from None
+
+
+@contextmanager
+def hold(folders: Sequence[Path], by: str, option: str) -> Iterator[None]:
+    """Hold folders for this process; the operating system lets go of them when it dies, however it dies.
+
+    The lock is on the folder itself (flock), so it leaves no file. Systems without flock (Windows) are not guarded.
+
+    Args:
+        by: what another process must be doing if it holds one, for the message.
+        option: of the command line, with which to choose another folder.
+
+    Raises:
+        StorageError: another process holds one of them.
+    """
+    locks: list[int] = []
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            if fcntl is None:
+                continue
+            locks.append(os.open(folder, os.O_RDONLY))
+            try:
+                fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                what = f"another process is {by}."
+                raise StorageError(what, where=str(folder), fix=f"Wait for it, or choose another {option}.") from None
+        yield
+    finally:
+        for descriptor in locks:
+            os.close(descriptor)
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing was written
 
 
 def write_text(path: Path, text: str) -> None:
@@ -262,13 +302,13 @@ class RunFolder:
             size: bytes that the run will need beyond what every run does, for a trained backbone.
 
         Raises:
-            TrimtabError: the folder cannot be made, or the disk is nearly full.
+            StorageError: the folder cannot be made, or the disk is nearly full.
         """
         is_new = self.status is None
         free = shutil.disk_usage(next(p for p in (self.path, *self.path.absolute().parents) if p.exists())).free
         needed = _ROOM_BYTES + size
         if free < needed:
-            raise TrimtabError(
+            raise StorageError(
                 f"there are {free >> 20} MiB left on the disk, a run needs {needed >> 20}.", where=str(self.path)
             )
         try:

@@ -25,7 +25,8 @@ from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families
 from trimtab.storage import write_bundle
 from trimtab.training import loop
-from trimtab.training.runs import Trained, make_bundle, train_pack
+from trimtab.training.packs import Trained, train_pack
+from trimtab.training.records import make_bundle
 from trimtab.types import Batch, Encoded, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
 

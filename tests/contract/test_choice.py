@@ -25,8 +25,11 @@ from trimtab.readouts import first_head
 from trimtab.registry import tasks
 from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places
-from trimtab.training import runs
-from trimtab.training.runs import Prepared, make_bundle, render_task, run_pack, train_pack
+from trimtab.training import packs
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, render_task
+from trimtab.training.records import make_bundle
+from trimtab.training.runs import run_pack
 from trimtab.types import Prediction, PromptTable
 
 __all__ = ["family_folder"]
@@ -140,7 +143,7 @@ def test_choices_of_a_pack_equal_each_alone(tmp_path: Path, backbone: Backbone) 
 def test_noise_is_shared_by_the_choices_of_an_example(
     tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "Loop", RecordingLoop)
+    monkeypatch.setattr(packs, "Loop", RecordingLoop)
     p = choice_run(tmp_path, backbone, {"training": {"max_steps": 1}})
     train_pack([p])
     loop = RecordingLoop.latest

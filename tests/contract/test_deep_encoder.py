@@ -25,8 +25,10 @@ from trimtab.predictor import load
 from trimtab.prompts.deep import Deep
 from trimtab.registry import prompts
 from trimtab.storage import read_bundle
-from trimtab.training.packing import EncoderPack
-from trimtab.training.runs import Prepared, build_encoder, prepare, run_pack, train_pack
+from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, build_encoder, prepare
+from trimtab.training.runs import run_pack
 from trimtab.types import Site
 
 __all__ = ["family_folder"]

@@ -21,7 +21,10 @@ from trimtab.model import PromptedModel
 from trimtab.predictor import from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import readouts
-from trimtab.training.runs import Prepared, make_bundle, run_pack, train_pack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared
+from trimtab.training.records import make_bundle
+from trimtab.training.runs import run_pack
 from trimtab.types import PromptTable
 
 HEAD = {"readout": {"kind": "head"}}
@@ -77,7 +80,7 @@ def test_a_head_learns_the_toy(position: str, kind: str, tmp_path: Path, backbon
     if kind == "none":
         from tests.tiny import toy_task
         from trimtab.config import resolve
-        from trimtab.training.runs import prepare
+        from trimtab.training.preparing import prepare
 
         sections = {"task": toy_task(tmp_path, 64), "seed": 1, **recipe}
         p = prepare(resolve(sections).config, backbone)

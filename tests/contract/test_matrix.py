@@ -21,8 +21,8 @@ from trimtab.backbones.loading import TextSide, load_encoder
 from trimtab.config import resolve
 from trimtab.errors import ConfigError
 from trimtab.registry import families, prompts, readouts
-from trimtab.training.packing import EncoderPack
-from trimtab.training.runs import Prepared, build_encoder, build_head, count_parameters, prepare
+from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.preparing import Prepared, build_encoder, build_head, count_parameters, prepare
 from trimtab.types import Row
 
 __all__ = ["family_folder"]

@@ -18,10 +18,11 @@ from tests.tiny import tiny_backbone, written_task
 from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
 from trimtab.model import PromptedModel
-from trimtab.training import runs
+from trimtab.training import packs
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.optimization import StackedAdamW
-from trimtab.training.packing import EncoderPack
-from trimtab.training.runs import Prepared, Trained, build_encoder, train_pack
+from trimtab.training.packs import Trained, train_pack
+from trimtab.training.preparing import Prepared, build_encoder
 from trimtab.types import Batch, PromptTable, TrainStep
 
 STEPS = 20
@@ -38,7 +39,7 @@ MEMBERS: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def _record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "Loop", RecordingLoop)
+    monkeypatch.setattr(packs, "Loop", RecordingLoop)
 
 
 def member(
@@ -390,10 +391,10 @@ def test_the_pack_of_the_saboteurs_is_sound(backbone: Backbone, tmp_path: Path) 
     [
         (StackedAdamW, "clip", clips_the_whole_pack),
         ("trimtab.training.optimization", "StackedAdamW", SharesMoments),
-        (runs, "Loop", NoiseOfTheBatch),
-        (runs, "Loop", DividesByTheMicroBatch),
-        (runs, "Loop", OneOrderForAll),
-        (runs, "EncoderPack", SharedDropout),
+        (packs, "Loop", NoiseOfTheBatch),
+        (packs, "Loop", DividesByTheMicroBatch),
+        (packs, "Loop", OneOrderForAll),
+        (packs, "EncoderPack", SharedDropout),
     ],
     ids=["clip", "moments", "noise", "micro-batch", "order", "dropout"],
 )

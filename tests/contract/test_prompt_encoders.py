@@ -28,8 +28,8 @@ from trimtab.model import PromptedModel
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
 from trimtab.storage import read_tensors, write_tensors
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
-from trimtab.training.packing import EncoderPack
 from trimtab.types import PromptTable
 
 MakeEncoder = Callable[[int], PromptEncoder]

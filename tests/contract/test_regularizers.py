@@ -18,7 +18,7 @@ from trimtab.errors import ConfigError
 from trimtab.model import PromptedModel
 from trimtab.registry import regularizers
 from trimtab.regularizers import Regularizer
-from trimtab.training.runs import train_pack
+from trimtab.training.packs import train_pack
 from trimtab.types import Batch, PromptTable, Row, TrainStep
 
 STRENGTHS = ("sigma", "epsilon", "rate")

@@ -31,7 +31,10 @@ from trimtab.storage import read_json
 from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template
-from trimtab.training.runs import Prepared, make_bundle, prepare, render_task, run_pack, train_pack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, prepare, render_task
+from trimtab.training.records import make_bundle
+from trimtab.training.runs import run_pack
 from trimtab.types import Batch, Example, PromptTable, Row
 from trimtab.verbalizers import Verbalizer
 

@@ -27,7 +27,7 @@ from trimtab.registry import tasks
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.runs import render_task
+from trimtab.training.preparing import render_task
 from trimtab.types import Example, PromptTable, Row
 
 POSITIONS = 256

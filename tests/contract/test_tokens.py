@@ -28,7 +28,10 @@ from trimtab.registry import readouts, tasks
 from trimtab.tasks.reading import Places
 from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template
-from trimtab.training.runs import Prepared, make_bundle, prepare, run_pack, train_pack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, prepare
+from trimtab.training.records import make_bundle
+from trimtab.training.runs import run_pack
 from trimtab.types import Entity, Example, PromptTable, Tagged
 from trimtab.verbalizers import Verbalizer
 

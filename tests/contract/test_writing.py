@@ -17,7 +17,8 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import resolve
 from trimtab.model import PromptedModel
 from trimtab.registry import families, readouts
-from trimtab.training.runs import Prepared, prepare, run_pack
+from trimtab.training.preparing import Prepared, prepare
+from trimtab.training.runs import run_pack
 from trimtab.types import PromptTable
 
 MODELS = BUILDERS | VARIANTS

@@ -21,7 +21,7 @@ from trimtab.registry import prompts, readouts
 from trimtab.seeding import torch_stream
 from trimtab.templates import Template
 from trimtab.training.loop import Loop
-from trimtab.training.runs import Prepared, prepare
+from trimtab.training.preparing import Prepared, prepare
 from trimtab.types import AnswerPlan, Batch, Example, Fill, Row, WordPlan
 from trimtab.verbalizers import Verbalizer
 

@@ -33,7 +33,7 @@ from trimtab.registry import tasks
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places, Table
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.runs import render_task
+from trimtab.training.preparing import render_task
 
 TOPICS = {
     "billing": ["the invoice shows a charge twice", "why is my card charged", "this price is not what I paid"],

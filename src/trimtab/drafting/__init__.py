@@ -24,7 +24,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.runs import concrete, render_task, slots_of
+from trimtab.training.preparing import concrete, render_task, slots_of
 from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"

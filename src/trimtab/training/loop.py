@@ -29,8 +29,8 @@ from trimtab.model import PromptedModel, stacked
 from trimtab.readouts import chosen
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.optimization import build_optimizer, schedule_factor
-from trimtab.training.packing import EncoderPack
 from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.tuning import TunedPack
 from trimtab.types import Batch, PromptTable, Row, TrainStep

@@ -9,9 +9,6 @@ and is used by the same pack only, as other batch mates would change the last bi
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +19,6 @@ from safetensors.torch import save
 from trimtab.errors import TrimtabError
 from trimtab.storage import write_atomically
 from trimtab.training.loop import LoopState
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
 
 FILE = "resume.safetensors"
 
@@ -73,36 +65,3 @@ def remove_checkpoint(folder: Path) -> None:
     """A finished pack needs none, nor the halves that a kill while writing has left."""
     for file in (folder / FILE, *folder.glob(f".{FILE}.*")):
         file.unlink(missing_ok=True)
-
-
-@contextmanager
-def sole_trainer(folders: Sequence[Path]) -> Iterator[None]:
-    """Hold run folders for this process; the operating system lets go of them when it dies, however it dies.
-
-    The lock is on the folder itself (flock), so it leaves no file. Systems without flock (Windows) are not guarded.
-
-    Raises:
-        TrimtabError: another process trains one of them.
-    """
-    held: list[int] = []
-    try:
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is None:
-                continue
-            held.append(os.open(folder, os.O_RDONLY))
-            try:
-                fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrimtabError(
-                    "another process is training this run.",
-                    where=str(folder),
-                    fix="Wait for it, or choose another --runs-dir.",
-                ) from None
-        yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        for folder in folders:
-            with suppress(OSError):
-                folder.rmdir()  # only if nothing was written

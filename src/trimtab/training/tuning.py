@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.backbones import Backbone
-from trimtab.training.packing import EncoderPack
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.types import PromptTable
 
 PREFIX = "backbone."

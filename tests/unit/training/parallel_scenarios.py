@@ -23,7 +23,8 @@ from trimtab.config import resolve
 from trimtab.errors import TrimtabError
 from trimtab.storage import RunFolder, read_prompt
 from trimtab.training.parallel import Processes, joined
-from trimtab.training.runs import Prepared, prepare, run_pack
+from trimtab.training.preparing import Prepared, prepare
+from trimtab.training.runs import run_pack
 
 CASES: dict[str, dict[str, Any]] = {
     "pack with noise": {"regularizers": [{"kind": "gaussian"}]},

@@ -18,10 +18,11 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import TrimtabError
-from trimtab.storage import read_prompt, write_json
+from trimtab.storage import hold, read_prompt, write_json
 from trimtab.training import runs
-from trimtab.training.resume import FILE, read_checkpoint, sole_trainer
-from trimtab.training.runs import Prepared, prepare, run_pack
+from trimtab.training.preparing import Prepared, prepare
+from trimtab.training.resume import FILE, read_checkpoint
+from trimtab.training.runs import run_pack
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "prompt_tuning": {"kind": "prompt_tuning"},
@@ -119,7 +120,7 @@ def test_a_pack_killed_while_its_folders_are_written_trains_with_the_same_batch_
 ) -> None:
     pack = pack_of(tmp_path, backbone, seeds=[1, 2, 3])
     expected = outcome(run_pack(pack, tmp_path / "undisturbed"))
-    write, written = runs._write, []
+    write, written = runs.write_run, []
 
     def dies_at_the_second(folder: Any, *rest: Any) -> None:
         if len(written) == 1:
@@ -128,7 +129,7 @@ def test_a_pack_killed_while_its_folders_are_written_trains_with_the_same_batch_
         written.append(folder.path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_write", dies_at_the_second)
+        patch.setattr(runs, "write_run", dies_at_the_second)
         with pytest.raises(Killed):
             run_pack(pack, tmp_path / "runs")
     first = (written[0] / "run.json").stat().st_mtime_ns
@@ -191,7 +192,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     write_json(kept / "run.json", {})
-    with pytest.raises(Killed), sole_trainer([tmp_path / "new", kept]):
+    with pytest.raises(Killed), hold([tmp_path / "new", kept], "training this run", "--runs-dir"):
         raise Killed
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept"]
     assert not (tmp_path / "new").exists()

@@ -29,17 +29,11 @@ from trimtab.predictor import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
-from trimtab.training import loop, runs
-from trimtab.training.runs import (
-    Prepared,
-    build_encoder,
-    make_bundle,
-    prepare,
-    prompt_context,
-    render_task,
-    run_pack,
-    train_pack,
-)
+from trimtab.training import loop, packs, runs
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, build_encoder, prepare, prompt_context, render_task
+from trimtab.training.records import make_bundle
+from trimtab.training.runs import run_pack
 from trimtab.verbalizers import Verbalizer
 
 TRAINING = {"learning_rate": 0.01, "max_steps": 6, "batch_size": 8, "evaluations": 6}
@@ -306,13 +300,13 @@ def test_a_finished_run_is_not_repeated_unless_asked(finished: dict[str, Any], m
 def test_a_run_keeps_the_time_at_which_it_started(
     tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opening, calls = runs._opening, []
+    opening, calls = runs.opening, []
 
     def dated(p: Prepared) -> dict[str, Any]:
         calls.append(p)
         return {**opening(p), "started": f"call {len(calls)}"}
 
-    monkeypatch.setattr(runs, "_opening", dated)
+    monkeypatch.setattr(runs, "opening", dated)
     assert run_pack([prepared(tmp_path, backbone)], tmp_path / "runs")[0]["started"] == "call 1"
 
 
@@ -479,14 +473,14 @@ def test_one_diverging_run_does_not_stop_its_pack(
         return values * torch.where(rows_of["prompt"] == 0, torch.nan, 1.0) if torch.is_grad_enabled() else values
 
     rows_of: dict[str, Tensor] = {}
-    backward = runs.Loop._backward
+    backward = packs.Loop._backward
 
     def remember(self: Any, batch: Any, leaf: Any, share: Any) -> Any:
         rows_of["prompt"] = batch.prompt_of
         return backward(self, batch, leaf, share)
 
     monkeypatch.setattr(classes, "cross_entropy", first_run_is_nan)
-    monkeypatch.setattr(runs.Loop, "_backward", remember)
+    monkeypatch.setattr(packs.Loop, "_backward", remember)
     both = train_pack(pack)
     assert [t.member.status for t in both] == ["diverged", "done"]
     assert both[0].member.step == 0

@@ -24,11 +24,13 @@ from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, TrimtabError
 from trimtab.predictor import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle, read_json, read_tensors, write_json, write_tensors
-from trimtab.training import loop, runs
+from trimtab.training import loop, records, runs
+from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.optimization import StackedAdamW
-from trimtab.training.packing import EncoderPack
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, build_encoder, prepare
 from trimtab.training.resume import FILE, read_checkpoint
-from trimtab.training.runs import Prepared, build_encoder, prepare, run_pack, train_pack
+from trimtab.training.runs import run_pack
 from trimtab.training.tuning import TunedPack
 
 TRAINING = {
@@ -375,7 +377,7 @@ def test_weights_that_cannot_be_written_are_rescued_with_the_prompt(
         replace(scratch, path)
 
     monkeypatch.setattr(os, "replace", full)
-    monkeypatch.setattr(runs.tempfile, "mkdtemp", lambda prefix: str(saved))
+    monkeypatch.setattr(records.tempfile, "mkdtemp", lambda prefix: str(saved))
     p = prepared(tmp_path, backbone)
     where = str(tmp_path / "runs" / p.id / TUNED_FILE)
     with refused(TrimtabError, "no space left", where=where, fix=f"safe in the bundle {saved}"):

@@ -20,7 +20,8 @@ from trimtab.errors import ConfigError, TemplateError, TrimtabError
 from trimtab.metrics import written_answers
 from trimtab.predictor import load
 from trimtab.training.loop import dev_metrics
-from trimtab.training.runs import Prepared, concrete, prepare, run_pack
+from trimtab.training.preparing import Prepared, concrete, prepare
+from trimtab.training.runs import run_pack
 from trimtab.types import Prediction, Written
 
 TEXT = "readout={kind: text, max_new_tokens: 6}"

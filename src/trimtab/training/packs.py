@@ -1,0 +1,148 @@
+"""Training a pack: runs of one backbone, trained together, each as it would be alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trimtab.backbones import Backbone
+from trimtab.errors import ConfigError, TrimtabError
+from trimtab.model import PromptedModel
+from trimtab.registry import readouts, regularizers
+from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.loop import Loop, LoopState, Member, Report
+from trimtab.training.parallel import ALONE, Processes
+from trimtab.training.preparing import Prepared, build_encoder, build_head
+from trimtab.training.resume import (
+    Checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from trimtab.training.tuning import TunedPack
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one."""
+
+    prepared: Prepared
+    member: Member
+    backbone: Backbone
+    tensors: dict[str, np.ndarray]
+    parameters: int
+    seconds: float
+    seconds_per_step: float
+    layers: Mapping[str, tuple[int, ...]]
+    shift: int
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """The input prompt [P,E]."""
+        return self.tensors["inputs"]
+
+
+def train_pack(
+    pack: Sequence[Prepared],
+    report: Report | None = None,
+    checkpoint_folder: Path | None = None,
+    processes: Processes = ALONE,
+) -> list[Trained]:
+    """Train runs together that differ only in seeds, rates, weight decay, initializer or regularizer weights.
+
+    Args:
+        checkpoint_folder: where the state of the pack is kept after every evaluation; one of the same runs that lies
+            there is continued.
+        processes: that train the pack together; process 0 reports and keeps the state.
+
+    Raises:
+        ConfigError: they differ in something else; a pack of several has backbone dropout or trains the backbone; or
+            several processes have backbone dropout.
+    """
+    check_pack(pack, processes)
+    first = pack[0]
+    is_tuned = first.config.training.tunes_backbone
+    backbone = first.backbone.trainable() if is_tuned else first.backbone
+    readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
+    encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
+    members = [
+        Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
+               [regularizers.build(spec) for spec in p.config.regularizers], p.task.verbalizer.classes)
+        for p in pack
+    ]  # fmt: skip
+    heads = [build_head(p) for p in pack]
+    stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack], heads).to(backbone.device)
+    model = PromptedModel(backbone, readout)
+    begun = time.perf_counter()
+    ids = tuple(p.id for p in pack)
+
+    def save(state: LoopState) -> None:
+        if checkpoint_folder is not None and processes.is_main:
+            with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
+                write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
+
+    trained = TunedPack(stacked, backbone) if is_tuned else stacked
+    report = report if processes.is_main else None
+    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save, processes)
+    found = None
+    if checkpoint_folder is not None:
+        found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
+    if found is not None and found.runs == ids:
+        loop.load(found.state)
+    loop.run()
+    seconds = time.perf_counter() - begun
+    count = sum(p[0].numel() for p in trained.stacked.values())
+    return [
+        Trained(
+            p,
+            m,
+            backbone,
+            {name: value.numpy() for name, value in stacked.materialize(r).items()},
+            count,
+            seconds / len(pack),
+            loop.seconds_per_step / len(pack),
+            encoders[r].layers,
+            encoders[r].text_shift,
+        )
+        for r, (p, m) in enumerate(zip(pack, members, strict=True))
+    ]
+
+
+def check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
+    """Refuse runs that cannot train together.
+
+    Raises:
+        ConfigError: see `train_pack`.
+    """
+    if len(pack) > 1 and pack[0].config.backbone.dropout:
+        raise ConfigError("backbone dropout needs a pack of one run.", where="backbone.dropout")
+    if len(pack) > 1 and any(p.config.training.tunes_backbone for p in pack):
+        raise ConfigError(
+            "a trained backbone belongs to one run, so it needs a pack of one.",
+            where="training.learning_rates.backbone",
+            fix="Train the runs one after the other.",
+        )
+    key = pack[0].config.pack_key
+    if any(p.config.pack_key != key or p.backbone is not pack[0].backbone for p in pack):
+        raise ConfigError(
+            "runs of one pack may differ only in seeds, learning rates, weight decay, initializer and regularizer "
+            "weights.",
+            where="pack",
+        )
+    if processes.size > 1 and pack[0].config.backbone.dropout:
+        raise ConfigError(
+            f"backbone dropout needs a single process, got {processes.size}: its masks belong to a whole batch and "
+            "would depend on how it is divided.",
+            where="backbone.dropout",
+            fix="Start without torchrun, or leave the dropout off.",
+        )
+    if len(set(processes.gather(tuple(p.id for p in pack)))) > 1:
+        raise ConfigError(
+            "the processes have prepared different runs.",
+            where="pack",
+            fix="Give all of them the same recipe, data, model and library versions.",
+        )

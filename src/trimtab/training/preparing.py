@@ -1,0 +1,255 @@
+"""From a config to a run that is ready to train: everything that can be wrong with its input is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from trimtab import initializers
+from trimtab.backbones import Backbone, Family, load_backbone
+from trimtab.backbones.checkpointing import check_recomputing
+from trimtab.backbones.loading import TextSide
+from trimtab.chat import read_template
+from trimtab.config import RunConfig, check_groups
+from trimtab.errors import ConfigError, TemplateError
+from trimtab.initializers import PromptContext
+from trimtab.predictor import Rendering
+from trimtab.prompts import PromptEncoder
+from trimtab.readouts import first_head
+from trimtab.registry import prompts, readouts, regularizers, tasks
+from trimtab.seeding import torch_seed, torch_stream
+from trimtab.storage import SCHEMA_VERSION
+from trimtab.tasks import Task
+from trimtab.tasks.reading import Places
+from trimtab.text_encoder import TextEncoder
+from trimtab.types import Row, Site
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train: everything that can be wrong with its input has been checked.
+
+    Attributes:
+        config: resolved further: concrete readout and dtype.
+        rows: rendered examples by split.
+    """
+
+    config: RunConfig
+    backbone: Backbone
+    task: Task
+    rendering: Rendering
+    rows: dict[str, list[Row]]
+
+    @cached_property
+    def initializer_fingerprint(self) -> str | None:
+        """Of what the initializer reads from disk, such as the prompt of another run."""
+        spec = self.config.prompt.get("initializer")
+        return None if spec is None else initializers.fingerprint(spec)
+
+    @cached_property
+    def id(self) -> str:
+        """`<task>-<prompt>-<hash>` over config, data, backbone, tokenizer, schema version, a prompt begun from, and
+        what the tokenizer's chat template makes of a chat.
+        """
+        b = self.backbone
+        parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
+        parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
+        parts += [self.rendering.template.source] if self.rendering.template.is_verbatim else []
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
+        return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
+
+
+def open_backbone(config: RunConfig, device: str = "auto") -> Backbone:
+    """Load the backbone of a config."""
+    options = config.backbone.model_dump(exclude={"model", "dropout"})
+    return load_backbone(config.backbone.model, device=device, **options)
+
+
+def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None) -> Prepared:
+    """Load and render the task for a backbone.
+
+    Raises:
+        DataError, TemplateError, ConfigError: see the stages; nothing has been written.
+    """
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
+    task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
+    config = concrete(config, task, backbone.family.readouts)
+    positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
+    rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
+    if config.training.recompute_layers:
+        check_recomputing(backbone.model)
+    rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
+    check_components(config)
+    build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
+    return Prepared(config, backbone, task, rendering, rows)
+
+
+def slots_of(config: RunConfig) -> int:
+    """Virtual tokens that the prompt of a config has in the text."""
+    return int(prompts.get(config.prompt["kind"]).slots(config.prompt))  # type: ignore[attr-defined]
+
+
+def shift_of(config: RunConfig, family: Family, positions: int) -> int:
+    """Positions that the prompt of a config moves the text on.
+
+    Raises:
+        BackboneError: the backbone cannot move it.
+        ConfigError: no positions are left for the text.
+    """
+    shift = int(prompts.get(config.prompt["kind"]).position_shift(config.prompt, family.takes_positions))  # type: ignore[attr-defined]
+    if shift:
+        family.check_shifts(config.backbone.model)
+    if shift >= positions:
+        raise ConfigError(
+            f"the backbone has {positions} positions, and the prompt moves the text {shift} on.",
+            where="prompt.length",
+            fix="Shorten the prompt, or set prompt.shift_positions: false.",
+        )
+    return shift
+
+
+def check_components(config: RunConfig) -> None:
+    """Let constructors refuse combinations of options that a signature cannot express, and check what is trained."""
+    check_groups(config)
+    for spec in config.regularizers:
+        regularizers.build(spec)
+
+
+def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfig:
+    """A config whose readout, and what selects the checkpoint, are no longer `auto`.
+
+    Args:
+        possible: the readouts of the backbone's family, the default first. A task of free text needs one that writes.
+
+    Raises:
+        ConfigError: the family or the task cannot be read so, none of the family's readouts writes, or the readout has
+            no such metric.
+    """
+    spec, model = config.readout, config.backbone.model
+    fitting = [k for k in possible if task.answer in readouts.get(k).kinds]  # type: ignore[attr-defined]
+    if not fitting and task.answer != "text":
+        raise ConfigError(f"{model!r} has no readout for answers of the sort {task.answer!r}.", where="backbone.model")
+    if not fitting:
+        raise ConfigError(
+            f"the task's answers are free text, and {model!r} cannot write.",
+            where="backbone.model",
+            fix="Use a causal or encoder-decoder model, such as nano-causal, or give label words.",
+        )
+    if spec["kind"] == "auto":
+        spec = readouts.resolve({**spec, "kind": fitting[0]}, "readout")
+    if spec["kind"] not in possible:
+        raise ConfigError(
+            f"{model!r} cannot be read by {spec['kind']!r}.",
+            where="readout.kind",
+            fix=f"Use {' or '.join(fitting)}, or leave it out.",
+        )
+    if spec["kind"] not in fitting:
+        raise ConfigError(
+            f"the readout {spec['kind']!r} gives no answers of the sort that the task {task.name!r} has "
+            f"({task.answer}).",
+            where="readout.kind",
+            fix=f"Use {' or '.join(fitting)}, or leave it out.",
+        )
+    select, known = config.training.select, readouts.get(spec["kind"]).metrics  # type: ignore[attr-defined]
+    if select not in ("auto", "loss", *known):
+        raise ConfigError(
+            f"the readout {spec['kind']!r} has no metric {select!r}.",
+            where="training.select",
+            fix=f"Use auto, {', '.join(known)} or loss.",
+        )
+    training = config.training.model_copy(update={"select": known[0] if select == "auto" else select})
+    return config.model_copy(update={"readout": spec, "training": training})
+
+
+def render_task(
+    task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
+) -> Rendering:
+    """Parse a task's template for a number of slots and check fields and label words."""
+    template = read_template(task.template, length, task.truncate, encoder)
+    template.check_fields(task.columns)
+    template.check_decoder(encoder)
+    if task.max_length is not None and task.max_length > positions:
+        raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
+    spec = readouts.resolve(readout, "readout")
+    room = task.max_length or min(positions, task.most or positions)
+    rendering = Rendering(template, task.verbalizer, room, spec, task.replace)
+    plan = rendering.plan(encoder)
+    decoder_room = plan.decoder_room + len(template.decoder_rows)
+    for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
+        if room > there:
+            raise ConfigError(
+                f"what the model may write needs {room} positions, there are {there}.",
+                where="readout.max_new_tokens",
+                fix="Lower it, or use a backbone with more positions.",
+            )
+    return rendering
+
+
+def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: TextSide) -> dict[str, int]:
+    """How many parameters a run trains and keeps, by the methods' formulas; a trained backbone's own aside.
+
+    Raises:
+        ConfigError: the prompt asks for layers or sites that the backbone does not have.
+    """
+    family, model = side.family, side.config
+    there = _read_sites(family.sites(model), rendering, side.encoder)
+    options = {**config.prompt, "there": there, "hidden_size": family.hidden_size(model)}
+    encoder: Any = prompts.get(config.prompt["kind"])
+    classes = len(task.verbalizer.classes)
+    first = first_head(config.readout["kind"], family.hidden_size(model), classes, torch.Generator())
+    head = sum(value.numel() for value in first.values())
+    size = side.embedding_size
+    return {"trained": encoder.count(size=size, **options) + head, "kept": encoder.kept(size=size, **options) + head}
+
+
+def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> PromptContext:
+    """What the encoders of a run may know."""
+    encoder = backbone.encoder
+    return PromptContext(
+        embeddings=backbone.embedding_rows,
+        embedding_rms=backbone.embedding_rms,
+        words=backbone.ordinary_words,
+        label_ids=_label_ids(rendering, encoder),
+        encode=lambda text: encoder.encode(text).ids,
+        generator=torch_stream(seed, "init"),
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
+        hidden_size=backbone.hidden_size,
+        sites=lambda: _read_sites(backbone.sites, rendering, encoder),
+        takes_positions=backbone.family.takes_positions,
+        keys_values=backbone.keys_values,
+    )
+
+
+def _read_sites(sites: Mapping[str, Site], rendering: Rendering, encoder: TextEncoder) -> dict[str, Site]:
+    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
+    reads_encoder = not rendering.plan(encoder).fills[0].decoder
+    return {n: s for n, s in sites.items() if n not in ("decoder", "cross") or not reads_encoder}
+
+
+def _label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
+    """Token ids of the label words; none where the answer is read by a head and has no words in the vocabulary."""
+    with suppress(*([TemplateError] if rendering.plan(encoder).words == () else [])):
+        return [i for its in rendering.label_ids(encoder) for ids in its for i in ids]
+    return []
+
+
+def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -> PromptEncoder:
+    """The prompt encoder of a run, its random values from the `init` stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(config.seeds.init, "init:encoder"))
+        context = prompt_context(rendering, backbone, config.seeds.init)
+        encoder: PromptEncoder = prompts.build(config.prompt, context)
+    return encoder.to(backbone.device)
+
+
+def build_head(p: Prepared) -> dict[str, torch.Tensor]:
+    """First values of the head of a run's readout, from the `init` stream; none where it has no head."""
+    generator = torch_stream(p.config.seeds.init, "init:head")
+    return first_head(p.config.readout["kind"], p.backbone.hidden_size, len(p.task.verbalizer.classes), generator)

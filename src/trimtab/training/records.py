@@ -1,0 +1,214 @@
+"""What a trained run leaves: its record (run.json), its bundle, its predictions and its history."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trimtab.backbones import Backbone
+from trimtab.errors import TrimtabError
+from trimtab.model import PromptedModel
+from trimtab.predictor import MAX_TOKENS, Predictor, table_from
+from trimtab.readouts import chosen
+from trimtab.registry import readouts
+from trimtab.storage import Bundle, RunFolder, write_bundle, write_json, write_tensors
+from trimtab.training.packs import Trained
+from trimtab.training.parallel import current_size
+from trimtab.training.preparing import Prepared
+from trimtab.training.tuning import PREFIX
+from trimtab.types import PromptTable, table_of
+
+
+def opening(p: Prepared) -> dict[str, Any]:
+    b = p.backbone
+    fingerprints = {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint}
+    if p.initializer_fingerprint:
+        fingerprints["initializer"] = p.initializer_fingerprint
+    return {
+        "id": p.id,
+        "task": p.task.name,
+        "prompt": p.config.prompt["kind"],
+        "backbone": b.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "working_directory": str(Path.cwd()),
+        "fingerprints": fingerprints,
+        "environment": environment(b),
+        "rows": {s: len(p.task.splits[s]) for s in p.rows},
+        "truncated": {s: sum(any(v.dropped for v in r.variants) for r in rows) for s, rows in p.rows.items()},
+        **({"notes": list(p.task.notes)} if p.task.notes else {}),
+    }
+
+
+def environment(backbone: Backbone) -> dict[str, Any]:
+    """Versions and hardware, as recorded with every run."""
+    on_gpu = backbone.device.type == "cuda"
+    return {
+        "trimtab": version("trimtab"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "processes": current_size(),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+    }
+
+
+def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
+    """Bundle first, then history and predictions, run.json last. `bare`: the score without a prompt.
+
+    A run that was not finite from the start has no good state, so it leaves its record only.
+    """
+    p, member = trained.prepared, trained.member
+    if not member.best:
+        folder.clear()
+        folder.finish(_record(folder, trained, {}, bare), member.status)
+        return
+    bundle = make_bundle(trained)
+    written = write_bundle(folder.path, bundle)
+    if p.config.training.keep_encoder:
+        kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
+        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
+    metrics: dict[str, Any] = {}
+    table, spec = table_from(bundle, p.backbone.device), bundle.metadata["readout"]
+    predictor = _predictor(p, trained.backbone, table, spec)
+    for split in ("dev", "test"):
+        evaluation = predictor.evaluate(p.task.splits[split])
+        metrics[split] = dict(evaluation.metrics)
+        folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
+    metrics["dev"]["loss"] = member.best_dev["loss"]
+    folder.write_history(member.history)
+    write_json(folder.path / "bundle.json", {**written, "metrics": metrics})
+    folder.finish(_record(folder, trained, metrics, bare), member.status)
+
+
+def rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
+    """The run folder could not be written (a full disk, say): keep the trained prompt among the temporary files."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{trained.prepared.id}-"))
+        write_bundle(folder, make_bundle(trained))
+    except (TrimtabError, OSError):
+        return error
+    return type(error)(error.what, where=error.where, fix=f"The trained prompt is safe in the bundle {folder}.")
+
+
+def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float | None) -> dict[str, Any]:
+    p, member = trained.prepared, trained.member
+    tuned = trained.backbone.parameter_count if p.config.training.tunes_backbone else 0
+    parameters = {"trained": trained.parameters, "kept": sum(v.size for v in trained.tensors.values()) + tuned}
+    return {
+        **opening(p),
+        "started": folder.record["started"],
+        "parameters": parameters | ({"backbone": tuned} if tuned else {}),
+        "metrics": metrics,
+        "metric": _headline(p),
+        "baselines": {"majority": _constant_baseline(p), "no_prompt": bare},
+        "best_step": member.best_step if member.best else None,
+        "steps": member.step,
+        "seconds": round(trained.seconds, 3),
+        "seconds_per_step": round(trained.seconds_per_step, 6),
+    }
+
+
+def make_bundle(trained: Trained) -> Bundle:
+    """The prompt of a trained run with all that is needed to use it elsewhere."""
+    p = trained.prepared
+    b, template = p.backbone, p.rendering.template
+    words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
+    metadata = {
+        "prompt": {
+            "kind": p.config.prompt["kind"],
+            "shape": list(trained.tensors["inputs"].shape),
+            "tensor": "inputs",
+            "tensors": {n: list(v.shape) for n, v in trained.tensors.items()},
+            "layers": {site: list(its) for site, its in trained.layers.items()},
+            "shift": trained.shift,
+        },
+        "backbone": {
+            "model": b.name,
+            "revision": b.revision,
+            "model_type": b.model.config.model_type,
+            "fingerprint": b.fingerprint,
+            "embedding_size": b.embedding_size,
+            "embedding_rms": b.embedding_rms,
+            "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
+            "options": p.config.backbone.model_dump(exclude={"model"}),
+        },
+        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not template.is_verbatim},
+        "task": {
+            "name": p.task.name,
+            "template": p.task.template,
+            "rendered": template.source if template.is_verbatim else None,
+            "truncate": list(p.task.truncate),
+            "max_length": p.rendering.max_length,
+            "label_words": words,
+            "answer": p.task.answer,
+            "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
+        },
+        "readout": {**p.config.readout, **_chosen(trained)},
+        "provenance": {
+            "run": p.id,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": p.config.seeds.model_dump(),
+            "data_fingerprint": p.task.fingerprint,
+            "environment": environment(b),
+        },
+    }
+    own = trained.backbone.model.named_parameters() if p.config.training.tunes_backbone else ()
+    tuned = {n: v.detach().cpu().numpy() for n, v in own}
+    tensors = {n: np.ascontiguousarray(v, dtype=np.float32) for n, v in trained.tensors.items()}
+    return Bundle(metadata, tensors, tuned)
+
+
+def _chosen(trained: Trained) -> dict[str, Any]:
+    """Options of the readout that are chosen on dev with the trained prompt; none for most readouts."""
+    p = trained.prepared
+    if not hasattr(readouts.get(p.config.readout["kind"]), "chosen"):
+        return {}
+    parts = {n: torch.from_numpy(v)[None].to(p.backbone.device) for n, v in trained.tensors.items()}
+    table = table_of(parts, trained.layers, trained.shift)
+    model = _predictor(p, trained.backbone, table).model
+    rows = [replace(row, prompt=0) for row in p.rows["dev"]]
+    return chosen(model.readout, model.score_rows(rows, table, MAX_TOKENS), rows)
+
+
+def _predictor(
+    p: Prepared, backbone: Backbone, table: PromptTable | None, spec: Mapping[str, Any] | None = None
+) -> Predictor:
+    rendering = p.rendering
+    if table is None:
+        rendering = replace(rendering, template=rendering.template.without_prompt())
+    readout = readouts.build(spec or p.config.readout, backbone, [rendering.plan(backbone.encoder)])
+    return Predictor(PromptedModel(backbone, readout), rendering, table, {})
+
+
+def _headline(p: Prepared) -> str:
+    """The metric that stands for a run: accuracy where there are classes, else the one that selects the checkpoint."""
+    select, readout = p.config.training.select, readouts.get(p.config.readout["kind"])
+    if p.task.answer in ("class", "choice"):
+        return "accuracy"
+    return str(readout.metrics[0]) if select == "loss" else select  # type: ignore[attr-defined]
+
+
+def _constant_baseline(p: Prepared) -> float | None:
+    """Test score of the most frequent answer, given to every row."""
+    readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
+    found: float | None = readout.constant(p.rows["test"], _headline(p))
+    return found
+
+
+def bare_score(p: Prepared) -> float | None:
+    """Test score of the bare model with the same template and label words; the same for all runs of a pack. None where
+    the readout has a head, without which it reads nothing."""
+    if readouts.get(p.config.readout["kind"]).trains:  # type: ignore[attr-defined]
+        return None
+    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics[_headline(p)])
