@@ -1,0 +1,239 @@
+"""A study on disk. Files only: no torch, nothing live.
+
+    study.yaml     the study, recipe included          plan.json   every run that is to be
+    ledger.jsonl   a line per run that has ended       packs.jsonl which runs trained together, written before they do
+    fits.json      pack sizes that were tried          runs/       run folders
+    report.html  report.md  runs.csv  study.json       written at the end, and by `trimtab report`
+
+The ledger is only ever appended to. A line holds the hash of every file of the run folder, so a change by hand is
+found; a line that a crash cut off is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.documents import dump_yaml
+from trimtab.errors import BundleError, ConfigError, StorageError, TrimtabError
+from trimtab.storage import read_json, write_json, write_text
+
+STUDY_SCHEMA = 1
+_UNSEALED = ("resume.safetensors",)
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A run of a study as it stands on disk.
+
+    Attributes:
+        key: of its resolved config.
+        status: `done`, `diverged`, `failed`, or `missing` where it has not ended yet.
+        cell: axis -> value.
+        seeds: random stream -> seed.
+        folder: the run folder; None where it has none.
+        record: the content of run.json; empty where there is none.
+        error: what went wrong with a failed run: `type`, `message`.
+        pack: the number of the pack it trained in.
+    """
+
+    key: str
+    stage: str
+    status: str
+    cell: Mapping[str, Any]
+    seeds: Mapping[str, int]
+    folder: Path | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+    pack: int | None = None
+
+
+class StudyFolder:
+    """The files of one study.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs_dir = path / "runs"
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The content of plan.json.
+
+        Raises:
+            TrimtabError: not a study folder, or one of another schema version.
+        """
+        if not (self.path / "plan.json").exists():
+            what = "there is no plan.json" if self.path.is_dir() else "there is no such folder"
+            raise TrimtabError(
+                f"{what}.", where=str(self.path), fix="Name the folder of a study, such as studies/NAME."
+            )
+        plan = read_json(self.path / "plan.json")
+        if plan.get("schema") != STUDY_SCHEMA:
+            raise TrimtabError(
+                f"the study has schema {plan.get('schema')!r}, this version of trimtab reads {STUDY_SCHEMA}.",
+                where=str(self.path / "plan.json"),
+                fix="Use the version it was made with, or another --studies-dir.",
+            )
+        return plan
+
+    def begin(self, definition: Mapping[str, Any], plan: Mapping[str, Any], *, extend: bool = False) -> None:
+        """Create the folder, or find the same plan in it.
+
+        Args:
+            extend: put the new plan in the place of another; runs of the old one that the new one has too are kept.
+
+        Raises:
+            ConfigError: another plan is there.
+            StorageError: the folder cannot be written.
+        """
+        if (self.path / "plan.json").exists() and not extend:
+            there = self.plan
+            if there["digest"] != plan["digest"]:
+                raise ConfigError(
+                    f"the folder holds another plan: {_difference(there, plan)}.",
+                    where=str(self.path),
+                    fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
+                )
+            return
+        write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
+        write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """Key -> the last line that was written of it."""
+        return {line["key"]: line for line in _lines(self.path / "ledger.jsonl")}
+
+    def enter(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the ledger.
+
+        Raises:
+            StorageError: it cannot be written; no half of it stays.
+        """
+        run = line.get("run")
+        files = seal(self.runs_dir / run) if run else {}
+        _append(self.path / "ledger.jsonl", {**line, "files": files})
+
+    def packs(self) -> list[dict[str, Any]]:
+        """The packs that were begun, in order: `number`, `keys`."""
+        return _lines(self.path / "packs.jsonl")
+
+    def begin_pack(self, keys: Sequence[str]) -> int:
+        """Write down who trains together, before they do; returns the number of the pack."""
+        number = len(self.packs())
+        _append(self.path / "packs.jsonl", {"number": number, "keys": list(keys)})
+        return number
+
+    def fits(self) -> dict[str, Any]:
+        """What has been found of pack sizes: pack key -> size, bytes, seconds."""
+        return read_json(self.path / "fits.json") if (self.path / "fits.json").exists() else {}
+
+    def keep_fit(self, pack_key: str, fit: Mapping[str, Any]) -> None:
+        """Keep what was found by trying."""
+        write_json(self.path / "fits.json", {**self.fits(), pack_key: dict(fit)})
+
+    def ended(self) -> dict[str, dict[str, Any]]:
+        """The ledger without the runs whose folder has been removed, checked against the files.
+
+        Raises:
+            BundleError: a run folder is not as it was when the run ended.
+        """
+        ledger = self.ledger()
+        there = {k: line for k, line in ledger.items() if not line.get("run") or (self.runs_dir / line["run"]).exists()}
+        for line in there.values():
+            if line.get("run"):
+                check_seal(self.runs_dir / line["run"], line["files"])
+        return there
+
+    def read(self) -> list[StudyRun]:
+        """All runs: those of the plan first, then those that a search has added. Errors as `ended`."""
+        ended, plan = self.ended(), self.plan
+        entries = {r["key"]: r for r in plan["runs"]}
+        if plan["searched"]:
+            entries |= {k: line for k, line in ended.items() if k not in entries}
+        return [self._run(entry, ended.get(key)) for key, entry in entries.items()]
+
+    def _run(self, entry: Mapping[str, Any], line: Mapping[str, Any] | None) -> StudyRun:
+        facts = (entry["key"], entry["stage"])
+        where = {"cell": entry["cell"], "seeds": entry["seeds"]}
+        if line is None:
+            return StudyRun(*facts, "missing", **where)
+        folder = self.runs_dir / line["run"] if line.get("run") else None
+        record = read_json(folder / "run.json") if folder else {}
+        return StudyRun(*facts, line["status"], **where, folder=folder, record=record, error=line.get("error"),
+                        pack=line.get("pack"))  # fmt: skip
+
+
+def seal(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 of the files of a run folder."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name not in _UNSEALED)
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def check_seal(folder: Path, files: Mapping[str, str]) -> None:
+    """Compare a run folder with its seal.
+
+    Raises:
+        BundleError: a file was changed, added or removed.
+    """
+    now = seal(folder)
+    changed = sorted(name for name in {*now, *files} if now.get(name) != files.get(name))
+    if changed:
+        raise BundleError(
+            f"the run folder is not as it was when the run ended: {', '.join(changed)}.",
+            where=str(folder),
+            fix="Restore it, or remove the folder to train the run again.",
+        )
+
+
+def _difference(there: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """In what two plans differ, in a few words."""
+    old, new = ({r["key"] for r in p["runs"]} for p in (there, plan))
+    if old == new:
+        return "the same runs are compared or tuned by other axes, or searched otherwise"
+    return f"it has {len(old - new)} runs that the new plan lacks and lacks {len(new - old)} of its {len(new)}"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that is appended to; what a crash has left of a last line is dropped."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    found = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            what = "this line is not JSON: the file was edited or damaged."
+            raise BundleError(what, where=f"{path}:{number}", fix="Restore it, or remove the line.") from None
+    return found
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line that is there whole or not at all, even if the process or the disk gives up on the way."""
+    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(min(whole, end))
+                raise
+    except OSError as error:
+        raise StorageError(
+            f"the file cannot be written: {error.strerror}.", where=str(path), fix="Free some space, then go on."
+        ) from None
