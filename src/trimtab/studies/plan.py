@@ -68,8 +68,7 @@ def grid_runs(study: StudyConfig) -> tuple[PlannedRun, ...]:
     """
     axes = (*study.compared, *(a for a in study.tuned if study.search is None))
     cells = [dict(zip(axes, values, strict=True)) for values in product(*(study.grid[a] for a in axes))]
-    base = base_seeds(study)
-    return _distinct(planned(study, "grid", c, s) for c in cells for s in study.seed_sets(base))
+    return _distinct(planned(study, "grid", c, s) for c in cells for s in planned_seeds(study))
 
 
 def lines(study: StudyConfig) -> list[dict[str, Any]]:
@@ -86,8 +85,12 @@ def trial_runs(study: StudyConfig, line: Mapping[str, Any], setting: Mapping[str
 
 def final_runs(study: StudyConfig, line: Mapping[str, Any], setting: Mapping[str, Any]) -> tuple[PlannedRun, ...]:
     """The runs of the setting that a search has chosen for a line, on the seeds of the study."""
-    sets = study.seed_sets(base_seeds(study))
-    return _distinct(planned(study, "final", {**line, **setting}, s) for s in sets)
+    return _distinct(planned(study, "final", {**line, **setting}, s) for s in planned_seeds(study))
+
+
+def planned_seeds(study: StudyConfig) -> list[dict[str, int]]:
+    """The seeds of every setting that is reported."""
+    return study.seed_sets(base_seeds(study))
 
 
 def base_seeds(study: StudyConfig) -> Seeds:
@@ -111,7 +114,7 @@ def plan_digest(study: StudyConfig, runs: Sequence[PlannedRun]) -> str:
     """Of everything in a study that decides its outcome; packs, names and verdicts do not."""
     facts: list[Any] = [study.compared, study.tuned, [run.key for run in runs]]
     if study.search is not None:
-        facts += [study.search.model_dump(), study.recipe, lines(study), study.seed_sets(base_seeds(study))]
+        facts += [study.search.model_dump(), study.recipe, lines(study), planned_seeds(study)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 

@@ -1,0 +1,33 @@
+"""Where the packs of a study are trained. The same study gives the same runs on either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trimtab.studies.work import Fit, Job, Outcome
+
+KINDS = ("local", "ray")
+
+
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Trains jobs. Entered before use; leaving it ends what it has started."""
+
+    @property
+    def slots(self) -> int:
+        """How many packs are trained at once."""
+        ...
+
+    def fit(self, job: Job, limit: int | None) -> Fit:
+        """Find out how many of a job's runs fit into memory; see `trimtab.studies.work.fit`."""
+        ...
+
+    def train(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Outcome]]]:
+        """Train jobs, in any order; yields the position of each that has ended, and its outcomes.
+
+        Raises:
+            StorageError: no run can be written any more. Jobs that have ended were yielded before.
+        """
+        ...
