@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from trimtab.studies.work import Fit, Job, Outcome
-
-KINDS = ("local", "ray")
+from trimtab.studies.work import Fit, Job, Outcome
 
 
-class Executor(AbstractContextManager["Executor"], Protocol):
+@runtime_checkable
+class Executor(Protocol):
     """Trains jobs. Entered before use; leaving it ends what it has started."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
     @property
     def slots(self) -> int:
