@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import threading
@@ -80,18 +79,15 @@ def test_what_cannot_be_executed_is_refused() -> None:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """A Ray cluster of two nodes with one CPU each."""
     from ray.cluster_utils import Cluster
 
-    root = str(Path(__file__).parents[2])
-    paths = [root, os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
-    memory = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = Cluster(initialize_head=True, head_node_args=memory)
-        found.second = found.add_node(num_cpus=1, object_store_memory=80 << 20)
+        found = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        found.second = found.add_node(**node)
         found.wait_for_nodes()
         yield found
         ray.shutdown()
