@@ -1,0 +1,1 @@
+"""Many runs as one study: what scores over seeds say."""
