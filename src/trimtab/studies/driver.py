@@ -18,7 +18,7 @@ from typing import Any
 from trimtab.errors import ConfigError
 from trimtab.registry import tasks
 from trimtab.storage import hold
-from trimtab.studies.definition import StudyConfig
+from trimtab.studies.definition import PackLimits, StudyConfig
 from trimtab.studies.executors import Executor
 from trimtab.studies.folder import STUDY_SCHEMA, StudyFolder
 from trimtab.studies.plan import PlannedRun, final_runs, grid_runs, lines, plan_digest, planned_seeds, show_value
@@ -252,5 +252,6 @@ def executor_of(kind: str, course: Course, events: Events, **options: Any) -> Ex
     if kind == "local":
         return Local(course.device, options.get("workers"), events)
     if kind == "ray":
-        return Ray(options.get("address"))
+        limits: PackLimits = options["limits"]
+        return Ray(options.get("address"), limits.cpus, limits.gpus)
     raise ConfigError(f"there is no executor {kind!r}.", where="--on", fix="Use local or ray.")
