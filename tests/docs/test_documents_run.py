@@ -29,6 +29,8 @@ DOCTESTED = (
     "seeding",
     "verbalizers",
     "training.optimization",
+    "studies.definition",
+    "studies.plan",
     "studies.bootstrap",
     "studies.stability",
     "studies.comparison",
