@@ -7,6 +7,7 @@ that one of its runs brings down, is trained again by halves: only a run that fa
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from trimtab.config import BackboneConfig, RunConfig
-from trimtab.errors import StorageError, TrimtabError
+from trimtab.errors import BusyError, StorageError, TrimtabError
 from trimtab.registry import validated
 from trimtab.storage import RunFolder
 from trimtab.tasks.reading import Places
@@ -29,6 +30,9 @@ from trimtab.training.runs import run_pack
 
 SHARES = {"cuda": 0.8, "cpu": 0.5}
 """Of the free memory, that a pack may take where no limit is given."""
+
+PATIENCE = 60.0
+"""Seconds to wait for run folders that another process holds."""
 
 Events = Callable[[Mapping[str, Any]], None]
 
@@ -139,7 +143,7 @@ def _train(pack: Sequence[tuple[str, Prepared]], runs_dir: Path, report: Events 
     keys = [key for key, _ in pack]
     told = None if report is None else lambda event: report({**event, "key": keys[event["run"]]})
     try:
-        records = run_pack([p for _, p in pack], runs_dir, report=told)
+        records = _run_pack([p for _, p in pack], runs_dir, told)
     except StorageError:
         raise
     except Exception as error:
@@ -153,6 +157,18 @@ def _train(pack: Sequence[tuple[str, Prepared]], runs_dir: Path, report: Events 
     _let_go()
     middle = (len(pack) + 1) // 2
     return _train(pack[:middle], runs_dir, report) + _train(pack[middle:], runs_dir, report)
+
+
+def _run_pack(pack: Sequence[Prepared], runs_dir: Path, report: Events | None) -> list[dict[str, Any]]:
+    """Train a pack; where its folders are held, by a worker that was lost and has not died yet, wait for them."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return run_pack(pack, runs_dir, report=report)
+        except BusyError:
+            if time.monotonic() - begun > PATIENCE:
+                raise
+        time.sleep(1)
 
 
 def _failed(key: str, error: Exception, folder: Path | None = None) -> Outcome:
