@@ -9,7 +9,7 @@ from trimtab.reports import charts, tables
 from trimtab.reports.charts import Axis, Bar, Dots, Series
 from trimtab.reports.html_tables import confusion_table, html_table
 from trimtab.reports.markup import Html, el
-from trimtab.reports.numbers import mean_sd, score, share
+from trimtab.reports.numbers import mean_sd, score
 from trimtab.studies.wording import metric_name
 
 Facts = Mapping[str, Any]
@@ -207,15 +207,10 @@ def variance(facts: Facts) -> Html:
 
 def confusions(facts: Facts) -> Html:
     """Confusion matrices of the chosen settings, summed over seeds."""
-    cells = [el("div", el("h4", c["label"]), confusion_table(f"confusion-{i}", c)) for i, c in enumerate(facts["confusion"])]
+    cells = [confusion_table(f"confusion-{i}", c) for i, c in enumerate(facts["confusion"])]
     first, rest = cells[:BESIDE], cells[BESIDE:]
     body = [el("div", first, class_="confusions")]
     if rest:
         body.append(el("details", el("summary", f"{len(rest)} more"), el("div", rest, class_="confusions")))
     about = "Test split, summed over seeds. Rows are the true class, columns the predicted one; darker is a larger share of the row."
     return figure("confusions", "What is taken for what", about, body)
-
-
-def baseline_words(line: Facts) -> str:
-    """The baselines of a line in a few words."""
-    return f"no prompt {score(line['no_prompt'])}, majority {score(line['majority'])}, {share(line['collapse']['rate'])} collapsed"

@@ -8,8 +8,8 @@ from typing import Any
 from trimtab.reports.markup import Html, el
 from trimtab.reports.tables import Cell, Table
 
-TALL = 16
-"""Tables with more rows scroll inside their box."""
+TALL, LONG = 16, 28
+"""Tables with more rows scroll inside their box; longer names take a wider column."""
 _WORDS = {"better": "good", "worse": "bad"}
 
 
@@ -37,7 +37,7 @@ def _cell(cell: Cell, is_first: bool, numeric: bool) -> Html:
     inside = [el("span", cell.text, class_=_WORDS.get(str(cell.key))), el("small", cell.note) if cell.note else None]
     key = None if cell.key is None else repr(cell.key) if isinstance(cell.key, float) else str(cell.key)
     if is_first:
-        return el("th", inside, scope="row", data_key=key)
+        return el("th", inside, scope="row", data_key=key, class_="long" if len(cell.text) > LONG else None)
     return el("td", inside, class_="num" if numeric else "text", data_key=key)
 
 
@@ -53,6 +53,6 @@ def confusion_table(slug: str, its: Mapping[str, Any]) -> Html:
             cells.append(el("td", f"{n:,}", style=shade, class_="right" if answer == gold else None))
         rows.append(el("tr", el("th", gold, scope="row"), cells))
     runs = f"{its['runs']} runs" if its["runs"] > 1 else "one run"
-    caption = el("caption", f"{its['label']}, {runs}", id=f"{slug}-name")
+    caption = el("caption", el("b", its["label"]), f", {runs}", id=f"{slug}-name")
     body = el("table", caption, el("thead", el("tr", heads)), el("tbody", rows), class_="confusion")
     return el("div", body, class_="scroll", id=slug, role="region", aria_labelledby=f"{slug}-name", tabindex=0)

@@ -18,7 +18,7 @@ def markdown(facts: Facts) -> str:
     v = facts["verdict"]
     parts = [f"# {_plain(facts['study'])}", f"**{_plain(prose(v['headline']))}**", _bullets(v["sentences"])]
     if v["cautions"]:
-        parts += ["Mind:", _bullets(v["cautions"])]
+        parts += ["Keep in mind:", _bullets(v["cautions"])]
     parts += ["## Results", _table(tables.headline(facts))]
     if facts["aggregate"]:
         parts += ["## Tasks", _table(tables.aggregate(facts))]
@@ -52,6 +52,8 @@ def _table(its: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
+    if cell.note.startswith("["):
+        return _plain(f"{cell.text} {cell.note}")
     return _plain(f"{cell.text} ({cell.note})" if cell.note else cell.text)
 
 

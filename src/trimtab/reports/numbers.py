@@ -105,9 +105,10 @@ def size(value: float | None) -> str:
 
 
 def prose(text: str) -> str:
-    """A sentence with proper minus signs.
+    """A sentence with proper minus signs and no powers of ten.
 
-    >>> prose("by -0.047 [-0.073, -0.016] with nano-3")
-    'by −0.047 [−0.073, −0.016] with nano-3'
+    >>> prose("by -0.047 [-0.073, -0.016] with nano-3"), prose("p = 9.7e-06 adjusted")
+    ('by −0.047 [−0.073, −0.016] with nano-3', 'p < 0.001 adjusted')
     """
+    text = re.sub(r"\bp = \d(\.\d+)?e-\d+", "p < 0.001", text)
     return re.sub(r"(?<![\w-])-(?=\d)", MINUS, text)

@@ -67,7 +67,7 @@ def _verdict(facts: Facts) -> Html:
     v = facts["verdict"]
     cautions = None
     if v["cautions"]:
-        cautions = el("div", el("h3", "Mind"), el("ul", [el("li", prose(c)) for c in v["cautions"]]), class_="cautions")
+        cautions = el("div", el("h3", "Keep in mind"), el("ul", [el("li", prose(c)) for c in v["cautions"]]), class_="cautions")
     sentences = el("ul", [el("li", prose(s)) for s in v["sentences"]]) if v["sentences"] else None
     return el("section", el("h2", "Verdict", id="verdict"), el("p", prose(v["headline"]), class_="headline"), sentences,
               cautions, class_="verdict", aria_labelledby="verdict")  # fmt: skip
@@ -149,7 +149,7 @@ def _components(facts: Facts) -> list[Any]:
 def _cost(facts: Facts) -> list[Any]:
     c = facts["cost"]
     timed = "" if c["timed_runs"] == facts["counts"]["ended"] else f" (of {c['timed_runs']} runs that were timed)"
-    packs = f", in {c['packs']} packs" if c["packs"] else ""
+    packs = f", in {c['packs']} pack{'s' if c['packs'] > 1 else ''}" if c["packs"] else ""
     lead = f"{duration(c['seconds'])} of training in all{timed}{packs}."
     return [el("p", lead, class_="lead"), html_table("cost-table", tables.cost(facts))]
 

@@ -11,7 +11,6 @@ from trimtab.reports.numbers import (
     bounds,
     count,
     duration,
-    interval,
     mean_sd,
     p_value,
     score,
@@ -80,7 +79,7 @@ def headline(facts: Facts) -> Table:
         Column("Line", numeric=False),
         Column("Runs", about="of the chosen setting; those that did not go well are named"),
         Column("Test mean ± sd"),
-        Column("IQM, 95 % interval", about="interquartile mean, bootstrap over seeds"),
+        Column("IQM", about="interquartile mean, with a 95 % interval from a bootstrap over seeds"),
         Column("Median"),
         Column("Worst seed"),
         Column("Collapsed", about="runs at or under the majority baseline"),
@@ -101,7 +100,7 @@ def headline(facts: Facts) -> Table:
                 Cell(line["label"], line["label"], "; ".join(x for x in (line["setting"], baseline) if x)),
                 Cell(str(line["n"]), line["n"], statuses(line)),
                 Cell(mean_sd(line["mean"], line["sd"]), line["mean"]),
-                Cell(interval(line["iqm_interval"]) if line["iqm_interval"] else score(line["iqm"]), line["iqm"]),
+                Cell(score(line["iqm"]), line["iqm"], _between(line["iqm_interval"])),
                 Cell(score(line["median"]), line["median"]),
                 Cell(score(line["min"]), line["min"]),
                 Cell(
@@ -138,34 +137,35 @@ def comparisons(facts: Facts, family: str) -> Table:
     """Differences, steadiness and verdicts of one family of comparisons, `baseline` or `pairs`."""
     columns = [
         Column("Compared", numeric=False),
-        Column("Difference, 95 % interval", about="of mean test scores; paired where seeds are shared"),
+        Column("Difference", about="of mean test scores, with a 95 % interval; paired where seeds are shared"),
         Column("p", about="t test, corrected by Holm's method"),
         Column("Wins", about="chance that a run of the first scores above a run of the second"),
         Column("Verdict", numeric=False),
-        Column("Ratio of sds, 95 % interval", about="below 1 the first is steadier"),
+        Column("Ratio of sds", about="below 1 the first is steadier; with a 95 % interval"),
         Column("p of spread", about="Brown and Forsythe's test, corrected by Holm's method"),
         Column("Steadiness", numeric=False),
     ]
-    rows = []
+    bases, rows = facts["comparisons"]["baselines"], []
+    alone = family == "baseline" and len(bases) == 1
     for c in facts["comparisons"][family]:
         d, s = c["difference"], c["spread"]
         seeds = (f"{d['n_a']} shared seeds" if d["paired"] else f"{d['n_a']} and {d['n_b']} runs") if d else "too few runs"
-        ratio = DASH if not s or s["sd_ratio"] is None else f"{s['sd_ratio']:.2f} {_ratio_bounds(s)}"
+        ratio = DASH if not s or s["sd_ratio"] is None else f"{s['sd_ratio']:.2f}"
         spread = c["spread_verdict"]
         rows.append(
             [
-                Cell(f"{c['a']} against {c['b']}", c["a"], seeds),
-                Cell(f"{signed(d['mean'])} {bounds(d['low'], d['high'], sign=True)}", d["mean"]) if d else DASH,
+                Cell(c["a"], c["a"], seeds if alone else f"against {c['b']}, {seeds}"),
+                Cell(signed(d["mean"]), d["mean"], _if_any(d["low"], d["high"], sign=True)) if d else DASH,
                 Cell(p_value(c["p_adjusted"]), c["p_adjusted"]),
                 Cell(share(c["improvement"]["estimate"]), c["improvement"]["estimate"]) if c["improvement"] else DASH,
                 Cell(OUTCOMES[c["verdict"]["outcome"]], c["verdict"]["outcome"]),
-                Cell(ratio, s["sd_ratio"] if s else None),
+                Cell(ratio, s["sd_ratio"] if s else None, _ratio_bounds(s) if s else ""),
                 Cell(p_value(c["spread_p_adjusted"]), c["spread_p_adjusted"]),
                 Cell(STEADIER[spread["outcome"]] if spread else DASH, spread["outcome"] if spread else None),
             ]
         )
-    name = "Every line against its baseline" if family == "baseline" else "All pairs"
-    return table(name, columns, rows)
+    name = f"Every line against {bases[0]}" if alone else "Every line against the baseline of its task"
+    return table(name if family == "baseline" else "All pairs", columns, rows)
 
 
 def _ratio_bounds(s: Facts) -> str:
@@ -181,24 +181,30 @@ def aggregate(facts: Facts) -> Table:
         Column("Method", numeric=False),
         *(Column(task) for task in its["tasks"]),
         Column("Mean of tasks"),
-        Column("IQM of all runs, 95 % interval"),
-        Column("Wins against the baseline", about="averaged over tasks, 95 % interval"),
+        Column("IQM of all runs", about="with a 95 % interval"),
+        Column("Wins", about="chance that a run scores above one of the baseline, averaged over tasks; 95 % interval"),
     ]
     rows = [
         [
             Cell(m["label"], m["label"], "baseline" if m["label"] == its["baseline"] else ""),
             *(Cell(score(m["tasks"].get(task)), m["tasks"].get(task)) for task in its["tasks"]),
             Cell(score(m["mean"]), m["mean"]),
-            Cell(interval(m["iqm"]), m["iqm"]["estimate"] if m["iqm"] else None),
-            Cell(_shares(m["improvement"]), m["improvement"]["estimate"] if m["improvement"] else None),
+            Cell(score(m["iqm"]["estimate"]), m["iqm"]["estimate"], _between(m["iqm"])) if m["iqm"] else DASH,
+            Cell(share(m["improvement"]["estimate"]), m["improvement"]["estimate"], _shares(m["improvement"]))
+            if m["improvement"]
+            else DASH,
         ]
         for m in its["methods"]
     ]
     return table("Methods over all tasks", columns, rows)
 
 
-def _shares(found: Facts | None) -> str:
-    return DASH if not found else f"{share(found['estimate'])} [{share(found['low'])}, {share(found['high'])}]"
+def _shares(found: Facts) -> str:
+    return f"[{share(found['low'])}, {share(found['high'])}]"
+
+
+def _between(found: Facts | None) -> str:
+    return bounds(found["low"], found["high"]) if found else ""
 
 
 def rates(grid: Facts) -> Table:
@@ -207,9 +213,9 @@ def rates(grid: Facts) -> Table:
         Column("Line", numeric=False),
         Column("Chosen on dev"),
         Column("Best", about="highest mean test score of the grid"),
-        Column("Area", about="average over the logarithmic grid, 95 % interval"),
+        Column("Area", about="average over the logarithmic grid, with a 95 % interval"),
         Column("Worst", about="lowest mean test score of the grid"),
-        Column("Lost by a blind pick", about="best less area, 95 % interval"),
+        Column("Lost by a blind pick", about="best less area, with a 95 % interval"),
         Column("Good rates", about="share of rates whose mean is as good as the best, or nearly"),
         Column("Area on dev"),
     ]
@@ -220,10 +226,10 @@ def rates(grid: Facts) -> Table:
             [
                 Cell(c["label"], c["label"]),
                 Cell(f"{c['chosen']:g}", c["chosen"]),
-                Cell(f"{score(t['best_mean'])} at {t['best_rate']:g}", t["best_mean"]),
-                Cell(f"{score(t['area'])} {_if_any(t['area_low'], t['area_high'])}".strip(), t["area"]),
+                Cell(score(t["best_mean"]), t["best_mean"], f"at {t['best_rate']:g}"),
+                Cell(score(t["area"]), t["area"], _if_any(t["area_low"], t["area_high"])),
                 Cell(score(t["worst_mean"]), t["worst_mean"]),
-                Cell(f"{score(t['loss'])} {_if_any(t['loss_low'], t['loss_high'])}".strip(), t["loss"]),
+                Cell(score(t["loss"]), t["loss"], _if_any(t["loss_low"], t["loss_high"])),
                 Cell(share(t["within"]), t["within"]),
                 Cell(score(d["area"] if d else None), d["area"] if d else None),
             ]
@@ -233,8 +239,8 @@ def rates(grid: Facts) -> Table:
     return table(f"Sensitivity to {grid['axis']}", columns, rows)
 
 
-def _if_any(low: float | None, high: float | None) -> str:
-    return "" if low is None else bounds(low, high)
+def _if_any(low: float | None, high: float | None, *, sign: bool = False) -> str:
+    return "" if low is None else bounds(low, high, sign=sign)
 
 
 def points(caption: str, axis: str, curves: Sequence[Facts]) -> Table:
@@ -272,8 +278,8 @@ def components(facts: Facts) -> Table:
         Column("Line", numeric=False),
         Column("Source", numeric=False),
         Column("sd"),
-        Column("Variance, 95 % interval"),
-        Column("Share of variance, 95 % interval"),
+        Column("Variance", about="with a 95 % interval"),
+        Column("Share of variance", about="with a 95 % interval"),
         Column("Degrees of freedom"),
     ]
     rows = []
@@ -282,15 +288,15 @@ def components(facts: Facts) -> Table:
             rows.append([Cell(line["label"], line["label"]), line["reason"], *[DASH] * 4])
             continue
         for c in line["found"]["components"]:
-            shares = f"{share(c['share'])} [{share(c['share_low'])}, {share(c['share_high'])}]"
-            variance = f"{c['variance']:.2g} [{c['low']:.2g}, {c['high']:.2g}]"
+            shares = "" if c["share"] is None else f"[{share(c['share_low'])}, {share(c['share_high'])}]"
+            variance = f"[{c['low']:.2g}, {c['high']:.2g}]"
             rows.append(
                 [
                     Cell(line["label"], line["label"]),
                     Cell(source(c["source"]), c["source"], "negative estimate, given as 0" if c["truncated"] else ""),
                     Cell(f"{c['sd']:.4f}", c["sd"]),
-                    Cell(variance, c["variance"]),
-                    Cell(DASH if c["share"] is None else shares, c["share"]),
+                    Cell(f"{c['variance']:.2g}", c["variance"], variance),
+                    Cell(share(c["share"]), c["share"], shares),
                     Cell(str(c["df"]), c["df"]),
                 ]
             )

@@ -10,6 +10,8 @@ from trimtab.studies.wording import metric_name
 
 MANY = 6
 """More comparisons than these are summed up instead of told one by one."""
+ROOM = 160
+"""Letters for a list of names."""
 
 _OUTCOMES = {
     "better": "better",
@@ -28,7 +30,7 @@ def findings(facts: Mapping[str, Any]) -> dict[str, Any]:
     sentences += [s for grid in facts["rates"] for s in _rates(grid)]
     return {
         "headline": _headline(facts, lines),
-        "sentences": _collapses(lines) + sentences,
+        "sentences": sentences + _collapses(lines),
         "cautions": _cautions(facts, lines),
     }
 
@@ -44,7 +46,9 @@ def _headline(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> s
     if facts["aggregate"]:
         return _headline_of_tasks(facts["aggregate"])
     best = max(lines, key=lambda line: line["mean"])
-    metric = metric_name(best["metric"])
+    metric = metric_name(best["metric"]) or "score"
+    if not any(not s["imputed"] for line in lines for s in line["scores"]):
+        return f"No run has a result: all {facts['counts']['ended']} failed, or diverged before their first evaluation."
     at = f", at {best['setting']}" if best["setting"] else ""
     if len(facts["lines"]) == 1:
         return f"The mean test {metric} is {score_text(best)}{at}."
@@ -87,8 +91,11 @@ def _headline_of_tasks(aggregate: Mapping[str, Any]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    if len(names) > MANY:
-        return f"{', '.join(names[:MANY])} and {len(names) - MANY} more"
+    """A list that stays readable: as many names as there is room for, and how many more there are."""
+    told = [name for i, name in enumerate(names[:MANY]) if sum(map(len, names[: i + 1])) <= ROOM]
+    if len(told) < len(names):
+        rest = len(names) - len(told)
+        return f"{', '.join(told)} and {rest} more" if told else f"{rest} lines"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
@@ -104,7 +111,7 @@ def _summed(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         groups: dict[str, list[str]] = {}
         for c in (c for c in comparisons if c["b"] == base):
             groups.setdefault(c["verdict"]["outcome"], []).append(c["a"])
-        told = [f"{said}: {_names(groups[o])} ({len(groups[o])})" for o, said in _OUTCOMES.items() if o in groups]
+        told = [f"{said}: {_names(groups[o])}" for o, said in _OUTCOMES.items() if o in groups]
         sentences.append(f"Against {base}: {'; '.join(told)}.")
     return sentences
 
@@ -121,8 +128,7 @@ def _steadiness(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         of = "any" if unclear == len(told) else f"{unclear} of {len(told)}"
         needed = max(v["seeds_needed"] or 0 for v in told)
         hint = f" About {needed} of each would show a spread twice as large." if needed else ""
-        sentences.append(f"There are not enough seeds to tell which is steadier in {of} of the comparisons.{hint}"
-                         .replace("any of the", "any of the"))  # fmt: skip
+        sentences.append(f"There are not enough seeds to tell which is steadier in {of} of the comparisons.{hint}")
     return sentences
 
 
@@ -158,15 +164,13 @@ def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> l
             f"The study is incomplete: {counts['missing']} of {counts['planned']} runs have not ended. Continue it with "
             "the command below; everything here may still change."
         )
-    for status, what in (("failed", "failed"), ("diverged", "diverged")):
-        if counts[status]:
-            verb = "count" if counts[status] > 1 else "counts"
-            found.append(f"{counts[status]} of {counts['ended']} runs {what}; what {verb} in their place is said below.")
-    fewest = min(line["n"] for line in lines)
-    if fewest < FEWEST_SEEDS and facts["comparisons"]["baseline"]:
-        found.append(
-            f"With fewer than {FEWEST_SEEDS} seeds per line no comparison is decided, whatever the numbers look like."
-        )
+    if counts["failed"] or counts["diverged"]:
+        its = " and ".join(f"{counts[s]} {s}" for s in ("failed", "diverged") if counts[s])
+        found.append(f"Of {counts['ended']} runs {its}; none was dropped, see the list of failed runs.")
+    few = [line["label"] for line in lines if line["n"] < FEWEST_SEEDS]
+    if few and facts["comparisons"]["baseline"]:
+        which = "lines" if len(few) < len(lines) else "these lines"
+        found.append(f"No comparison of {which} with fewer than {FEWEST_SEEDS} seeds is decided, whatever the numbers look like.")
     close = [
         line["label"]
         for line in lines
