@@ -29,6 +29,13 @@ DOCTESTED = (
     "seeding",
     "verbalizers",
     "training.optimization",
+    "studies.bootstrap",
+    "studies.stability",
+    "studies.comparison",
+    "studies.spread",
+    "studies.multiplicity",
+    "studies.variance",
+    "studies.verdicts",
     "cli.progress",
     "__init__",
 )

@@ -34,7 +34,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     `int(n / 4)` scores go at either end, so up to three scores give their mean: `scipy.stats.trim_mean(scores, 0.25)`.
     """
     n = scores.shape[-1]
-    return np.sort(scores, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1)
+    return np.asarray(np.sort(scores, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
 
 
 def sample_sd(scores: np.ndarray) -> np.ndarray:

@@ -172,8 +172,9 @@ def rate_sensitivity(
     if not by_rate:
         raise DataError("Scores of at least one learning rate needed, got none.")
     rates = sorted(by_rate)
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise DataError(f"A learning rate is a positive number, got {rates[0] if rates[0] <= 0 else rates[-1]}.")
+    for rate in rates:
+        if not 0 < rate < float("inf"):
+            raise DataError(f"A learning rate is a positive number, got {rate}.")
     columns = [finite(by_rate[rate], where=f"learning rate {rate:g}") for rate in rates]
     counts = {len(column) for column in columns}
     if shared_seeds and len(counts) > 1:
@@ -188,14 +189,14 @@ def rate_sensitivity(
     if min(counts) > 1:
         if shared_seeds:
             rows = np.array([by_rate[rate] for rate in rates], dtype=np.float64)  # rates x seeds
-            rows = rows[:, np.lexsort(rows)]  # by seed as a whole
+            rows = rows[:, np.lexsort(rows)]  # whatever the order of seeds
             seeds = rng.integers(rows.shape[1], size=(resamples, rows.shape[1]))
             draws = rows[:, seeds].mean(axis=-1).T  # resamples x rates
+            tail = widened_tail(level, rows.shape[1], 1)
         else:
             draws = np.stack([resampled(column, resamples, rng).mean(axis=1) for column in columns], axis=1)
+            tail = widened_tail(level, sum(map(len, columns)), len(columns))
         areas = _area(draws, x)
-        n = rows.shape[1] if shared_seeds else sum(map(len, columns))
-        tail = widened_tail(level, n, 1 if shared_seeds else len(columns))
         area_low, area_high = percentiles(areas, tail)
         loss_low, loss_high = percentiles(draws[:, means.argmax()] - areas, tail)
     return RateSensitivity(
@@ -219,5 +220,5 @@ def rate_sensitivity(
 def _area(means: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Average over x of lines through the means, over the last axis."""
     if len(x) == 1:
-        return means[..., 0]
-    return np.trapezoid(means, x, axis=-1) / (x[-1] - x[0])
+        return np.asarray(means[..., 0])
+    return np.asarray(np.trapezoid(means, x, axis=-1) / (x[-1] - x[0]))

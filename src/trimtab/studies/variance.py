@@ -7,7 +7,7 @@ component of S, σ²_e of the residual; MS_S a mean square with d_S degrees of f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import prod
@@ -99,8 +99,8 @@ def variance_components(
     residual 0.0001 False
     """
     rng = generator(seed, level, resamples)
-    finite([score for _, score in table])
     names = _factors(table, factors)
+    finite([score for _, score in table])
     y = _balanced(table, names, nested=nested)
     k, repeats = len(names), y.shape[-1]
     effects: list[Effect] = [e for size in range(1, k + 1) for e in combinations(range(k), size)]
@@ -169,7 +169,7 @@ def _balanced(table: Sequence[tuple[Mapping[str, Any], float]], names: list[str]
     if nested:
         _check_branches(rows, names)
     else:
-        grid = list(product(*(dict.fromkeys(row[f] for row in rows) for f in range(len(names)))))
+        grid = list(product(*(_in_order({row[f] for row in rows}) for f in range(len(names)))))
         missing = [cell for cell in grid if cell not in runs]
         if missing:
             raise DataError(
@@ -206,6 +206,11 @@ def _balanced(table: Sequence[tuple[Mapping[str, Any], float]], names: list[str]
         array[key] = score
     array -= array.flat[0]
     return array - array.mean()
+
+
+def _in_order(levels: Iterable[Any]) -> list[Any]:
+    """Numbers by size, then the rest by how it is written."""
+    return sorted(levels, key=lambda v: (0, v, "") if isinstance(v, int | float) else (1, 0, str(v)))
 
 
 def _check_branches(rows: list[tuple[Any, ...]], names: list[str]) -> None:
