@@ -67,7 +67,7 @@ def prepare_all(
                 "training": {"learning_rate": rate},
             }
             config = resolve(recipe, a.overrides).config
-            backbone = backbone or open_backbone(config)
+            backbone = backbone or open_backbone(config.backbone)
             prepared.append(prepare(config, backbone, Places(a.data_dir)))
     assert backbone is not None
     return prepared, backbone

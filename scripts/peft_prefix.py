@@ -473,7 +473,7 @@ def prepared(a: argparse.Namespace, arm: Arm, seed: int, rate: float, backbone: 
         "training": {"learning_rate": rate, "max_steps": a.steps, "min_steps": a.steps, "evaluations": a.evaluations},
     }  # fmt: skip
     config = resolve(recipe, a.overrides).config
-    return prepare(config, backbone or open_backbone(config, "cpu"), Places(a.data_dir))
+    return prepare(config, backbone or open_backbone(config.backbone, "cpu"), Places(a.data_dir))
 
 
 class Training:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from trimtab.backbones.loading import embedded_models, load_encoder
@@ -15,6 +16,9 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.predictor import Rendering, load
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, validated
 from trimtab.storage import RunFolder, find_run, list_runs, write_text
+from trimtab.studies.definition import read_study
+from trimtab.studies.driver import Course, Driver, executor_of
+from trimtab.studies.folder import StudyFolder
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
@@ -87,7 +91,7 @@ def run(
 
         def ready() -> tuple[Resolution, Prepared]:
             found = _resolve(recipe, overrides)
-            backbone = open_backbone(found.config, processes.take_device(device))
+            backbone = open_backbone(found.config.backbone, processes.take_device(device))
             return found, prepare(found.config, backbone, _places(data_dir))
 
         resolution, prepared = processes.together(ready)
@@ -96,6 +100,85 @@ def run(
         record = run_pack([prepared], Path(runs_dir), again=again, report=report, processes=processes)[0]
     extras: dict[str, Any] = {"reused": finished, "backbone": prepared.backbone.name}
     return {**record, **extras} | ({"dropped_options": list(resolution.dropped)} if resolution.dropped else {})
+
+
+def study(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    studies_dir: str | Path = "studies",
+    name: str | None = None,
+    on: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    extend: bool = False,
+    retry: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train every run of a study that has not ended yet, and write its report.
+
+    A study that was killed goes on where it stopped: with the same packs, from their last checkpoints.
+
+    Args:
+        path: a study file, see `trimtab.studies.definition`.
+        overrides: `"key=value"`, of the study (`seeds=3`) or of its recipe.
+        studies_dir: where study folders go.
+        name: of the folder; by default the file's, and of a `study.yaml` that of the folder it lies in.
+        on: `local`, or `ray` for a cluster.
+        address: of the cluster; none for one of this machine alone.
+        workers: processes on this machine; by default one, or one per GPU.
+        device: `auto`, `cpu` or `cuda`.
+        data_dir: where `data:` paths start.
+        extend: take the new plan where the folder holds another; its finished runs that the new one has too are kept.
+        retry: train failed runs again.
+        report: receives progress events, see `trimtab.studies.driver.Driver`.
+
+    Returns:
+        The content of study.json and `folder`.
+
+    Raises:
+        TrimtabError: something in the study, its recipe, the data or the model must be changed, or the disk is full.
+    """
+    config, folder = read_study(Path(path), overrides), _study_folder(path, studies_dir, name)
+    course = _course(device, data_dir, retry)
+    events = report or (lambda event: None)
+    with executor_of(on, course, events, address=address, workers=workers) as executor:
+        Driver(config, folder, executor, course, events).run(extend=extend)
+    return {"folder": str(folder.path)}
+
+
+def plan(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    studies_dir: str | Path = "studies",
+    name: str | None = None,
+    on: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """What a study would do: its runs, packs, memory and time. Nothing is written but to a scratch folder.
+
+    Arguments, errors: as `study`. A few steps of every group of runs are taken to see what they need.
+
+    Returns:
+        `name`, `digest`, `lines`, `expected` runs by stage, and `groups`: for each its `cells`, `runs`, runs of a
+        `pack`, `packs`, `bytes` of a pack and `seconds` in all. With a search, the groups are of one batch of trials.
+    """
+    config, folder = read_study(Path(path), overrides), _study_folder(path, studies_dir, name)
+    course = _course(device, data_dir)
+    events = report or (lambda event: None)
+    with (
+        TemporaryDirectory() as scratch,
+        executor_of(on, course, events, address=address, workers=workers) as executor,
+    ):
+        driver = Driver(config, StudyFolder(Path(scratch)), executor, course, events)
+        return {"folder": str(folder.path), **driver.plan(folder.path.name)}
 
 
 def evaluate(
@@ -323,6 +406,17 @@ def ls(
 
 def _resolve(recipe: Recipe, overrides: Overrides) -> Resolution:
     return resolve(recipe if isinstance(recipe, Mapping) else read_recipe(Path(recipe)), overrides)
+
+
+def _study_folder(path: str | Path, studies_dir: str | Path, name: str | None) -> StudyFolder:
+    file = Path(path)
+    stem = file.absolute().parent.name if file.stem == "study" else file.stem
+    return StudyFolder(Path(studies_dir) / (name or stem))
+
+
+def _course(device: str, data_dir: str | Path | None, retry: bool = False) -> Course:
+    data = _places(data_dir).data
+    return Course(None if data is None else str(data), device, retry)
 
 
 def _places(data_dir: str | Path | None) -> Places:

@@ -9,9 +9,11 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from trimtab.cli import evaluate, init, ls, predict, run, show, validate
+from trimtab.cli import evaluate, init, ls, predict, run, show, study, validate
 from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
+
+VERBS = (run, study, evaluate, predict, init, show, validate, ls)
 
 app = typer.Typer(
     name="trimtab",
@@ -22,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=plain_help(),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, evaluate, predict, init, show, validate, ls):
+for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 
@@ -63,5 +65,5 @@ def _refuse() -> NoReturn:
 
 
 def _verb(arguments: list[str]) -> str:
-    known = {verb.__name__.rpartition(".")[2] for verb in (run, evaluate, predict, init, show, validate, ls)}
+    known = {verb.__name__.rpartition(".")[2] for verb in VERBS}
     return f" {arguments[0]}" if arguments and arguments[0] in known else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from trimtab.config import RunConfig, Seeds, resolve
+from trimtab.config import Resolution, RunConfig, Seeds, resolve
 from trimtab.errors import ConfigError
 from trimtab.storage import SCHEMA_VERSION
 from trimtab.studies.definition import ARM, STREAMS, StudyConfig
@@ -68,8 +68,7 @@ def grid_runs(study: StudyConfig) -> tuple[PlannedRun, ...]:
     """
     axes = (*study.compared, *(a for a in study.tuned if study.search is None))
     cells = [dict(zip(axes, values, strict=True)) for values in product(*(study.grid[a] for a in axes))]
-    base = base_seeds(study)
-    return _distinct(planned(study, "grid", c, s) for c in cells for s in study.seed_sets(base))
+    return _distinct(planned(study, "grid", c, s) for c in cells for s in planned_seeds(study))
 
 
 def lines(study: StudyConfig) -> list[dict[str, Any]]:
@@ -86,32 +85,41 @@ def trial_runs(study: StudyConfig, line: Mapping[str, Any], setting: Mapping[str
 
 def final_runs(study: StudyConfig, line: Mapping[str, Any], setting: Mapping[str, Any]) -> tuple[PlannedRun, ...]:
     """The runs of the setting that a search has chosen for a line, on the seeds of the study."""
-    sets = study.seed_sets(base_seeds(study))
-    return _distinct(planned(study, "final", {**line, **setting}, s) for s in sets)
+    return _distinct(planned(study, "final", {**line, **setting}, s) for s in planned_seeds(study))
+
+
+def planned_seeds(study: StudyConfig) -> list[dict[str, int]]:
+    """The seeds of every setting that is reported."""
+    return study.seed_sets(base_seeds(study))
 
 
 def base_seeds(study: StudyConfig) -> Seeds:
     """The seeds of the recipe, for streams that a study does not cross."""
     first = {a: study.grid[a][0] for a in study.compared}
-    return resolve(study.recipe, _overrides(study, first)).config.seeds
+    return _resolved(study, first, {}).config.seeds
 
 
 def planned(study: StudyConfig, stage: Stage, cell: Mapping[str, Any], seeds: Mapping[str, int]) -> PlannedRun:
     """One run with its config resolved."""
-    try:
-        resolution = resolve(study.recipe, {**_overrides(study, cell), "seeds": dict(seeds)})
-    except ConfigError as error:
-        at = ", ".join(f"{k}={show_value(v)}" for k, v in cell.items())
-        raise ConfigError(error.what, where=f"{error.where} ({at})" if at else error.where, fix=error.fix) from None
+    resolution = _resolved(study, cell, {"seeds": dict(seeds)})
     key = resolution.config.digest(str(SCHEMA_VERSION))
     return PlannedRun(key, stage, dict(cell), dict(seeds), resolution.config, resolution.dropped)
+
+
+def _resolved(study: StudyConfig, cell: Mapping[str, Any], more: Mapping[str, Any]) -> Resolution:
+    """The recipe with a cell's values; what is wrong with it names the cell."""
+    try:
+        return resolve(study.recipe, {**_overrides(study, cell), **more})
+    except ConfigError as error:
+        at = show_cell(cell)
+        raise ConfigError(error.what, where=f"{error.where} ({at})" if at else error.where, fix=error.fix) from None
 
 
 def plan_digest(study: StudyConfig, runs: Sequence[PlannedRun]) -> str:
     """Of everything in a study that decides its outcome; packs, names and verdicts do not."""
     facts: list[Any] = [study.compared, study.tuned, [run.key for run in runs]]
     if study.search is not None:
-        facts += [study.search.model_dump(), study.recipe, lines(study), study.seed_sets(base_seeds(study))]
+        facts += [study.search.model_dump(), study.recipe, lines(study), planned_seeds(study)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
@@ -130,6 +138,15 @@ def show_value(value: Any) -> str:
     return json.dumps(value) if isinstance(value, bool | list) or value is None else str(value)
 
 
+def show_cell(cell: Mapping[str, Any]) -> str:
+    """A cell for people.
+
+    >>> show_cell({"prompt.kind": "deep", "training.learning_rate": 0.01})
+    'prompt.kind=deep, training.learning_rate=0.01'
+    """
+    return ", ".join(f"{key}={show_value(value)}" for key, value in cell.items())
+
+
 def _overrides(study: StudyConfig, cell: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the recipe that a cell sets. An axis wins over the same key in an arm."""
     arm = study.arms[cell[ARM]] if ARM in cell and study.arms else {}
@@ -140,7 +157,7 @@ def _distinct(runs: Iterable[PlannedRun]) -> tuple[PlannedRun, ...]:
     seen: dict[str, PlannedRun] = {}
     for run in runs:
         if (twin := seen.get(run.key)) is not None:
-            its, others = (", ".join(f"{k}={show_value(v)}" for k, v in r.cell.items()) for r in (twin, run))
+            its, others = show_cell(twin.cell), show_cell(run.cell)
             raise ConfigError(
                 f"two runs of the plan are the same: {its} and {others}.", where="axes", fix="Leave one of them out."
             )

@@ -59,6 +59,16 @@ class EncoderPack(nn.Module):
         return len(self.noise_seeds)
 
     @property
+    def layers(self) -> Mapping[str, tuple[int, ...]]:
+        """Site -> layers of the deep prompts; the same for all runs."""
+        return self.encoder[0].layers
+
+    @property
+    def text_shift(self) -> int:
+        """Positions that the prompts move the text on."""
+        return self.encoder[0].text_shift
+
+    @property
     def stacked(self) -> dict[str, nn.Parameter]:
         return {name: self.get_parameter(_flat(name)) for name in self.names}
 

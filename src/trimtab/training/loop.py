@@ -90,6 +90,9 @@ class LoopState:
     facts: Mapping[str, Any]
 
 
+_REHEARSED_ROWS = 16
+"""Of every member's dev split, for a guess of the time."""
+
 _PROGRESS = ("status", "best_dev", "best_step", "step", "stale", "history", "recent")
 """What a member has come to, apart from its tensors."""
 
@@ -184,6 +187,27 @@ class Loop:
         for r, member in enumerate(self.members):
             if member.best:
                 self.pack.restore(r, member.best)
+
+    def rehearse(self) -> tuple[float, float]:
+        """Take the two steps and the part of an evaluation that tell what the whole will cost; the loop is spent then.
+
+        Returns:
+            Seconds of an ordinary step of all members, and of scoring a row.
+        """
+
+        def longest(member: Member) -> list[int]:
+            order = sorted(range(len(member.train)), key=lambda i: member.train[i].cost, reverse=True)
+            return order[: member.training.batch_size]
+
+        self._step({r: longest(m) for r, m in enumerate(self.members)})
+        begun = time.perf_counter()
+        self._step({r: next(m.batches()) for r, m in enumerate(self.members)})
+        stepped = time.perf_counter()
+        table = self.pack.table(training=False)
+        rows = [replace(row, prompt=r) for r, m in enumerate(self.members) for row in m.dev[:_REHEARSED_ROWS]]
+        with torch.no_grad():
+            self.model.score_rows(rows, table, self.members[0].training.max_tokens)
+        return stepped - begun, (time.perf_counter() - stepped) / max(1, len(rows))
 
     def _running(self) -> list[int]:
         return [r for r, m in enumerate(self.members) if m.status == "running"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from trimtab.model import PromptedModel
 from trimtab.registry import readouts, regularizers
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, LoopState, Member, Report
+from trimtab.training.memory import peak_memory
 from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.preparing import Prepared, build_encoder, build_head
 from trimtab.training.resume import (
@@ -63,6 +64,45 @@ def train_pack(
         ConfigError: they differ in something else; a pack of several has backbone dropout or trains the backbone; or
             several processes have backbone dropout.
     """
+    ids = tuple(p.id for p in pack)
+
+    def save(state: LoopState) -> None:
+        if checkpoint_folder is not None and processes.is_main:
+            with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
+                write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
+
+    loop, stacked = _assembled(pack, report, save, processes)
+    found, begun = None, time.perf_counter()
+    if checkpoint_folder is not None:
+        found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
+    if found is not None and found.runs == ids:
+        loop.load(found.state)
+    loop.run()
+    seconds = time.perf_counter() - begun
+    count = sum(p[0].numel() for p in loop.pack.stacked.values())
+    return [
+        Trained(
+            p,
+            m,
+            loop.model.backbone,
+            {name: value.numpy() for name, value in stacked.materialize(r).items()},
+            count,
+            seconds / len(pack),
+            loop.seconds_per_step / len(pack),
+            stacked.layers,
+            stacked.text_shift,
+        )
+        for r, (p, m) in enumerate(zip(pack, loop.members, strict=True))
+    ]
+
+
+def _assembled(
+    pack: Sequence[Prepared],
+    report: Report | None = None,
+    save: Callable[[LoopState], None] | None = None,
+    processes: Processes = ALONE,
+) -> tuple[Loop, EncoderPack]:
+    """The loop of a pack at its first step, and the encoders in it."""
     check_pack(pack, processes)
     first = pack[0]
     is_tuned = first.config.training.tunes_backbone
@@ -76,40 +116,35 @@ def train_pack(
     ]  # fmt: skip
     heads = [build_head(p) for p in pack]
     stacked = EncoderPack(encoders, [p.config.seeds.noise for p in pack], heads).to(backbone.device)
-    model = PromptedModel(backbone, readout)
-    begun = time.perf_counter()
-    ids = tuple(p.id for p in pack)
-
-    def save(state: LoopState) -> None:
-        if checkpoint_folder is not None and processes.is_main:
-            with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
-                write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
-
     trained = TunedPack(stacked, backbone) if is_tuned else stacked
     report = report if processes.is_main else None
-    loop = Loop(model, trained, members, report, first.config.backbone.dropout, save, processes)
-    found = None
-    if checkpoint_folder is not None:
-        found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
-    if found is not None and found.runs == ids:
-        loop.load(found.state)
-    loop.run()
-    seconds = time.perf_counter() - begun
-    count = sum(p[0].numel() for p in trained.stacked.values())
-    return [
-        Trained(
-            p,
-            m,
-            backbone,
-            {name: value.numpy() for name, value in stacked.materialize(r).items()},
-            count,
-            seconds / len(pack),
-            loop.seconds_per_step / len(pack),
-            encoders[r].layers,
-            encoders[r].text_shift,
-        )
-        for r, (p, m) in enumerate(zip(pack, members, strict=True))
-    ]
+    model = PromptedModel(backbone, readout)
+    return Loop(model, trained, members, report, first.config.backbone.dropout, save, processes), stacked
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a pack will need.
+
+    Attributes:
+        bytes: at the peak of a step and an evaluation, above what was there before: of a GPU's memory, or of the
+            process's. None where the system does not tell.
+        seconds: for all its steps and evaluations, as a few of them took. A guess.
+    """
+
+    bytes: int | None
+    seconds: float
+
+
+def rehearse(pack: Sequence[Prepared]) -> Rehearsal:
+    """Take a step on the longest rows of every member, one on ordinary rows, and score some of dev; keep nothing."""
+    with peak_memory(pack[0].backbone.device) as peak:
+        loop, _ = _assembled(pack)
+        per_step, per_row = loop.rehearse()
+    steps = max(m.steps for m in loop.members)
+    rows = sum(len(m.evaluation_steps) * len(m.dev) for m in loop.members)
+    scored = sum(len(p.rows["dev"]) + len(p.rows["test"]) for p in pack) + len(pack[0].rows["test"])
+    return Rehearsal(peak(), steps * per_step + (rows + scored) * per_row)
 
 
 def check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.backbones.checkpointing import check_recomputing
 from trimtab.backbones.loading import TextSide
 from trimtab.chat import read_template
-from trimtab.config import RunConfig, check_groups
+from trimtab.config import BackboneConfig, RunConfig, check_groups
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.initializers import PromptContext
 from trimtab.predictor import Rendering
@@ -64,10 +65,9 @@ class Prepared:
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
 
-def open_backbone(config: RunConfig, device: str = "auto") -> Backbone:
-    """Load the backbone of a config."""
-    options = config.backbone.model_dump(exclude={"model", "dropout"})
-    return load_backbone(config.backbone.model, device=device, **options)
+def open_backbone(config: BackboneConfig, device: str = "auto") -> Backbone:
+    """Load the backbone of a config's section."""
+    return load_backbone(config.model, device=device, **config.model_dump(exclude={"model", "dropout"}))
 
 
 def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None) -> Prepared:
@@ -76,18 +76,47 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     Raises:
         DataError, TemplateError, ConfigError: see the stages; nothing has been written.
     """
-    dtype = str(backbone.dtype).removeprefix("torch.")
-    config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
-    task: Task = tasks.build(config.task).load(config.seeds.subset, places or Places())
-    config = concrete(config, task, backbone.family.readouts)
-    positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
-    rendering = render_task(task, slots_of(config), backbone.encoder, positions, config.readout)
-    if config.training.recompute_layers:
-        check_recomputing(backbone.model)
-    rows = {s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits}
-    check_components(config)
-    build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
-    return Prepared(config, backbone, task, rendering, rows)
+    return Preparer(backbone, places).prepare(config)
+
+
+class Preparer:
+    """Prepares many runs on one backbone; what they share is loaded and rendered once.
+
+    Args:
+        places: where paths start.
+    """
+
+    def __init__(self, backbone: Backbone, places: Places | None = None) -> None:
+        self.backbone, self.places = backbone, places or Places()
+        self._tasks: dict[str, Task] = {}
+        self._rows: dict[str, dict[str, list[Row]]] = {}
+
+    def prepare(self, config: RunConfig) -> Prepared:
+        """As the function `prepare`, which see."""
+        backbone = self.backbone
+        dtype = str(backbone.dtype).removeprefix("torch.")
+        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
+        task = self._task(config)
+        config = concrete(config, task, backbone.family.readouts)
+        positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
+        slots = slots_of(config)
+        rendering = render_task(task, slots, backbone.encoder, positions, config.readout)
+        if config.training.recompute_layers:
+            check_recomputing(backbone.model)
+        told = json.dumps([config.task, task.fingerprint, config.readout, slots, positions], sort_keys=True)
+        if told not in self._rows:
+            self._rows[told] = {
+                s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits
+            }
+        check_components(config)
+        build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
+        return Prepared(config, backbone, task, rendering, self._rows[told])
+
+    def _task(self, config: RunConfig) -> Task:
+        told = json.dumps([config.task, config.seeds.subset], sort_keys=True)
+        if told not in self._tasks:
+            self._tasks[told] = tasks.build(config.task).load(config.seeds.subset, self.places)
+        return self._tasks[told]
 
 
 def slots_of(config: RunConfig) -> int:

@@ -1,0 +1,149 @@
+"""Search: the same trials whenever it is asked, told in order, and only fresh seeds reported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.toy_studies import Recorder, carried_out, toy_study
+from tests.unit.refusals import refused
+from trimtab.errors import ConfigError
+from trimtab.studies.definition import StudyConfig, check_study
+from trimtab.studies.folder import StudyFolder, StudyRun
+from trimtab.studies.search import Searcher, score_of
+
+SPACE = {"training.learning_rate": {"low": 1e-3, "high": 1.0, "log": True}, "prompt.length": [2, 4]}
+RECIPE = {"task": {"kind": "support_desk"}}
+
+
+def study(**search: Any) -> StudyConfig:
+    return check_study({"recipe": RECIPE, "search": {"space": SPACE, "trials": 6, "batch": 4, **search}})
+
+
+def settings(searcher: Searcher, score: float = 0.5) -> list[dict[str, Any]]:
+    """All trials of a search whose scores fall with the learning rate."""
+    found = []
+    while searcher.left:
+        for trial in searcher.ask():
+            found.append(dict(trial.setting))
+            searcher.tell(trial, (score - trial.setting["training.learning_rate"], 0.0))
+    return found
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_search_asks_the_same(sampler: str) -> None:
+    found = settings(Searcher(study(sampler=sampler), {}))
+    assert len(found) == 6
+    assert found == settings(Searcher(study(sampler=sampler), {}))
+    assert found != settings(Searcher(study(sampler=sampler, seed=1), {}))
+    assert all(1e-3 <= s["training.learning_rate"] <= 1 and s["prompt.length"] in (2, 4) for s in found)
+
+
+def test_batches_are_of_the_size_that_was_asked_for() -> None:
+    searcher = Searcher(study(), {})
+    sizes = []
+    while searcher.left:
+        trials = searcher.ask()
+        sizes.append(len(trials))
+        for trial in trials:
+            searcher.tell(trial, (0.0, 0.0))
+    assert sizes == [4, 2]
+
+
+def test_a_sampler_that_learns_comes_closer_than_one_that_does_not() -> None:
+    def late_distance(sampler: str) -> float:
+        total = 0.0
+        for seed in range(5):
+            searcher = Searcher(study(sampler=sampler, seed=seed, trials=32), {})
+            rates = [s["training.learning_rate"] for s in settings(searcher)]
+            total += sum(rates[-8:])
+        return total
+
+    assert late_distance("tpe") < 0.5 * late_distance("random")
+
+
+def test_whole_numbers_stay_whole_and_values_may_be_anything() -> None:
+    space = {"prompt.length": {"low": 2, "high": 8, "step": 2}, "prompt.initializer": [{"kind": "uniform"}],
+             "training.warmup": {"low": 0.0, "high": 0.5}}  # fmt: skip
+    given = check_study({"recipe": RECIPE, "search": {"space": space, "trials": 4}})
+    for trial in Searcher(given, {}).ask():
+        assert trial.setting["prompt.length"] in (2, 4, 6, 8)
+        assert isinstance(trial.setting["prompt.length"], int)
+        assert trial.setting["prompt.initializer"] == {"kind": "uniform"}
+        assert 0 <= trial.setting["training.warmup"] <= 0.5
+
+
+def run(score: float | None, loss: float = 1.0, majority: float | None = 0.3) -> StudyRun:
+    metrics = {"dev": {"accuracy": score, "loss": loss}}
+    record = {"metrics": metrics, "metric": "accuracy", "baselines": {"majority": majority}}
+    return StudyRun("k", "trial", "done", {}, {}, record=record if score is not None else {})
+
+
+def test_scores_are_means_over_seeds_and_failures_count_as_the_constant_answer() -> None:
+    assert score_of([run(0.5, 1.0), run(0.7, 2.0)]) == (pytest.approx(0.6), -1.5)
+    assert score_of([run(0.5), run(None)]) == (pytest.approx(0.4), -1.0)
+    assert score_of([run(0.5, majority=None), run(None)]) == (pytest.approx(0.25), -1.0)
+    assert score_of([run(None)]) == (0.0, float("-inf"))
+
+
+def test_the_best_has_the_best_score_then_the_lower_loss_then_came_first() -> None:
+    searcher = Searcher(study(trials=4), {})
+    trials = searcher.ask()
+    for trial, score in zip(trials, [(0.5, -1.0), (0.6, -2.0), (0.6, -1.0), (0.6, -1.0)], strict=True):
+        searcher.tell(trial, score)
+    assert searcher.best == trials[2].setting
+
+
+def test_a_key_that_no_recipe_has_is_refused_before_the_search() -> None:
+    given = check_study({"recipe": RECIPE, "search": {"space": {"prompt.lenght": [1]}}})
+    with refused(ConfigError, "no such key", where="prompt.lenght (prompt.lenght=1)", fix="'length'"):
+        Searcher(given, {}).check()
+    given = check_study({"recipe": RECIPE, "search": {"space": {"prompt.length": {"low": -1, "high": 3, "step": 1}}}})
+    with refused(ConfigError, "greater than", where="prompt.length (prompt.length=-1)"):
+        Searcher(given, {}).check()
+
+
+def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with refused(ConfigError, "needs Optuna", where="search", fix="pip install 'trimtab[search]'"):
+        Searcher(study(), {})
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_searched_study_reports_fresh_seeds_and_survives_a_kill(tmp_path: Path, tiny_folder: Path) -> None:
+    space = {"training.learning_rate": {"low": 1e-4, "high": 0.3, "log": True}}
+    given = toy_study(
+        tmp_path, tiny_folder, axes={"prompt.kind": ["prompt_tuning", "residual"]},
+        search={"space": space, "trials": 3, "batch": 2, "seeds": 1},
+    )  # fmt: skip
+    folder = carried_out(given, tmp_path / "peace")
+    stages = [(r.stage, r.cell["prompt.kind"]) for r in folder.read()]
+    for kind in ("prompt_tuning", "residual"):
+        assert stages.count(("trial", kind)) == 3
+        assert stages.count(("final", kind)) == 2
+        trials = [r for r in folder.read() if r.stage == "trial" and r.cell["prompt.kind"] == kind]
+        best = max(trials, key=lambda r: score_of([r]))
+        finals = [r for r in folder.read() if r.stage == "final" and r.cell["prompt.kind"] == kind]
+        assert {r.cell["training.learning_rate"] for r in finals} == {best.cell["training.learning_rate"]}
+        assert {r.seeds["init"] for r in finals}.isdisjoint({r.seeds["init"] for r in trials})
+
+    jobs: list[int] = []
+
+    def before(job: Any) -> None:
+        jobs.append(1)
+        if len(jobs) == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        carried_out(given, tmp_path / "killed", Recorder(before))
+    carried_out(given, tmp_path / "killed")
+    again = StudyFolder(tmp_path / "killed")
+    assert {r.key: (r.status, r.record["metrics"]) for r in again.read()} == {
+        r.key: (r.status, r.record["metrics"]) for r in folder.read()
+    }
