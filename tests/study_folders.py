@@ -9,8 +9,9 @@ from typing import Any
 
 from trimtab.storage import RunFolder
 from trimtab.studies.definition import check_study
+from trimtab.studies.driver import plan_of, planned_runs
 from trimtab.studies.folder import StudyFolder
-from trimtab.studies.plan import PlannedRun, grid_runs, plan_digest
+from trimtab.studies.plan import PlannedRun
 
 RECIPE: dict[str, Any] = {
     "backbone": {"model": "nano-masked"},
@@ -58,10 +59,9 @@ def write_study(
     """A study folder whose runs have ended as `result` says. `raw` is a study without its recipe."""
     definition = {"recipe": RECIPE, **raw}
     study = check_study(definition)
-    runs = grid_runs(study)
+    runs = planned_runs(study)
     folder = StudyFolder(path)
-    plan = {"digest": plan_digest(study, runs), "searched": study.search is not None}
-    folder.begin(definition, {**plan, "runs": [r.as_json() for r in runs]})
+    folder.begin(study.model_dump(mode="json", exclude_none=True), plan_of(study, runs, path.name))
     for run in runs:
         enter(folder, run, result(run))
     for key in {r.pack_key for r in runs}:
@@ -109,7 +109,10 @@ def _write(folder: RunFolder, run: PlannedRun, its: Result) -> None:
             {
                 "step": 4 * i,
                 "train_loss": None if i == 0 else 2.0 - i / 10,
-                "dev": {"loss": its.loss + 1 / (i + 1), its.metric: dev * (0.5 + 0.5 * i / max(its.evaluations - 1, 1))},
+                "dev": {
+                    "loss": its.loss + 1 / (i + 1),
+                    its.metric: dev * (0.5 + 0.5 * i / max(its.evaluations - 1, 1)),
+                },
                 "best": True,
             }
             for i in steps

@@ -36,6 +36,13 @@ DOCTESTED = (
     "studies.multiplicity",
     "studies.variance",
     "studies.verdicts",
+    "studies.wording",
+    "studies.lines",
+    "reports.markup",
+    "reports.numbers",
+    "reports.tables",
+    "reports.charts",
+    "reports.markdown",
     "cli.progress",
     "__init__",
 )

@@ -40,7 +40,9 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Where a value lies."""
-        low, high, v = (math.log10(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, v = (
+            (math.log10(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return (v - low) / (high - low)
 
 
@@ -56,6 +58,7 @@ def linear(values: Sequence[float], *, many: int = 5, least: float = 0.02) -> Ax
     raw = (high - low) / many
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= raw * 0.999)
+    low = max(low, 0.0) if min(values) >= 0 else low
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(i * step, 10) for i in range(first, last + 1))
     return Axis(ticks[0], ticks[-1], ticks)
@@ -128,7 +131,9 @@ def _dot_row(slug: str, row: Dots, axis: Axis) -> Html:
     if row.low is not None:
         about += f". Mean {score(row.mean)}, 95 % interval {score(row.low)} to {score(row.high)}"
     plot = image(slug, title, about, shapes, height)
-    label = el("div", el("span", row.label, class_="name"), el("small", row.note) if row.note else None, class_="row-label")
+    label = el(
+        "div", el("span", row.label, class_="name"), el("small", row.note) if row.note else None, class_="row-label"
+    )
     return el("div", label, el("div", row.value, class_="row-value"), el("div", plot, class_="row-plot"), class_="row")
 
 
@@ -173,14 +178,18 @@ def bar_rows(slug: str, bars: Sequence[Bar]) -> Html:
     rows = []
     for i, bar in enumerate(bars):
         shapes = _grid(axis, 26)
-        shapes.append(el("rect", x=0, y=6, width=percent(bar.share), height=14, rx=2, class_=f"bar s{bar.color % COLORS}"))
+        shapes.append(
+            el("rect", x=0, y=6, width=percent(bar.share), height=14, rx=2, class_=f"bar s{bar.color % COLORS}")
+        )
         if bar.low is not None and bar.high is not None:
             ends = percent(bar.low), percent(bar.high)
             shapes.append(el("line", x1=ends[0], x2=ends[1], y1=13, y2=13, class_="whisker"))
             shapes += [el("line", x1=e, x2=e, y1=9, y2=17, class_="whisker") for e in ends]
         about = f"{share(bar.share)} of the variance, 95 % interval {share(bar.low)} to {share(bar.high)}"
         plot = image(f"{slug}-{i}", bar.label, about, shapes, 26)
-        label = el("div", el("span", bar.label, class_="name"), el("small", bar.note) if bar.note else None, class_="row-label")
+        label = el(
+            "div", el("span", bar.label, class_="name"), el("small", bar.note) if bar.note else None, class_="row-label"
+        )
         rows.append(el("div", label, el("div", share(bar.share), class_="row-value"),
                        el("div", plot, class_="row-plot"), class_="row slim"))  # fmt: skip
     ticks = [el("text", share(t), x=percent(t), y=14, text_anchor="middle") for t in axis.ticks]
@@ -287,7 +296,11 @@ def key_of_dots(names: Mapping[str, str]) -> Html:
         "no_prompt": el("line", x1=0, x2=0, y1=-8, y2=8, class_="mark-no_prompt"),
     }
     items = [
-        el("li", el("svg", drawings[k], viewBox="-12 -8 24 16", width=24, height=16, aria_hidden="true"), el("span", said))
+        el(
+            "li",
+            el("svg", drawings[k], viewBox="-12 -8 24 16", width=24, height=16, aria_hidden="true"),
+            el("span", said),
+        )
         for k, said in names.items()
     ]
     return el("ul", items, class_="legend")

@@ -20,7 +20,9 @@ BESIDE = 6
 """More panels than these are folded away."""
 
 
-def figure(slug: str, caption: str, about: str, body: Any, data: Any = None, named: str = "Data of this figure") -> Html:
+def figure(
+    slug: str, caption: str, about: str, body: Any, data: Any = None, named: str = "Data of this figure"
+) -> Html:
     """A figure with its data behind a summary."""
     head = el("figcaption", caption, el("span", about), id=f"{slug}-caption")
     more = el("details", el("summary", named), data) if data else None
@@ -40,7 +42,11 @@ def seed_dots(facts: Facts) -> Html:
         its = line["mean_interval"] or {"low": None, "high": None}
         rows.append(Dots(line["label"], line["setting"], mean_sd(line["mean"], line["sd"]), dots, line["mean"],
                          its["low"], its["high"], {k: line[k] for k in ("majority", "no_prompt")}))  # fmt: skip
-    names = {"plain": "a run", "collapsed": "a collapsed run", "imputed": "a run without result, as the constant answer"}
+    names = {
+        "plain": "a run",
+        "collapsed": "a collapsed run",
+        "imputed": "a run without result, as the constant answer",
+    }
     key = {k: v for k, v in names.items() if k in sorts}
     key["mean"] = "mean with 95 % interval"
     key |= {k: v for k, v in (("no_prompt", "no prompt"), ("majority", "majority class"))
@@ -97,7 +103,10 @@ def _along(slug: str, caption: str, about: str, curves: Sequence[Facts], log: bo
     ]
     xs = [x for s in series for x, _ in s.points]
     x = charts.logarithmic(xs) if log else _around(xs)
-    y = charts.linear([v for s in series for _, low, high in s.whiskers for v in (low, high)] + [v for s in series for _, v in s.points])
+    y = charts.linear(
+        [v for s in series for _, low, high in s.whiskers for v in (low, high)]
+        + [v for s in series for _, v in s.points]
+    )
     if len(series) <= OVERLAID:
         body: Any = [
             charts.legend(series) if len(series) > 1 else None,
@@ -151,7 +160,8 @@ def _with_curves(facts: Facts) -> list[Facts]:
 def _curves(facts: Facts, of: str) -> Any:
     lines = _with_curves(facts)
     found = {
-        id(c): [[(a, b) for a, b in zip(s["steps"], s[of], strict=True) if b is not None] for s in c["seeds"]] for c in lines
+        id(c): [[(a, b) for a, b in zip(s["steps"], s[of], strict=True) if b is not None] for s in c["seeds"]]
+        for c in lines
     }
     points = [p for its in found.values() for curve in its for p in curve]
     if not points:
@@ -170,7 +180,9 @@ def _curves(facts: Facts, of: str) -> Any:
             if inside:
                 series.append(Series(f"seed {s['seed']}", 0, inside, marks=False))
         what = metric_name(c["metric"]) if of == "dev" else "loss"
-        ends = ", ".join(f"seed {s['seed']} best at step {s['best_step']}" for s in c["seeds"] if s["best_step"] is not None)
+        ends = ", ".join(
+            f"seed {s['seed']} best at step {s['best_step']}" for s in c["seeds"] if s["best_step"] is not None
+        )
         best = [
             (s["best_step"], dict(curve)[s["best_step"]])
             for s, curve in zip(c["seeds"], found[id(c)], strict=True)
@@ -185,7 +197,9 @@ def _curves(facts: Facts, of: str) -> Any:
 def variance(facts: Facts) -> Html:
     """Shares of the variance over seeds, with intervals."""
     body: list[Any] = []
-    sources = list(dict.fromkeys(c["source"] for line in facts["components"] if line["found"] for c in line["found"]["components"]))
+    sources = list(
+        dict.fromkeys(c["source"] for line in facts["components"] if line["found"] for c in line["found"]["components"])
+    )
     for i, line in enumerate(facts["components"]):
         body.append(el("h4", line["label"], class_="group"))
         if not line["found"]:
@@ -196,7 +210,14 @@ def variance(facts: Facts) -> Html:
             body.append(el("p", "The scores do not vary."))
             continue
         bars = [
-            Bar(tables.source(c["source"]), f"sd {c['sd']:.4f}", c["share"], c["share_low"], c["share_high"], sources.index(c["source"]))
+            Bar(
+                tables.source(c["source"]),
+                f"sd {c['sd']:.4f}",
+                c["share"],
+                c["share_low"],
+                c["share_high"],
+                sources.index(c["source"]),
+            )
             for c in its
         ]
         body.append(charts.bar_rows(f"variance-{i}", bars))
@@ -212,5 +233,8 @@ def confusions(facts: Facts) -> Html:
     body = [el("div", first, class_="confusions")]
     if rest:
         body.append(el("details", el("summary", f"{len(rest)} more"), el("div", rest, class_="confusions")))
-    about = "Test split, summed over seeds. Rows are the true class, columns the predicted one; darker is a larger share of the row."
+    about = (
+        "Test split, summed over seeds. Rows are the true class, columns the predicted one; darker is a larger share of "
+        "the row."
+    )
     return figure("confusions", "What is taken for what", about, body)

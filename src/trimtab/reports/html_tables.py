@@ -25,9 +25,7 @@ def html_table(slug: str, its: Table, *, sortable: bool = True, sorted_by: int |
         inside = el("button", column.name, type="button") if sortable else column.name
         heads.append(el("th", inside, scope="col", class_="num" if column.numeric else None, aria_sort=state,
                         title=column.about or None))  # fmt: skip
-    rows = [
-        el("tr", [_cell(cell, i == 0, its.columns[i].numeric) for i, cell in enumerate(row)]) for row in its.rows
-    ]
+    rows = [el("tr", [_cell(cell, i == 0, its.columns[i].numeric) for i, cell in enumerate(row)]) for row in its.rows]
     body = el("table", el("caption", its.caption, id=f"{slug}-name"), el("thead", el("tr", heads)), el("tbody", rows))
     tall = " tall" if len(rows) > TALL else ""
     return el("div", body, class_=f"scroll{tall}", id=slug, role="region", aria_labelledby=f"{slug}-name", tabindex=0)
@@ -43,7 +41,10 @@ def _cell(cell: Cell, is_first: bool, numeric: bool) -> Html:
 
 def confusion_table(slug: str, its: Mapping[str, Any]) -> Html:
     """A confusion matrix; the shade of a cell is its share of the row."""
-    heads = [el("th", "true ↓ taken for →", class_="corner", scope="col"), *(el("th", a, scope="col") for a in its["answers"])]
+    heads = [
+        el("th", "true ↓ taken for →", class_="corner", scope="col"),
+        *(el("th", a, scope="col") for a in its["answers"]),
+    ]
     rows = []
     for gold, counts in zip(its["classes"], its["counts"], strict=True):
         total = sum(counts) or 1

@@ -37,7 +37,7 @@ def el(tag: str, *children: Any, **attributes: Any) -> Html:
 
 def join(children: Iterable[Any], *, raw: bool = False) -> Html:
     """Children one after the other; lists are flattened, None is nothing."""
-    parts = []
+    parts: list[str] = []
     for child in children:
         if child is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -17,6 +18,12 @@ Facts = Mapping[str, Any]
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """What the page may load: nothing."""
+
+STATISTICS = (
+    "Intervals are 95 % percentile intervals of a bootstrap over seeds, those of means, IQMs and differences widened for "
+    "small numbers of seeds (Hesterberg 2015). IQM after Agarwal et al. 2021, several comparisons after Holm 1979, spread "
+    "after Brown and Forsythe 1974."
+)
 
 
 def page(facts: Facts) -> str:
@@ -67,7 +74,9 @@ def _verdict(facts: Facts) -> Html:
     v = facts["verdict"]
     cautions = None
     if v["cautions"]:
-        cautions = el("div", el("h3", "Keep in mind"), el("ul", [el("li", prose(c)) for c in v["cautions"]]), class_="cautions")
+        cautions = el(
+            "div", el("h3", "Keep in mind"), el("ul", [el("li", prose(c)) for c in v["cautions"]]), class_="cautions"
+        )
     sentences = el("ul", [el("li", prose(s)) for s in v["sentences"]]) if v["sentences"] else None
     return el("section", el("h2", "Verdict", id="verdict"), el("p", prose(v["headline"]), class_="headline"), sentences,
               cautions, class_="verdict", aria_labelledby="verdict")  # fmt: skip
@@ -80,8 +89,8 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
     if has_runs:
         found.append(("seeds", "Seeds", figures.seed_dots(facts)))
     if facts["aggregate"]:
-        lead = el("p", "Tasks weigh equally in the mean; in the IQM every run counts, and seeds are redrawn within tasks.", class_="lead")  # fmt: skip
-        found.append(("tasks", "Tasks", [lead, html_table("tasks-table", tables.aggregate(facts))]))
+        lead = "Tasks weigh equally in the mean; in the IQM every run counts, and seeds are redrawn within tasks."
+        found.append(("tasks", "Tasks", [_lead(lead), html_table("tasks-table", tables.aggregate(facts))]))
     if facts["comparisons"]["pairs"]:
         found.append(("comparisons", "Comparisons", _comparisons(facts)))
     if facts["rates"]:
@@ -101,14 +110,18 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
     return found
 
 
+def _lead(text: str) -> Html:
+    return el("p", text, class_="lead")
+
+
 def _results(facts: Facts) -> list[Html]:
     lead = (
-        f"Test {tables.metric(facts)}. For every line the setting that was best on dev; IQM is the mean of the middle half "
-        "of the seeds. Click a heading to sort."
+        f"Test {tables.metric(facts)}. For every line the setting that was best on dev; IQM is the mean of the middle "
+        "half of the seeds. Click a heading to sort."
     )
     single = len({line["task"] for line in facts["lines"]}) == 1
     return [
-        el("p", lead, class_="lead"),
+        _lead(lead),
         html_table("headline", tables.headline(facts), sorted_by=2 if single and len(facts["lines"]) > 1 else None),
     ]
 
@@ -120,9 +133,11 @@ def _comparisons(facts: Facts) -> list[Any]:
         f"comparisons by {c['correction']}'s method, is at most 0.05, and there are 5 seeds or more. Differences under "
         f"{c['matters']:g} are held not to matter."
     )
-    parts: list[Any] = [el("p", lead, class_="lead"), html_table("versus", tables.comparisons(facts, "baseline"))]
+    parts: list[Any] = [_lead(lead), html_table("versus", tables.comparisons(facts, "baseline"))]
     sentences = [x[k]["sentence"] for x in c["baseline"] for k in ("verdict", "spread_verdict") if x[k]]
-    parts.append(el("details", el("summary", "The verdicts in words"), el("ul", [el("li", prose(s)) for s in sentences])))
+    parts.append(
+        el("details", el("summary", "The verdicts in words"), el("ul", [el("li", prose(s)) for s in sentences]))
+    )
     if len(c["pairs"]) > len(c["baseline"]):
         pairs = html_table("pairs", tables.comparisons(facts, "pairs"))
         parts.append(el("details", el("summary", f"All {len(c['pairs'])} pairs"), pairs))
@@ -134,16 +149,17 @@ def _rates(facts: Facts) -> list[Any]:
     for i, grid in enumerate(facts["rates"]):
         parts += [figures.rate_curves(facts, i), html_table(f"rates-table-{i}", tables.rates(grid))]
     note = (
-        f"Area is the average of the mean scores over the logarithmic grid: what a rate picked blindly gives. Good rates "
-        f"come within {facts['matters']:g} of the best. The best of noisy means is a little too good, so losses are too."
+        f"Area is the average of the mean scores over the logarithmic grid: what a rate picked blindly gives. Good "
+        f"rates come within {facts['matters']:g} of the best. The best of noisy means is a little too good, and so is "
+        "what the others lose against it."
     )
-    return [*parts, el("p", note, class_="lead")]
+    return [*parts, _lead(note)]
 
 
 def _components(facts: Facts) -> list[Any]:
     holds = list(dict.fromkeys(line["found"]["residual_holds"] for line in facts["components"] if line["found"]))
     note = f"The residual holds {' or '.join(holds)}.".replace(" x ", " × ").replace("_", " ") if holds else ""
-    return [el("p", note, class_="lead") if note else None, figures.variance(facts)]
+    return [_lead(note) if note else None, figures.variance(facts)]
 
 
 def _cost(facts: Facts) -> list[Any]:
@@ -151,12 +167,12 @@ def _cost(facts: Facts) -> list[Any]:
     timed = "" if c["timed_runs"] == facts["counts"]["ended"] else f" (of {c['timed_runs']} runs that were timed)"
     packs = f", in {c['packs']} pack{'s' if c['packs'] > 1 else ''}" if c["packs"] else ""
     lead = f"{duration(c['seconds'])} of training in all{timed}{packs}."
-    return [el("p", lead, class_="lead"), html_table("cost-table", tables.cost(facts))]
+    return [_lead(lead), html_table("cost-table", tables.cost(facts))]
 
 
 def _problems(facts: Facts) -> list[Any]:
     lead = "None of these was dropped: what stands in their place is in every number above."
-    return [el("p", lead, class_="lead"), html_table("problems-table", tables.problems(facts))]
+    return [_lead(lead), html_table("problems-table", tables.problems(facts))]
 
 
 def method_facts(facts: Facts) -> list[tuple[str, str]]:
@@ -190,8 +206,8 @@ def method_facts(facts: Facts) -> list[tuple[str, str]]:
 
 def commands(facts: Facts) -> str:
     """What makes the study and its report again."""
-    name = facts["study"]
-    return f"trimtab study {name}/study.yaml --name {name}\ntrimtab report {name}"
+    folder = shlex.quote(facts["folder"])
+    return f"trimtab study {shlex.quote(facts['folder'] + '/study.yaml')}\ntrimtab report {folder}"
 
 
 def _method(facts: Facts) -> list[Any]:
@@ -200,9 +216,7 @@ def _method(facts: Facts) -> list[Any]:
         el("h3", "Selection rule"),
         [el("p", rule) for rule in facts["rule"]],
         el("h3", "Statistics"),
-        el("p", f"Intervals are {100 * facts['level']:.0f} % percentile intervals of a bootstrap over seeds, widened for "
-                "small numbers of them (Hesterberg 2015); IQM after Agarwal et al. 2021; Holm 1979 for several comparisons; "
-                "Brown and Forsythe 1974 for spread."),
+        el("p", STATISTICS),
         el("h3", "Seeds, versions, hardware"),
         el("dl", facts_list, class_="facts-list"),
         el("h3", "To make it again"),
@@ -213,4 +227,3 @@ def _method(facts: Facts) -> list[Any]:
 def _footer() -> Html:
     text = "Beside this page: study.json has every number, runs.csv a row for each run, report.md the tables as text."
     return el("footer", el("p", text))
-

@@ -149,7 +149,9 @@ def comparisons(facts: Facts, family: str) -> Table:
     alone = family == "baseline" and len(bases) == 1
     for c in facts["comparisons"][family]:
         d, s = c["difference"], c["spread"]
-        seeds = (f"{d['n_a']} shared seeds" if d["paired"] else f"{d['n_a']} and {d['n_b']} runs") if d else "too few runs"
+        seeds = (
+            (f"{d['n_a']} shared seeds" if d["paired"] else f"{d['n_a']} and {d['n_b']} runs") if d else "too few runs"
+        )
         ratio = DASH if not s or s["sd_ratio"] is None else f"{s['sd_ratio']:.2f}"
         spread = c["spread_verdict"]
         rows.append(
@@ -219,7 +221,7 @@ def rates(grid: Facts) -> Table:
         Column("Good rates", about="share of rates whose mean is as good as the best, or nearly"),
         Column("Area on dev"),
     ]
-    rows = []
+    rows: list[list[Cell | str]] = []
     for c in grid["curves"]:
         t, d = c["test"], c["dev"]
         rows.append(
@@ -351,9 +353,15 @@ def problems(facts: Facts) -> Table:
     columns = [Column(n, numeric=False) for n in ("Line", "Seed", "Status", "Error", "Counted as", "Run")]
     rows = []
     for p in facts["problems"]:
-        counted = DASH if p["test"] is None else f"{score(p['test'])}, {'the constant answer' if p['imputed'] else 'its last good checkpoint'}"
+        counted = (
+            DASH
+            if p["test"] is None
+            else f"{score(p['test'])}, {'the constant answer' if p['imputed'] else 'its last good checkpoint'}"
+        )
         error = f"{p['type']}: {p['message']}" if p["type"] else p["message"]
-        rows.append([Cell(p["line"], p["line"], p["setting"]), p["seed"], p["status"], error, counted, p["run"] or p["key"]])
+        rows.append(
+            [Cell(p["line"], p["line"], p["setting"]), p["seed"], p["status"], error, counted, p["run"] or p["key"]]
+        )
     return table("Runs that failed or diverged", columns, rows)
 
 
@@ -370,14 +378,14 @@ def seeds(facts: Facts) -> Table:
     rows = []
     for line in ranked(facts):
         for s in line["scores"]:
-            status = f"{s['status']}{', counts as the constant answer' if s['imputed'] else ', collapsed' if s['collapsed'] else ''}"
+            extra = ", counts as the constant answer" if s["imputed"] else ", collapsed" if s["collapsed"] else ""
             rows.append(
                 [
                     Cell(line["label"], line["label"]),
                     Cell(s["seed"], int(s["seed"]) if s["seed"].isdecimal() else s["seed"]),
                     Cell(score(s["test"]), s["test"]),
                     Cell(score(s["dev"]), s["dev"]),
-                    status,
+                    s["status"] + extra,
                     s["run"] or DASH,
                 ]
             )
@@ -386,7 +394,8 @@ def seeds(facts: Facts) -> Table:
 
 def curve_ends(curve: Facts) -> Table:
     """Best and last evaluation of every seed of a line: the data of its learning curves."""
-    columns = [Column("Seed", numeric=False), Column("Best step"), Column("Best dev score"), Column("Last step"), Column("Last dev score")]  # fmt: skip
+    names = ("Seed", "Best step", "Best dev score", "Last step", "Last dev score")
+    columns = [Column(name, numeric=name != "Seed") for name in names]
     rows = []
     for s in curve["seeds"]:
         best = next((d for step, d in zip(s["steps"], s["dev"], strict=True) if step == s["best_step"]), None)

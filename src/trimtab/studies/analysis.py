@@ -1,16 +1,16 @@
 """A study folder -> study.json: everything the report says, as plain data. Reads files only; no torch.
 
-    study plan schema metric rule verdict complete counts     what was done, and what it comes to
-    lines                                                     a headline row for every combination of compared axes
-    comparisons aggregate                                     lines with each other; methods over tasks
-    rates lengths components confusion curves                 present where the study has them, else empty
-    environment fingerprints cost problems runs               where the numbers come from
+study plan schema metric rule verdict complete counts     what was done, and what it comes to
+lines                                                     a headline row for every combination of compared axes
+comparisons aggregate                                     lines with each other; methods over tasks
+rates lengths components confusion curves                 present where the study has them, else empty
+environment fingerprints cost problems runs               where the numbers come from
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,13 +38,15 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
     plan, runs = folder.plan, folder.read()
     study = check_study(read_yaml(folder.path / "study.yaml"))
     lines = build_lines(study, runs)
+    parent, name = folder.path.resolve().parent.name, folder.path.resolve().name
     entries = [*folder.ledger().values(), *plan["runs"]]
     packs = {entry["key"]: entry["pack_key"] for entry in entries if entry.get("pack_key")}
     fits = folder.fits()
     metrics = list(dict.fromkeys(line.metric for line in lines if line.metric))
     facts: dict[str, Any] = {
         "schema": ANALYSIS_SCHEMA,
-        "study": folder.path.resolve().name,
+        "study": name,
+        "folder": f"{parent}/{name}" if parent else name,
         "plan": plan["digest"],
         "metric": metrics[0] if len(metrics) == 1 else None,
         "metrics": metrics,
@@ -57,7 +59,7 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
         "matters": study.matters,
         "level": LEVEL,
         "rule": [RULE_SEARCH if study.search else RULE, *RULE_REST],
-        "counts": _counts(runs, lines),
+        "counts": _counts(runs, lines, plan.get("expected") or {}),
         "lines": [_headline(line, packs, fits) for line in lines],
         "comparisons": compare(study, lines),
         "aggregate": aggregate(study, lines),
@@ -79,16 +81,15 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
     return {"verdict": findings(facts), **facts}
 
 
-def _counts(runs: Sequence[StudyRun], lines: Sequence[Line]) -> dict[str, int]:
+def _counts(runs: Sequence[StudyRun], lines: Sequence[Line], expected: Mapping[str, int]) -> dict[str, int]:
     statuses = Counter(r.status for r in runs)
-    known = {r.key for r in runs if r.status == "missing"}
-    missing = max(len(known), sum(s.missing for line in lines for s in line.settings))
+    ended = len(runs) - statuses["missing"]
     return {
-        "planned": len(runs) - len(known) + missing,
-        "ended": len(runs) - len(known),
+        "planned": max(sum(expected.values()), len(runs)),
+        "ended": ended,
         **{s: statuses[s] for s in ("done", "diverged", "failed")},
-        "missing": missing,
-        "trials": sum(r.stage == "trial" for r in runs),
+        "missing": max(sum(expected.values()), len(runs)) - ended,
+        "trials": sum(r.stage == "trial" and r.status != "missing" for r in runs),
         "imputed": sum(r.imputed for line in lines for s in line.settings for r in s.runs),
     }
 
@@ -110,7 +111,7 @@ def _headline(line: Line, packs: dict[str, Any], fits: dict[str, Any]) -> dict[s
         "n": len(its),
         "missing": line.chosen.missing if line.chosen else 0,
         "dev_mean": line.chosen.dev_mean if line.chosen else None,
-        **{key: None for key in ("mean", "sd", "median", "iqm", "min", "max", "iqm_interval", "mean_interval")},
+        **dict.fromkeys(("mean", "sd", "median", "iqm", "min", "max", "iqm_interval", "mean_interval")),
         "collapse": None,
         "majority": mean_of([r.majority for r in its]),
         "no_prompt": mean_of([b.get("no_prompt") for b in baselines]),
@@ -144,7 +145,7 @@ def _score(r: Scored) -> dict[str, Any]:
 def _line_cost(line: Line, packs: dict[str, Any], fits: dict[str, Any]) -> dict[str, Any]:
     records = [r.run.record for r in line.reported]
     everything = [r.record.get("seconds") for r in line.all_runs]
-    parameters = next((r["parameters"] for r in records if r.get("parameters")), {})
+    parameters: Mapping[str, Any] = next((r["parameters"] for r in records if r.get("parameters")), {})
     known = [fits[k] for k in dict.fromkeys(packs.get(r.run.key) for r in line.reported) if k in fits]
     memory = max((f for f in known if f.get("bytes")), key=lambda f: f["bytes"], default=None)
     return {

@@ -137,7 +137,11 @@ def _seed_sets(lines: Sequence[Line]) -> list[Mapping[str, int]]:
 def learning_curves(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Every evaluation of every run of the chosen settings."""
     return [
-        {"label": line.label, "metric": line.metric, "seeds": [c for r in line.reported if (c := _curve(r, line.metric))]}
+        {
+            "label": line.label,
+            "metric": line.metric,
+            "seeds": [c for r in line.reported if (c := _curve(r, line.metric))],
+        }
         for line in lines
     ]
 

@@ -26,6 +26,9 @@ def findings(facts: Mapping[str, Any]) -> dict[str, Any]:
     lines = [line for line in facts["lines"] if line["n"]]
     if not lines:
         return {"headline": "No run has ended yet, so there is nothing to report.", "sentences": [], "cautions": []}
+    if all(s["imputed"] for line in lines for s in line["scores"]):
+        text = f"No run has a result: all {facts['counts']['ended']} failed, or diverged before their first evaluation."
+        return {"headline": text, "sentences": [], "cautions": _cautions(facts, lines)}
     sentences = [*_versus_baseline(facts["comparisons"]["baseline"]), *_steadiness(facts["comparisons"]["baseline"])]
     sentences += [s for grid in facts["rates"] for s in _rates(grid)]
     return {
@@ -47,8 +50,6 @@ def _headline(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> s
         return _headline_of_tasks(facts["aggregate"])
     best = max(lines, key=lambda line: line["mean"])
     metric = metric_name(best["metric"]) or "score"
-    if not any(not s["imputed"] for line in lines for s in line["scores"]):
-        return f"No run has a result: all {facts['counts']['ended']} failed, or diverged before their first evaluation."
     at = f", at {best['setting']}" if best["setting"] else ""
     if len(facts["lines"]) == 1:
         return f"The mean test {metric} is {score_text(best)}{at}."
@@ -161,8 +162,8 @@ def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> l
     counts, found = facts["counts"], []
     if counts["missing"]:
         found.append(
-            f"The study is incomplete: {counts['missing']} of {counts['planned']} runs have not ended. Continue it with "
-            "the command below; everything here may still change."
+            f"The study is incomplete: {counts['missing']} of {counts['planned']} runs have not ended. Continue it "
+            "with trimtab study; everything here may still change."
         )
     if counts["failed"] or counts["diverged"]:
         its = " and ".join(f"{counts[s]} {s}" for s in ("failed", "diverged") if counts[s])
@@ -170,7 +171,9 @@ def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> l
     few = [line["label"] for line in lines if line["n"] < FEWEST_SEEDS]
     if few and facts["comparisons"]["baseline"]:
         which = "lines" if len(few) < len(lines) else "these lines"
-        found.append(f"No comparison of {which} with fewer than {FEWEST_SEEDS} seeds is decided, whatever the numbers look like.")
+        found.append(
+            f"No comparison of {which} with fewer than {FEWEST_SEEDS} seeds is decided, whatever the numbers look like."
+        )
     close = [
         line["label"]
         for line in lines

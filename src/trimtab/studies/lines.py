@@ -255,8 +255,8 @@ def _said(axis: str, value: Any, axes: Sequence[str]) -> str:
 def seed_label(seeds: Mapping[str, int], factors: Sequence[str] = ()) -> str:
     """Seeds in words: of the factors that are crossed, else one number where all streams share it.
 
-    >>> seed_label({"init": 3, "noise": 3}), seed_label({"init": 0, "data_order": 1, "noise": 7}, ["init", "data_order"])
-    ('3', 'init 0, data order 1')
+    >>> seed_label({"init": 3, "noise": 3}), seed_label({"init": 0, "data_order": 1, "noise": 7}, ["data_order"])
+    ('3', 'data order 1')
     """
     if not factors and len(set(seeds.values())) == 1:
         return str(next(iter(seeds.values())))

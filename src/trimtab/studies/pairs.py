@@ -63,10 +63,15 @@ def _family(pairs: Sequence[tuple[Line, Line]], matters: float, resamples: int) 
     spreads = _corrected([s.p if s else None for _, s, _ in found])
     several, out = sum(d is not None for d, _, _ in found) > 1, []
     for (a, b), (d, s, better), p, p_spread in zip(pairs, found, means, spreads, strict=True):
-        names = {"a": a.label, "b": b.label}
+        told = spread_told = None
+        if d:
+            told = verdict(d, a=a.label, b=b.label, adjusted_p=p if several else None, matters=matters)
+        if s:
+            spread_told = verdict_on_spread(s, a=a.label, b=b.label, adjusted_p=p_spread if several else None)
         out.append(
             {
-                **names,
+                "a": a.label,
+                "b": b.label,
                 "task": a.task,
                 "metric": a.metric,
                 "difference": asdict(d) if d else None,
@@ -75,12 +80,8 @@ def _family(pairs: Sequence[tuple[Line, Line]], matters: float, resamples: int) 
                 "improvement": asdict(better) if better else None,
                 "spread": asdict(s) if s else None,
                 "spread_p_adjusted": p_spread,
-                "verdict": asdict(verdict(d, **names, adjusted_p=p if several else None, matters=matters))
-                if d
-                else _untold(a, b),
-                "spread_verdict": asdict(verdict_on_spread(s, **names, adjusted_p=p_spread if several else None))
-                if s
-                else None,
+                "verdict": asdict(told) if told else _untold(a, b),
+                "spread_verdict": asdict(spread_told) if spread_told else None,
             }
         )
     return out
@@ -141,7 +142,9 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
     return {"tasks": tasks, "baseline": labels[at], "metrics": metrics, "methods": methods}
 
 
-def _over_tasks(scores: Mapping[str, list[float]], base: Mapping[str, list[float]] | None, tasks: int) -> dict[str, Any]:
+def _over_tasks(
+    scores: Mapping[str, list[float]], base: Mapping[str, list[float]] | None, tasks: int
+) -> dict[str, Any]:
     means = {task: fmean(its) for task, its in scores.items()}
     interval = better = None
     if len(scores) == tasks:
