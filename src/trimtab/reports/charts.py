@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.reports.markup import Html, el, number, percent
-from trimtab.reports.numbers import score, share
+from trimtab.reports.numbers import Real, score, share
 
 SHAPES = (
     "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",
@@ -33,12 +33,12 @@ CLOSE = 0.018
 class Axis:
     """Values from `low` to `high` onto [0, 1], with ticks."""
 
-    low: float
-    high: float
-    ticks: tuple[float, ...]
+    low: Real
+    high: Real
+    ticks: tuple[Real, ...]
     log: bool = False
 
-    def at(self, value: float) -> float:
+    def at(self, value: Real) -> Real:
         """Where a value lies."""
         low, high, v = (
             (math.log10(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
@@ -46,7 +46,7 @@ class Axis:
         return (v - low) / (high - low)
 
 
-def linear(values: Sequence[float], *, many: int = 5, least: float = 0.02) -> Axis:
+def linear(values: Sequence[Real], *, many: int = 5, least: Real = 0.02) -> Axis:
     """An axis with round ticks around values; never narrower than `least`.
 
     >>> linear([0.31, 0.44]).ticks
@@ -64,14 +64,14 @@ def linear(values: Sequence[float], *, many: int = 5, least: float = 0.02) -> Ax
     return Axis(ticks[0], ticks[-1], ticks)
 
 
-def logarithmic(values: Sequence[float]) -> Axis:
+def logarithmic(values: Sequence[Real]) -> Axis:
     """An axis for positive values on which equal factors are equally far; the ticks are the values."""
     low, high = min(values), max(values)
     room = (high / low) ** 0.04 if high > low else 2.0
     return Axis(low / room, high * room, tuple(sorted(set(values))), log=True)
 
 
-def tick_text(value: float) -> str:
+def tick_text(value: Real) -> str:
     """A tick.
 
     >>> tick_text(0.35), tick_text(0.0003), tick_text(100.0), tick_text(0.05)
@@ -93,11 +93,11 @@ class Dots:
     label: str
     note: str
     value: str
-    dots: Sequence[tuple[float, str, str]]
-    mean: float | None
-    low: float | None
-    high: float | None
-    marks: Mapping[str, float | None] = field(default_factory=dict)
+    dots: Sequence[tuple[Real, str, str]]
+    mean: Real | None
+    low: Real | None
+    high: Real | None
+    marks: Mapping[str, Real | None] = field(default_factory=dict)
 
 
 def dot_rows(slug: str, rows: Sequence[Dots], axis: Axis) -> Html:
@@ -137,9 +137,9 @@ def _dot_row(slug: str, row: Dots, axis: Axis) -> Html:
     return el("div", label, el("div", row.value, class_="row-value"), el("div", plot, class_="row-plot"), class_="row")
 
 
-def _aside(places: Sequence[float]) -> list[int]:
+def _aside(places: Sequence[Real]) -> list[int]:
     """For each dot 0, -1 or 1: which of three rows it takes so as not to hide its neighbors."""
-    last: dict[int, float] = {}
+    last: dict[int, Real] = {}
     found = [0] * len(places)
     for i in sorted(range(len(places)), key=lambda j: places[j]):
         free = [row for row in (0, -1, 1) if places[i] - last.get(row, -1.0) >= CLOSE]
@@ -148,7 +148,7 @@ def _aside(places: Sequence[float]) -> list[int]:
     return found
 
 
-def _grid(axis: Axis, height: float) -> list[Html]:
+def _grid(axis: Axis, height: Real) -> list[Html]:
     xs = (percent(axis.at(t)) for t in axis.ticks)
     return [el("line", x1=x, x2=x, y1=0, y2=height, class_="grid") for x in xs]
 
@@ -166,9 +166,9 @@ class Bar:
 
     label: str
     note: str
-    share: float
-    low: float | None
-    high: float | None
+    share: Real
+    low: Real | None
+    high: Real | None
     color: int
 
 
@@ -205,9 +205,9 @@ class Series:
 
     label: str
     color: int
-    points: Sequence[tuple[float, float]]
-    whiskers: Sequence[tuple[float, float, float]] = ()
-    ring: float | None = None
+    points: Sequence[tuple[Real, Real]]
+    whiskers: Sequence[tuple[Real, Real, Real]] = ()
+    ring: Real | None = None
     marks: bool = True
     faint: bool = False
 
@@ -221,11 +221,11 @@ def panel(
     y: Axis,
     height: int = 260,
     x_name: str = "",
-    dots: Sequence[tuple[float, float]] = (),
+    dots: Sequence[tuple[Real, Real]] = (),
 ) -> Html:
     """Curves over an axis; faint ones are drawn first, as context. `dots` are marked above all."""
 
-    def up(value: float) -> float:
+    def up(value: Real) -> Real:
         return height * (1 - y.at(value))
 
     shapes: list[Any] = []
@@ -245,7 +245,7 @@ def panel(
         inside: list[Any] = []
         if len(s.points) > 1:
             inside.append(el("svg", line, viewBox=f"0 0 1000 {height}", preserveAspectRatio="none", width="100%",
-                             height=height, overflow="visible"))  # fmt: skip
+                             height=height, overflow="visible", role="none"))  # fmt: skip
         for a, low, high in s.whiskers:
             at = percent(x.at(a))
             inside.append(el("line", x1=at, x2=at, y1=up(low), y2=up(high), class_="spread"))
@@ -263,7 +263,7 @@ def panel(
     return el("div", image(slug, title, about, shapes, height), class_="plot-box" + (" named" if x_name else ""))
 
 
-def _spaced(x: Axis) -> list[tuple[float, float]]:
+def _spaced(x: Axis) -> list[tuple[Real, Real]]:
     """Ticks that do not touch, first and last kept."""
     places = [(x.at(t), t) for t in x.ticks]
     kept = places[:1]
@@ -313,6 +313,6 @@ def image(slug: str, title: str, about: str, shapes: Sequence[Any], height: int)
     return el("svg", texts, shapes, class_="plot", height=height, role="img", aria_labelledby=names)
 
 
-def _at(x: str, y: float, shape: Any) -> Html:
+def _at(x: str, y: Real, shape: Any) -> Html:
     """A shape around a place that is given in percent."""
-    return el("svg", shape, x=x, y=y, overflow="visible", width=1, height=1)
+    return el("svg", shape, x=x, y=y, overflow="visible", width=1, height=1, role="none")

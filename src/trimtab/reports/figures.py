@@ -9,7 +9,7 @@ from trimtab.reports import charts, tables
 from trimtab.reports.charts import Axis, Bar, Dots, Series
 from trimtab.reports.html_tables import confusion_table, html_table
 from trimtab.reports.markup import Html, el
-from trimtab.reports.numbers import mean_sd, score
+from trimtab.reports.numbers import Real, mean_sd, score
 from trimtab.studies.wording import metric_name
 
 Facts = Mapping[str, Any]
@@ -121,7 +121,7 @@ def _along(slug: str, caption: str, about: str, curves: Sequence[Facts], log: bo
     return figure(slug, caption, about, body, data)
 
 
-def _around(xs: Sequence[float]) -> Axis:
+def _around(xs: Sequence[Real]) -> Axis:
     room = (max(xs) - min(xs)) * 0.04 or 1.0
     return Axis(min(xs) - room, max(xs) + room, tuple(sorted(set(xs))))
 
@@ -136,7 +136,7 @@ def _told(series: Sequence[Series]) -> str:
 
 def _multiples(slug: str, panels: Sequence[tuple[str, Any]]) -> Any:
     """Panels side by side, those beyond a dozen folded away."""
-    cells = [el("div", el("h4", label), its) for label, its in panels]
+    cells = [el("div", el("h3", label, class_="panel-name"), its) for label, its in panels]
     first, rest = cells[: 2 * BESIDE], cells[2 * BESIDE :]
     more = None
     if rest:
@@ -201,7 +201,7 @@ def variance(facts: Facts) -> Html:
         dict.fromkeys(c["source"] for line in facts["components"] if line["found"] for c in line["found"]["components"])
     )
     for i, line in enumerate(facts["components"]):
-        body.append(el("h4", line["label"], class_="group"))
+        body.append(el("h3", line["label"], class_="panel-name group"))
         if not line["found"]:
             body.append(el("p", f"Cannot be told apart: {line['reason']}"))
             continue
@@ -234,7 +234,7 @@ def confusions(facts: Facts) -> Html:
     if rest:
         body.append(el("details", el("summary", f"{len(rest)} more"), el("div", rest, class_="confusions")))
     about = (
-        "Test split, summed over seeds. Rows are the true class, columns the predicted one; darker is a larger share of "
-        "the row."
+        "Test split, summed over seeds. Rows are the true class, columns the predicted one; a stronger color is a "
+        "larger share of the row."
     )
     return figure("confusions", "What is taken for what", about, body)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from trimtab.reports.numbers import Real
+
 _VOID = {"meta", "link", "br", "wbr", "hr"}
 _RAW = {"style", "script"}
 
@@ -58,7 +60,7 @@ def _text(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def number(value: float) -> str:
+def number(value: Real) -> str:
     """A coordinate: two places, no trailing zeros.
 
     >>> number(1.5), number(2.0), number(-0.001)
@@ -70,7 +72,7 @@ def number(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def percent(share: float) -> str:
+def percent(share: Real) -> str:
     """A share of a width as a coordinate.
 
     >>> percent(0.25)

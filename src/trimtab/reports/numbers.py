@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+Real = float | int
+
 DASH = "–"
 MINUS = "−"
 
 
-def score(value: float | None, digits: int = 3) -> str:
+def score(value: Real | None, digits: int = 3) -> str:
     """A score.
 
     >>> score(0.12345), score(None), score(-0.5)
@@ -19,12 +21,12 @@ def score(value: float | None, digits: int = 3) -> str:
     return DASH if value is None else f"{value:.{digits}f}".replace("-", MINUS)
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def signed(value: Real | None, digits: int = 3) -> str:
     """A difference, always with its sign."""
     return DASH if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def bounds(low: float | None, high: float | None, *, sign: bool = False) -> str:
+def bounds(low: Real | None, high: Real | None, *, sign: bool = False) -> str:
     """An interval; a bound that is not there is unbounded.
 
     >>> bounds(0.1, 0.25), bounds(-0.1, 0.2, sign=True), bounds(0.0, None)
@@ -43,12 +45,12 @@ def interval(found: Mapping[str, Any] | None, *, sign: bool = False) -> str:
     return f"{(signed if sign else score)(found['estimate'])} {bounds(found['low'], found['high'], sign=sign)}"
 
 
-def mean_sd(mean: float | None, sd: float | None) -> str:
+def mean_sd(mean: Real | None, sd: Real | None) -> str:
     """`0.437 ± 0.031`; one run has no spread."""
     return score(mean) if sd is None else f"{score(mean)} ± {score(sd)}"
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: Real | None) -> str:
     """A p value.
 
     >>> p_value(0.0312), p_value(0.00001), p_value(1.0)
@@ -59,12 +61,12 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def share(value: float | None) -> str:
+def share(value: Real | None) -> str:
     """A share in whole percent."""
     return DASH if value is None else f"{100 * value:.0f} %"
 
 
-def count(value: float | None) -> str:
+def count(value: Real | None) -> str:
     """A whole number with thin groups.
 
     >>> count(208528), count(None)
@@ -73,7 +75,7 @@ def count(value: float | None) -> str:
     return DASH if value is None else f"{value:,.0f}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: Real | None) -> str:
     """Seconds, minutes or hours.
 
     >>> duration(3.21), duration(75), duration(7300), duration(200000)
@@ -89,7 +91,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def size(value: float | None) -> str:
+def size(value: Real | None) -> str:
     """Bytes.
 
     >>> size(512), size(123456789), size(3 << 30)

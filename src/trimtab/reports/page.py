@@ -20,9 +20,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 """What the page may load: nothing."""
 
 STATISTICS = (
-    "Intervals are 95 % percentile intervals of a bootstrap over seeds, those of means, IQMs and differences widened for "
-    "small numbers of seeds (Hesterberg 2015). IQM after Agarwal et al. 2021, several comparisons after Holm 1979, spread "
-    "after Brown and Forsythe 1974."
+    "Intervals are 95 % percentile intervals of a bootstrap over seeds, those of means, IQMs and differences widened "
+    "for small numbers of seeds (Hesterberg 2015). IQM after Agarwal et al. 2021, several comparisons after Holm 1979, "
+    "spread after Brown and Forsythe 1974."
 )
 
 

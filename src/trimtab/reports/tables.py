@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.reports.numbers import (
     DASH,
+    Real,
     bounds,
     count,
     duration,
@@ -45,7 +46,7 @@ class Cell:
     """What is read, what is sorted by, and a second line in small print."""
 
     text: str
-    key: float | str | None = None
+    key: Real | str | None = None
     note: str = ""
 
 
@@ -241,7 +242,7 @@ def rates(grid: Facts) -> Table:
     return table(f"Sensitivity to {grid['axis']}", columns, rows)
 
 
-def _if_any(low: float | None, high: float | None, *, sign: bool = False) -> str:
+def _if_any(low: Real | None, high: Real | None, *, sign: bool = False) -> str:
     return "" if low is None else bounds(low, high, sign=sign)
 
 

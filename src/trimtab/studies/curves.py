@@ -201,7 +201,7 @@ def _jsonl(folder: Path | None, name: str) -> list[dict[str, Any]]:
         raise BundleError("this is not readable JSON.", where=str(folder / name), fix="Train the run again.") from None
 
 
-def mean_of(values: Sequence[float | None]) -> float | None:
+def mean_of(values: Sequence[float | int | None]) -> float | None:
     """Mean of the values that are there; None where none is."""
     there = [v for v in values if v is not None]
     return fmean(there) if there else None
