@@ -206,7 +206,7 @@ def test_units_means_names_and_order_do_not_matter(counts: list[int], draw: rand
 
 
 def test_scores_that_do_not_vary_have_no_shares() -> None:
-    for component in named(crossing([[0.1] * 3] * 3)).values():
+    for component in named(crossing([[0.1] * 3] * 2)).values():
         assert (component.variance, component.low, component.high, component.truncated) == (0.0, 0.0, 0.0, False)
         assert (component.share, component.share_low, component.share_high) == (None, None, None)
 
