@@ -58,7 +58,10 @@ def test_json_is_one_object_without_what_is_there_for_every_run(
 def test_the_function_returns_what_study_json_holds(study: StudyFolder) -> None:
     found = api.report(study.path)
     there = json.loads((study.path / "study.json").read_text())
-    assert {k: v for k, v in json.loads(json.dumps(found)).items() if k != "files"} == {**there, "folder": str(study.path)}
+    assert {k: v for k, v in json.loads(json.dumps(found)).items() if k != "files"} == {
+        **there,
+        "folder": str(study.path),
+    }
 
 
 @pytest.mark.parametrize(
