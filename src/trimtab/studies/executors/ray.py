@@ -48,6 +48,7 @@ class Ray:
         self._ray: Any = ray
         self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
         self._is_mine = False
+        self.slots = 1
 
     def __enter__(self) -> Ray:
         if not self._ray.is_initialized():
@@ -73,18 +74,13 @@ class Ray:
                 where="--on ray",
                 fix="Ask for less.",
             )
+        shares = [there.get(name, 0) // asked for name, asked in (("CPU", self.cpus), ("GPU", self.gpus)) if asked]
+        self.slots = int(min(shares, default=1))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         if self._is_mine:
             self._ray.shutdown()
-
-    @property
-    def slots(self) -> int:
-        there = self._ray.cluster_resources()
-        by_cpu = there.get("CPU", 1) // self.cpus if self.cpus else float("inf")
-        by_gpu = there.get("GPU", 0) // self.gpus if self.gpus else float("inf")
-        return max(1, int(min(by_cpu, by_gpu, 1024)))
 
     def fit(self, job: Job, limit: int | None) -> Fit:
         found: Fit = self._get(self._task(fit).remote(job, limit))
