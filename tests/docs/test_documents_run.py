@@ -16,10 +16,13 @@ from trimtab import api
 from trimtab.cli import app
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
+from trimtab.studies.definition import read_study
+from trimtab.studies.plan import grid_runs
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+STUDIES = sorted((ROOT / "recipes").rglob("study*.yaml"))
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*STUDIES})
 DOCTESTED = (
     "errors",
     "metrics",
@@ -93,6 +96,12 @@ def test_every_recipe_is_valid_and_begins_with_its_command(path: Path, monkeypat
     monkeypatch.chdir(ROOT)
     monkeypatch.setitem(os.environ, "TRIMTAB_DATA", str(SHARED / "data"))
     assert api.validate(path).truncated == {"train": 0, "dev": 0, "test": 0}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_study_is_valid_and_begins_with_its_command(path: Path) -> None:
+    assert f"trimtab study {path.relative_to(ROOT)}" in path.read_text().split("\n", 1)[0]
+    assert grid_runs(read_study(path))
 
 
 @pytest.mark.parametrize("name", DOCTESTED)

@@ -79,7 +79,7 @@ def duration(seconds: Real | None) -> str:
     """Seconds, minutes or hours.
 
     >>> duration(3.21), duration(75), duration(7300), duration(200000)
-    ('3.2 s', '1 min 15 s', '2 h 2 min', '55 h 33 min')
+    ('3.2 s', '1 min 15 s', '2 h 1 min', '55 h 33 min')
     """
     if seconds is None:
         return DASH
