@@ -236,9 +236,10 @@ def panel(
         shapes.append(el("line", x1=percent(place), x2=percent(place), y1=height, y2=height + 4, class_="tick"))
         shapes.append(el("text", tick_text(t), x=percent(place), y=height + 17, text_anchor="middle"))
     drawn = sorted(series, key=lambda s: not s.faint)
-    for i, s in enumerate(drawn):
+    behind = sum(s.faint for s in series)
+    for i, s in enumerate(drawn, -behind):
         kind = f"s{s.color % COLORS}{' dashed' if s.color >= COLORS else ''}{' faint' if s.faint else ''}"
-        nudge = 0.0 if len(drawn) == 1 or not s.whiskers else 3.0 * (i - (len(drawn) - 1) / 2)
+        nudge = 3.0 * (i - (len(drawn) - behind - 1) / 2) if s.whiskers else 0.0  # whiskers beside each other
         moved = {"style": f"transform:translateX({number(nudge)}px)"} if nudge else {}
         d = "M" + "L".join(f"{number(1000 * x.at(a))} {number(up(b))}" for a, b in s.points)
         line = el("path", d=d, class_="curve", vector_effect="non-scaling-stroke")

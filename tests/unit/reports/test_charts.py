@@ -78,3 +78,12 @@ def test_a_coordinate_that_is_not_finite_raises() -> None:
 def test_raw_text_of_scripts_is_left_alone_and_other_text_is_not() -> None:
     assert el("script", "a < b && c") == "<script>a < b && c</script>"
     assert el("p", "a < b", title='"') == '<p title="&quot;">a &lt; b</p>'
+
+
+def test_whiskers_of_several_curves_stand_beside_each_other_but_context_moves_nothing() -> None:
+    x, y = linear([1.0, 2.0]), linear([0.4, 0.6])
+    curves = [Series(name, i, [(1.0, 0.5)], [(1.0, 0.4, 0.6)]) for i, name in enumerate("ab")]
+    moved = re.findall(r"translateX\((-?[\d.]+)px\)", panel("p", "t", "a", curves, x, y, 100))
+    assert moved == ["-1.5", "1.5"]
+    context = Series("b", 1, [(1.0, 0.5)], marks=False, faint=True)
+    assert "translateX" not in panel("p", "t", "a", [context, curves[0]], x, y, 100)
