@@ -162,6 +162,7 @@ def test_failed_runs_count_as_the_constant_answer_and_are_told(tmp_path: Path) -
         residual["collapse"]["collapsed"] == 3
     )  # failed, diverged before the first evaluation, and one at the majority
     assert [s["imputed"] for s in residual["scores"]] == [True, True, False, False, False]
+    assert [s["collapsed"] for s in residual["scores"]] == [True, True, False, True, False]
     assert residual["statuses"] == {"failed": 1, "diverged": 2, "done": 2}
     assert facts["counts"] | {"trials": 0} == {
         "planned": 10, "ended": 10, "done": 7, "diverged": 2, "failed": 1, "missing": 0, "trials": 0, "imputed": 2,
