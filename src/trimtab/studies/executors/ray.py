@@ -38,7 +38,7 @@ class Ray:
     """
 
     def __init__(
-        self, address: str | None = None, cpus: int = 1, gpus: int | None = None, retries: int = RETRIES
+        self, address: str | None = None, cpus: float = 1.0, gpus: float | None = None, retries: int = RETRIES
     ) -> None:
         try:
             import ray
@@ -66,13 +66,13 @@ class Ray:
             self._is_mine = True
         there = self._ray.cluster_resources()
         if self.gpus is None:
-            self.gpus = 1 if there.get("GPU") else 0
+            self.gpus = 1.0 if there.get("GPU") else 0.0
         if self.cpus > there.get("CPU", 0) or self.gpus > there.get("GPU", 0):
             raise ConfigError(
-                f"a pack asks for {self.cpus} CPUs and {self.gpus} GPUs, and the whole cluster has "
+                f"a pack asks for {self.cpus:g} CPUs and {self.gpus:g} GPUs, and the whole cluster has "
                 f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}: it would wait for ever.",
                 where="--on ray",
-                fix="Ask for less.",
+                fix="Lower pack.cpus or pack.gpus.",
             )
         shares = [there.get(name, 0) // asked for name, asked in (("CPU", self.cpus), ("GPU", self.gpus)) if asked]
         self.slots = int(min(shares, default=1))
