@@ -16,7 +16,7 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.predictor import Rendering, load
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, validated
 from trimtab.storage import RunFolder, find_run, list_runs, write_text
-from trimtab.studies.definition import read_study
+from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
 from trimtab.studies.folder import StudyFolder
 from trimtab.tasks import SPLITS, Task
@@ -425,9 +425,7 @@ def _resolve(recipe: Recipe, overrides: Overrides) -> Resolution:
 
 
 def _study_folder(path: str | Path, studies_dir: str | Path, name: str | None) -> StudyFolder:
-    file = Path(path)
-    stem = file.absolute().parent.name if file.stem == "study" else file.stem
-    return StudyFolder(Path(studies_dir) / (name or stem))
+    return StudyFolder(Path(studies_dir) / (name or name_of(Path(path))))
 
 
 def _written(folder: StudyFolder) -> dict[str, Any]:

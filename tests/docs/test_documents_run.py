@@ -32,6 +32,8 @@ DOCTESTED = (
     "seeding",
     "verbalizers",
     "training.optimization",
+    "studies.definition",
+    "studies.plan",
     "studies.bootstrap",
     "studies.stability",
     "studies.comparison",

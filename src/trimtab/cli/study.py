@@ -40,12 +40,13 @@ def command(
     What is finished is not repeated: a study that was stopped goes on, and a finished one prints its result again.
     """
     from trimtab import api
+    from trimtab.studies.definition import name_of
 
     options: dict[str, Any] = {
         "studies_dir": studies_dir, "name": name, "on": on, "address": address, "workers": workers, "device": device,
         "data_dir": data_dir,
     }  # fmt: skip
-    with StudyProgress(name or study.stem, quiet=quiet) as progress:
+    with StudyProgress(name or name_of(study), quiet=quiet) as progress:
         if dry_run:
             found = api.plan(study, overrides or [], **options, report=progress)
         else:
