@@ -146,7 +146,7 @@ def study(
     events = report or (lambda event: None)
     with executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor:
         Driver(config, folder, executor, course, events).run(extend=extend)
-    return {"folder": str(folder.path)}
+    return _written(folder)
 
 
 def plan(
@@ -179,6 +179,22 @@ def plan(
     ):
         driver = Driver(config, StudyFolder(Path(scratch)), executor, course, events)
         return {"folder": str(folder.path), **driver.plan(folder.path.name)}
+
+
+def report(study: str | Path) -> dict[str, Any]:
+    """Write the report of a study from its files, whether it has ended or not: nothing is trained.
+
+    Args:
+        study: the folder of a study.
+
+    Returns:
+        The content of study.json, `folder`, and `files` by name.
+
+    Raises:
+        TrimtabError: not a study folder, one of another schema version, a run folder that was changed by hand, or a
+            disk that refuses.
+    """
+    return _written(StudyFolder(Path(study)))
 
 
 def evaluate(
@@ -410,6 +426,12 @@ def _resolve(recipe: Recipe, overrides: Overrides) -> Resolution:
 
 def _study_folder(path: str | Path, studies_dir: str | Path, name: str | None) -> StudyFolder:
     return StudyFolder(Path(studies_dir) / (name or name_of(Path(path))))
+
+
+def _written(folder: StudyFolder) -> dict[str, Any]:
+    from trimtab.reports.study import paths, write_report
+
+    return {**write_report(folder), "folder": str(folder.path), "files": paths(folder.path)}
 
 
 def _course(device: str, data_dir: str | Path | None, retry: bool = False) -> Course:

@@ -9,6 +9,7 @@ import typer
 
 from trimtab.cli.console import AsJson, DataDir, Device, Quiet, print_json, print_table, say
 from trimtab.cli.progress import duration
+from trimtab.cli.report import brief, print_report
 from trimtab.cli.study_progress import StudyProgress
 
 Overrides = Annotated[
@@ -51,11 +52,11 @@ def command(
         else:
             found = api.study(study, overrides or [], **options, extend=extend, retry=retry, report=progress)
     if as_json:
-        print_json(found)
+        print_json(found if dry_run else brief(found))
     elif dry_run:
         _print_plan(found)
     else:
-        say(f"  study folder  {found['folder']}")
+        print_report(found)
 
 
 def _print_plan(found: dict[str, Any]) -> None:
