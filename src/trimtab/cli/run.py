@@ -22,7 +22,7 @@ from trimtab.cli.console import (
 )
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
-from trimtab.studies.wording import METRIC_NAMES
+from trimtab.studies.analysis.wording import METRIC_NAMES
 
 _CONSTANTS = {
     "macro_f1": "majority class",

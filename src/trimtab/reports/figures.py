@@ -10,7 +10,7 @@ from trimtab.reports.charts import Axis, Bar, Dots, Series
 from trimtab.reports.html_tables import confusion_table, html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import Real, mean_sd, score
-from trimtab.studies.wording import metric_name
+from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from trimtab.reports import figures, tables
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, count, duration, prose
-from trimtab.studies.lines import fixed
-from trimtab.studies.wording import metric_name
+from trimtab.studies.analysis.lines import fixed
+from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

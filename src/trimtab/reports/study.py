@@ -48,7 +48,7 @@ def _flat(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping | list):
-        from trimtab.studies.lines import fixed
+        from trimtab.studies.analysis.lines import fixed
 
         return fixed(value)
     return value

@@ -19,7 +19,7 @@ from trimtab.reports.numbers import (
     signed,
     size,
 )
-from trimtab.studies.wording import metric_name
+from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

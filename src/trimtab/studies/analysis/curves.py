@@ -16,11 +16,11 @@ from statistics import fmean
 from typing import Any
 
 from trimtab.errors import BundleError, DataError
+from trimtab.studies.analysis.lines import Line, Scored, Setting, choose, fixed, labels_of, part
+from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import StudyConfig
-from trimtab.studies.lines import Line, Scored, Setting, choose, fixed, labels_of, part
-from trimtab.studies.pairs import attempt
-from trimtab.studies.stability import rate_sensitivity, summary
-from trimtab.studies.variance import variance_components
+from trimtab.studies.statistics.stability import rate_sensitivity, summary
+from trimtab.studies.statistics.variance import variance_components
 
 RATE = re.compile(r"training\.learning_rates?(\..+)?")
 LENGTH = "prompt.length"

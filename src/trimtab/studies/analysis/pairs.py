@@ -12,13 +12,13 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from trimtab.errors import DataError
-from trimtab.studies.bootstrap import Interval, bootstrap_interval
-from trimtab.studies.comparison import Difference, difference, paired_difference, probability_of_improvement
+from trimtab.studies.analysis.lines import TASK_AXES, Line, fixed, labels_of, part, same
 from trimtab.studies.definition import StudyConfig
-from trimtab.studies.lines import TASK_AXES, Line, fixed, labels_of, part, same
-from trimtab.studies.multiplicity import holm
-from trimtab.studies.spread import SpreadRatio, variance_ratio
-from trimtab.studies.verdicts import verdict, verdict_on_spread
+from trimtab.studies.statistics.bootstrap import Interval, bootstrap_interval
+from trimtab.studies.statistics.comparison import Difference, difference, paired_difference, probability_of_improvement
+from trimtab.studies.statistics.multiplicity import holm
+from trimtab.studies.statistics.spread import SpreadRatio, variance_ratio
+from trimtab.studies.statistics.verdicts import verdict, verdict_on_spread
 
 T = TypeVar("T")
 

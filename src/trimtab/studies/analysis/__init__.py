@@ -15,14 +15,14 @@ from dataclasses import asdict
 from typing import Any
 
 from trimtab.documents import read_yaml
-from trimtab.studies.bootstrap import bootstrap_interval
-from trimtab.studies.curves import components, confusion, learning_curves, lengths, mean_of, rates
+from trimtab.studies.analysis.curves import components, confusion, learning_curves, lengths, mean_of, rates
+from trimtab.studies.analysis.findings import findings
+from trimtab.studies.analysis.lines import RULE, RULE_REST, RULE_SEARCH, Line, Scored, build_lines, part
+from trimtab.studies.analysis.pairs import aggregate, attempt, compare
 from trimtab.studies.definition import STREAMS, StudyConfig, check_study
-from trimtab.studies.findings import findings
 from trimtab.studies.folder import StudyFolder, StudyRun
-from trimtab.studies.lines import RULE, RULE_REST, RULE_SEARCH, Line, Scored, build_lines, part
-from trimtab.studies.pairs import aggregate, attempt, compare
-from trimtab.studies.stability import collapse_rate, summary
+from trimtab.studies.statistics.bootstrap import bootstrap_interval
+from trimtab.studies.statistics.stability import collapse_rate, summary
 
 ANALYSIS_SCHEMA = 1
 LEVEL = 0.95

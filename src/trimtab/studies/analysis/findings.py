@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimtab.studies.verdicts import FEWEST_SEEDS
-from trimtab.studies.wording import metric_name
+from trimtab.studies.analysis.wording import metric_name
+from trimtab.studies.statistics.verdicts import FEWEST_SEEDS
 
 MANY = 6
 """More comparisons than these are summed up instead of told one by one."""
