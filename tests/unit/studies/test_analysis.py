@@ -372,3 +372,19 @@ def test_torch_is_not_imported() -> None:
     code = "import sys, trimtab.studies.analysis, trimtab.reports.study; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_rate_at_the_edge_of_the_grid_is_a_caution(tmp_path: Path) -> None:
+    best = {"prompt_tuning": 0.001, "residual": 0.1, "deep": 0.01}
+
+    def result(run: PlannedRun) -> Result:
+        return Result(0.9 if run.cell["training.learning_rate"] == best[run.cell["prompt.kind"]] else 0.5)
+
+    raw = {"axes": {"prompt.kind": list(best), "training.learning_rate": [0.1, 0.001, 0.01]}, "seeds": 2}
+    cautions = analyse(write_study(tmp_path / "s", raw, result))["verdict"]["cautions"]
+    assert "The lowest rate that was tried is the best of prompt_tuning; a lower one may be better." in cautions
+    assert "The highest rate that was tried is the best of residual; a higher one may be better." in cautions
+    assert not any("deep" in c for c in cautions if "rate that was tried" in c)
+    raw["axes"]["training.learning_rate"] = [0.1, 0.001]  # type: ignore[index]
+    cautions = analyse(write_study(tmp_path / "two", raw, result))["verdict"]["cautions"]
+    assert not any("rate that was tried" in c for c in cautions), "two rates are two edges"

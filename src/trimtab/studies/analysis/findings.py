@@ -158,6 +158,25 @@ def _collapses(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"Runs collapsed, that is scored no better than always giving the most frequent answer: {_names(parts)}."]
 
 
+def _at_the_edge(rates: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines whose chosen rate is the lowest or the highest that was tried."""
+    found = []
+    for curves in (r for r in rates if not r["searched"]):
+        axis = curves["axis"]
+        tried = {c["label"]: sorted(p["value"] for p in c["points"]) for c in curves["curves"]}
+        for end, words in ((0, "lowest"), (-1, "highest")):
+            its = [
+                line["label"] for line in lines
+                if len(values := tried.get(line["label"], [])) > 2 and line["setting_cell"].get(axis) == values[end]
+            ]  # fmt: skip
+            if its:
+                other = "lower" if end == 0 else "higher"
+                found.append(
+                    f"The {words} rate that was tried is the best of {_names(its)}; a {other} one may be better."
+                )
+    return found
+
+
 def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
     counts, found = facts["counts"], []
     if counts["missing"]:
@@ -181,6 +200,7 @@ def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> l
     ]
     if close:
         found.append(f"Not clearly above the same model without any prompt: {_names(close)}.")
+    found += _at_the_edge(facts["rates"], lines)
     if len(facts["factors"]) > 1:
         found.append(
             "Seeds are crossed, so runs share levels and are not independent: intervals and p values, other than those "
