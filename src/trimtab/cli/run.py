@@ -16,6 +16,7 @@ from trimtab.cli.console import (
     Overrides,
     Quiet,
     RunsDir,
+    Track,
     err,
     print_json,
     say,
@@ -32,6 +33,7 @@ def command(
     device: Device = "auto",
     data_dir: DataDir = None,
     again: Annotated[bool, typer.Option("--again", help="Repeat a finished run.")] = False,
+    track: Track = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,11 +51,14 @@ def command(
             device=device,
             data_dir=data_dir,
             again=again,
+            track=track or [],
             report=progress,
         )
     for option in record.get("dropped_options", []):
         err.print(f"note: {option} does not exist for the new kind and was dropped", markup=False)
     for note in record.get("notes", []):
+        if note in progress.notes:
+            continue
         err.print(f"note: {note}", markup=False, soft_wrap=True)
     if as_json:
         print_json(record)
