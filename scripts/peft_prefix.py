@@ -697,9 +697,12 @@ def check_gradients(a: argparse.Namespace, backbone: Backbone, steps: int = 5) -
 
 
 def train_all(a: argparse.Namespace, backbone: Backbone) -> dict[str, dict[str, Any]]:
-    """Every arm with every rate and seed; the rate with the best mean dev score."""
+    """Every arm with every rate and seed; the rate with the best mean dev score. What `--finished` has is not trained
+    again."""
     found: dict[str, dict[str, Any]] = {}
-    for arm in ARMS:
+    lines = a.finished.read_text().splitlines() if a.finished and a.finished.exists() else []
+    before = {(x["arm"], x["rate"], x["seed"]): x["outcome"] for x in map(json.loads, lines)}
+    for arm in (x for x in ARMS if a.trained is None or str(x) in a.trained):
         grid: dict[str, list[dict[str, Any]]] = {}
         for rate in a.rates:
             grid[f"{rate:g}"] = []
@@ -707,7 +710,13 @@ def train_all(a: argparse.Namespace, backbone: Backbone) -> dict[str, dict[str, 
                 begun = time.perf_counter()
                 p = prepared(a, arm, seed, rate, backbone)
                 training = start(p, arm, a.first == "copied")
-                outcome = {"seed": seed, **training.run(), "seconds": round(time.perf_counter() - begun, 1)}
+                outcome = before.get((str(arm), rate, seed))
+                if outcome is None:
+                    outcome = {"seed": seed, **training.run(), "seconds": round(time.perf_counter() - begun, 1)}
+                    if a.finished:
+                        with a.finished.open("a") as file:
+                            line = {"arm": str(arm), "rate": rate, "seed": seed, "outcome": outcome}
+                            file.write(json.dumps(line) + "\n")
                 grid[f"{rate:g}"].append(outcome)
                 print(arm, rate, json.dumps(outcome), flush=True)
         select = p.config.training.select
@@ -837,6 +846,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     study.add_argument("--seeds", nargs="+", type=int, default=[13, 21, 42])
     study.add_argument("--first", choices=["own", "copied"], default="own", help="PEFT's first prefix")
     study.add_argument("--timed", type=int, default=20, help="timed steps of each arm")
+    study.add_argument("--trained", nargs="+", choices=[str(arm) for arm in ARMS], help="arms; by default all")
+    study.add_argument("--finished", type=Path, help="a file of runs that have ended, to go on after an interruption")
     study.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     study.add_argument("--overrides", nargs="+", default=[], help="key=value for every run")
     for half in (table, study):

@@ -161,7 +161,7 @@ def study(
     config, folder = read_study(Path(path), overrides), _study_folder(path, studies_dir, name)
     course = _course(device, data_dir, retry, check_trackers(track))
     events = report or (lambda event: None)
-    with executor_of(on, course, events, address=address, workers=workers) as executor:
+    with executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor:
         Driver(config, folder, executor, course, events).run(extend=extend)
     return {"folder": str(folder.path)}
 
@@ -192,7 +192,7 @@ def plan(
     events = report or (lambda event: None)
     with (
         TemporaryDirectory() as scratch,
-        executor_of(on, course, events, address=address, workers=workers) as executor,
+        executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor,
     ):
         driver = Driver(config, StudyFolder(Path(scratch)), executor, course, events)
         return {"folder": str(folder.path), **driver.plan(folder.path.name)}

@@ -136,14 +136,26 @@ class Text:
     text: str
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
-        ids = context.encode(self.text)
-        if not 0 < len(ids) <= length:
-            raise ConfigError(
-                f"the text must give 1 to {length} tokens (prompt.length), got {len(ids)}.",
-                where="prompt.initializer.text",
-                fix=f"Set prompt.length={len(ids)} or change the text." if ids else "Write some text.",
-            )
-        return context.rows([ids[i % len(ids)] for i in range(length)])
+        return context.rows(repeated_ids(context, self.text, length, "prompt.initializer.text"))
+
+
+def repeated_ids(context: PromptContext, text: str, length: int, where: str) -> list[int]:
+    """Token ids of a text, repeated until there are `length`.
+
+    Args:
+        where: the option that holds the text, for errors.
+
+    Raises:
+        ConfigError: the text is empty, or has more tokens.
+    """
+    ids = context.encode(text)
+    if not 0 < len(ids) <= length:
+        raise ConfigError(
+            f"the text must give 1 to {length} tokens (prompt.length), got {len(ids)}.",
+            where=where,
+            fix=f"Set prompt.length={len(ids)} or change the text." if ids else "Write some text.",
+        )
+    return [ids[i % len(ids)] for i in range(length)]
 
 
 @final

@@ -8,7 +8,7 @@
 | `{prompt}` | all slots of the prompt |
 | `{decoder_prompt:N}`, `{decoder_prompt}` | the same for slots in the decoder of an encoder-decoder |
 | `{answer}` | the answer slot: a mask token, a sentinel, the label word itself, or nothing, as the readout needs |
-| `{sep}` | the tokenizer's separator token |
+| `{sep}` | the tokenizer's separator token, or what it ends texts with (T5); a line break where it has neither |
 | `{special:TOKEN}` | another special token, such as `<|im_end|>` |
 | `{name}` | a field of the example; `{field:name}` where the name is one of the words above |
 | `{{`, `}}` | a literal brace |
@@ -322,7 +322,8 @@ class Template:
         tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
         slot = -1
-        for piece in (*self.pieces, None):
+        pieces = self.pieces if encoder.sep_id is not None else _with_line_breaks(self.pieces)
+        for piece in (*pieces, None):
             if piece is not None and piece.kind in ("text", "field"):
                 run.append(piece)
                 continue
@@ -345,8 +346,8 @@ class Template:
             elif piece.kind == "special":
                 token = encoder.special_ids.get(piece.value)
                 tokens.append(_Token(_special(token, "special", f"{{special:{piece.value}}}"), "special"))
-            else:
-                tokens.append(_Token(_special(encoder.sep_id, "separator", "{sep}"), "special"))
+            elif encoder.sep_id is not None:
+                tokens.append(_Token(encoder.sep_id, "special"))
         return [replace(t, place=i) for i, t in enumerate(tokens)], slot
 
     def _truncate(self, tokens: list[_Token], max_length: int, name: str) -> list[_Token]:
@@ -471,6 +472,23 @@ def _without(pieces: Sequence[Piece], kind: str) -> tuple[Piece, ...]:
         else:
             kept.append(piece)
         is_gap = False
+    return tuple(kept)
+
+
+def _with_line_breaks(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The pieces with a line break for each `{sep}`, without the spaces around it."""
+    kept: list[Piece] = []
+    is_behind = False
+    for piece in pieces:
+        if piece.kind == "sep":
+            if kept and kept[-1].kind == "text":
+                kept[-1] = Piece("text", kept[-1].value.rstrip(" "))
+            _add_text(kept, "\n")
+        elif piece.kind == "text":
+            _add_text(kept, piece.value.lstrip(" ") if is_behind else piece.value)
+        else:
+            kept.append(piece)
+        is_behind = piece.kind == "sep"
     return tuple(kept)
 
 

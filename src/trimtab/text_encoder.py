@@ -32,6 +32,8 @@ class TextEncoder:
         prefix: ids of the special tokens before a text.
         suffix: ids of those after it.
         mask_id: the mask token; None where there is none.
+        sep_id: what separates two texts: the separator token, else the token that ends every text (T5's `</s>`); None
+            where there is neither.
         sentinel_id: the first of T5's sentinels; None where there is none.
         second_sentinel_id: the sentinel that ends what fills the first.
         end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
@@ -50,6 +52,8 @@ class TextEncoder:
         self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
         self.sep_id: int | None = tokenizer.sep_token_id
         self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+        if self.sep_id is None and self.end_id in self.suffix:
+            self.sep_id = self.end_id
         self.unk_id: int | None = tokenizer.unk_token_id
         self.filler_id: int = self.unk_id if self.unk_id is not None else 0
 

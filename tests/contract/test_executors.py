@@ -121,7 +121,7 @@ def test_a_study_on_a_cluster_survives_the_loss_of_a_node(
 @pytest.mark.filterwarnings("ignore")
 def test_what_a_task_raises_is_raised_here_and_a_task_too_large_is_refused(tmp_path: Path, cluster: Any) -> None:
     with refused(ConfigError, "asks for 3 CPUs and 0 GPUs, and the whole cluster has 2 and 0", where="--on ray",
-                 fix="Ask for less"), Ray(cluster.address, cpus=3):  # fmt: skip
+                 fix="pack.cpus"), Ray(cluster.address, cpus=3.0):  # fmt: skip
         pass
     with Ray(cluster.address) as executor:
         job = Job(("k",), ({"nothing": 1},), str(tmp_path), str(tmp_path), None, "cpu")

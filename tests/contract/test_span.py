@@ -354,6 +354,25 @@ def test_no_answer_needs_a_token_that_sees_the_text(tmp_path: Path, family_folde
         assert len(p.task.splits["train"]) == 4
 
 
+@pytest.mark.parametrize(("name", "between"), [("bert", "[SEP]"), ("gpt2", "Ċ"), ("t5", "</s>"), ("roberta", "</s>")])
+def test_the_default_template_suits_tokenizers_without_a_separator(
+    name: str, between: str, tmp_path: Path, family_folder: Callable[[str], Path]
+) -> None:
+    backbone = load_backbone(str(family_folder(name)), dtype="float32")
+    task = span_sections(tmp_path)["task"]
+    section = {key: value for key, value in task.items() if key != "template"}
+    p = prepare(resolve(span_sections(tmp_path) | {"task": section}).config, backbone)
+    encoded = p.rows["train"][0].encoded
+    tokens = backbone.encoder.tokens(encoded.ids)
+    assert tokens[encoded.spans[0][0] - 1] == between
+    assert tokens[: encoded.spans[0][0]].count(between) == 1
+    assert p.config.task["template"] == "{prompt} {question} {sep} {context}", "it is part of the run's id"
+    trained = train_pack([p])[0]
+    again = from_bundle(make_bundle(trained), backbone)
+    for example, found in zip(p.task.splits["test"], again.predict(p.task.splits["test"]), strict=True):
+        assert found.as_json()["text"] == example.fields["context"][slice(found.start, found.end)]  # type: ignore[union-attr]
+
+
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 

@@ -699,9 +699,12 @@ def test_choices_from_recipe_to_the_best_one(trimtab: Trimtab, tmp_path: Path, t
     done = trimtab("run", recipe, "--json")
     assert done.code == 0, done.err
     assert done.json["metric"] == "accuracy"
+    assert set(done.json["metrics"]["test"]) == {"accuracy", "rows"}
     text = trimtab("run", recipe).out
     assert "accuracy" in text
-    assert "no prompt" not in text
+    assert "most frequent choice 0." in text
+    for absent in ("no prompt", "majority class", "macro-F1"):
+        assert absent not in text, absent
     asked = write_jsonl(tmp_path / "asked.jsonl", [{"text": "the", "first": "cat", "second": "dog"}])
     (line,) = map(json.loads, trimtab("predict", "choices", "-i", asked).out.splitlines())
     assert set(line["scores"]) == {"first", "second"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.contract.tiny_families import byte_level, unigram
 from tests.tiny import SPECIALS, WORDS, tiny_tokenizer
 from tests.unit.refusals import refused
 from trimtab.errors import TemplateError
@@ -157,6 +158,36 @@ def test_sep_is_the_separator_and_not_eligible() -> None:
     assert e.eligible == (3, 5)
 
 
+def test_sep_is_what_ends_a_text_where_there_is_no_separator_token() -> None:
+    encoder = TextEncoder(unigram("T5Tokenizer", ["<pad>", "</s>", "<unk>"], extra_ids=4))
+    e = Template.parse("{prompt} {a} {sep} {b}", 1).render({"a": "cat", "b": "dog"}, encoder, 64, "x", Fill((), ()))
+    assert encoder.tokens(e.ids) == ["<unk>", "▁cat", "</s>", "▁dog", "</s>"]
+    assert e.eligible == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "pieces"),
+    [
+        ("{prompt} {a}? {sep} {b}", ["!", "c", "a", "t", "?", "Ċ", "d", "o", "g"]),
+        ("{a}{sep}{prompt:1} {b}", ["c", "a", "t", "!", "Ġdog"]),
+        ("{a} {prompt:1}{sep} {b}", ["c", "a", "t", "!", "Ċ", "d", "o", "g"]),
+        ("{prompt} {a}: {sep} {sep} It is {b}", [*"!cat:", "Ċ", "Ċ", *"It", "Ġis", "Ġdog"]),
+    ],
+)
+def test_sep_is_a_line_break_where_nothing_ends_a_text(source: str, pieces: list[str]) -> None:
+    encoder = TextEncoder(byte_level("GPT2Tokenizer", [], ["<|endoftext|>"]), is_causal=True)
+    e = Template.parse(source, 1).render({"a": "cat", "b": "dog"}, encoder, 64, "x", Fill((), ()))
+    assert ["!" if i in e.slots else t for i, t in enumerate(encoder.tokens(e.ids))] == pieces
+
+
+def test_spans_are_counted_in_the_field_behind_a_line_break() -> None:
+    encoder = TextEncoder(byte_level("GPT2Tokenizer", [], ["<|endoftext|>"]), is_causal=True)
+    fields = {"question": "what?", "context": "  the dog"}
+    template = Template.parse("{prompt} {question} {sep} {context}", 1)
+    e = template.render(fields, encoder, 64, "x", Fill((), ()), spans_of="context")
+    assert [fields["context"][a:b] for _, a, b in e.spans] == ["t", "h", "e", " dog"]
+
+
 def test_fields_are_stripped_and_absent_or_empty_ones_leave_no_token() -> None:
     e = render("{prompt}{a} and {b}{c}{answer}", a="  cat \n", b=" ", c="")
     assert words(e)[3:-2] == ["cat", "and"]
@@ -279,12 +310,10 @@ def test_very_long_text_is_cut_without_a_warning() -> None:
     assert (len(e), e.dropped) == (64, 15000 - 59)
 
 
-@pytest.mark.parametrize("missing", ["mask", "sep"])
-def test_a_tokenizer_without_the_needed_special_token_is_refused(missing: str) -> None:
+def test_a_tokenizer_without_a_mask_token_is_refused() -> None:
     encoder = TextEncoder(tiny_tokenizer())
-    setattr(encoder, f"{missing}_id", None)
-    what = {"mask": "no mask token for {answer}", "sep": "no separator token for {sep}"}[missing]
-    with refused(TemplateError, what, where="task.template"):
+    encoder.mask_id = None
+    with refused(TemplateError, "no mask token for {answer}", where="task.template"):
         Template.parse("{prompt}{text}{sep}{answer}", 2).render({"text": "cat"}, encoder, 64, "x")
 
 

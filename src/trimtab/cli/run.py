@@ -25,6 +25,14 @@ from trimtab.cli.console import (
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 
+_CONSTANTS = {
+    "macro_f1": "majority class",
+    "accuracy": "most frequent choice",
+    "entity_f1": "most frequent tag",
+    "f1": "no answer",
+}
+"""What the best constant answer is called; the first metric that a run has says what its answers are."""
+
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A recipe file.")],
@@ -97,8 +105,7 @@ def _print_scores(record: dict[str, Any]) -> None:
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
         say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
     metric = METRIC_NAMES[record["metric"]]
-    constants = {"accuracy": "majority class", "entity_f1": "most frequent tag", "f1": "no answer"}
-    constant = next((name for key, name in constants.items() if key in metrics["test"]), "most frequent answer")
+    constant = next((name for key, name in _CONSTANTS.items() if key in metrics["test"]), "most frequent answer")
     named = {constant: baselines["majority"], "no prompt": baselines["no_prompt"]}
     if known := [f"{name} {score:.3f}" for name, score in named.items() if score is not None]:
         say(f"  baselines   {', '.join(known)} (test {metric})")

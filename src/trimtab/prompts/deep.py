@@ -34,7 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.initializers import PromptContext
+from trimtab.initializers import PromptContext, repeated_ids
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
 from trimtab.types import Site
@@ -109,7 +109,8 @@ class Deep(PromptEncoder):
             size = context.hidden_size
             raw = scale * torch.randn(length, size, generator=context.generator)
             self.rows = nn.ParameterDict({"raw": nn.Parameter(raw)})
-            self.network = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, self._outputs))
+            outputs = sum(map(self._numbers, self.sites))
+            self.network = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, outputs))
             if reparameterization == "residual":
                 self.branch = nn.Sequential(nn.Linear(size, bottleneck), nn.ReLU(), nn.Linear(bottleneck, size))
         gates = {n: nn.Parameter(torch.zeros(len(self.layers[n]), s.queries)) for n, s in self.sites.items()}
@@ -138,10 +139,6 @@ class Deep(PromptEncoder):
         site = self.sites[name]
         return 2 * len(self.layers[name]) * site.heads * site.size
 
-    @property
-    def _outputs(self) -> int:
-        return sum(map(self._numbers, self.sites))
-
     def _first(self, context: PromptContext, init: str, scale: float, text: str) -> dict[str, Tensor]:
         """First keys and values [N,2,P,K,D] of every site."""
         if init == "normal":
@@ -150,23 +147,14 @@ class Deep(PromptEncoder):
                 shape = (len(self.layers[name]), 2, self.length, site.heads, site.size)
                 found[name] = scale * torch.randn(shape, generator=context.generator)
             return found
-        ids = self._words(context) if init == "vocabulary" else self._text(context, text)
+        is_text = init == "text"
+        ids = repeated_ids(context, text, self.length, "prompt.text") if is_text else self._words(context)
         known = context.keys_values(torch.tensor(ids))
         return {name: known[name][list(its)] for name, its in self.layers.items()}
 
     def _words(self, context: PromptContext) -> list[int]:
         picks = torch.randint(len(context.words), (self.length,), generator=context.generator)
         return [context.words[i] for i in picks.tolist()]
-
-    def _text(self, context: PromptContext, text: str) -> list[int]:
-        ids = context.encode(text)
-        if not 0 < len(ids) <= self.length:
-            raise ConfigError(
-                f"the text must give 1 to {self.length} tokens (prompt.length), got {len(ids)}.",
-                where="prompt.text",
-                fix=f"Set prompt.length={len(ids)} or change the text." if ids else "Write some text.",
-            )
-        return [ids[i % len(ids)] for i in range(self.length)]
 
     @staticmethod
     def slots(options: Mapping[str, Any]) -> int:

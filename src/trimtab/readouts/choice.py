@@ -74,6 +74,11 @@ class Choice(Classes):
         empty = per_row.new_full((len(batch.labels), int(column.max()) + 1), -torch.inf)
         return empty.index_put((batch.example_of, column), per_row)
 
+    def measure(self, rows: Sequence[Row], answers: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
+        """Accuracy; choices are no classes, so there is no macro-F1 over them."""
+        found = super().measure(rows, answers, classes)
+        return {name: found[name] for name in ("accuracy", "rows")}
+
     def records(self, rows: Sequence[Row], scores: Float[Tensor, "X C"], classes: Sequence[str]) -> list[Prediction]:
         """The best choice with its text, and a probability for each that the example has."""
         found = []

@@ -81,15 +81,19 @@ class Search(_Section):
 
 
 class PackLimits(_Section):
-    """How many runs train together.
+    """How many runs train together, and on what.
 
     Attributes:
         memory: that a pack may take: `auto`, or as `4 GiB`. `auto` is 80 % of what is free on a GPU, 50 % elsewhere.
         most: runs in a pack, whatever the memory.
+        cpus: that a pack asks a cluster for.
+        gpus: likewise, or a part of one; by default one where the cluster has any.
     """
 
     memory: str = "auto"
     most: int = Field(32, ge=1)
+    cpus: float = Field(1.0, gt=0)
+    gpus: float | None = Field(None, ge=0)
 
     @property
     def bytes(self) -> int | None:

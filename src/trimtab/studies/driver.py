@@ -7,6 +7,8 @@ have had.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
@@ -14,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ConfigError
+from trimtab.registry import tasks
 from trimtab.storage import hold
-from trimtab.studies.definition import StudyConfig
+from trimtab.studies.definition import PackLimits, StudyConfig
 from trimtab.studies.executors import Executor
 from trimtab.studies.folder import STUDY_SCHEMA, StudyFolder
 from trimtab.studies.plan import PlannedRun, final_runs, grid_runs, lines, plan_digest, planned_seeds, show_value
 from trimtab.studies.search import Searcher, score_of
 from trimtab.studies.work import Events, Fit, Job
+from trimtab.tasks.reading import Places, resolve_path
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ class Driver:
         runs = planned_runs(self.study)
         with hold([self.folder.path], "running this study", "--name"):
             definition = self.study.model_dump(mode="json", exclude_none=True)
-            self.folder.begin(definition, plan_of(self.study, runs, self.folder.path.name), extend=extend)
+            plan = {
+                **plan_of(self.study, runs, self.folder.path.name),
+                "sources": self._sources(runs or self._first_trials()),
+            }
+            self.folder.begin(definition, plan, extend=extend)
             if self.study.search is None:
                 self.complete(runs)
             else:
@@ -162,6 +170,14 @@ class Driver:
             trackers=self.course.trackers,
         )
 
+    def _sources(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
+        """Path as it is given -> SHA-256 of every file of data that the runs read."""
+        places = Places(None if self.course.data_dir is None else Path(self.course.data_dir))
+        specs = {json.dumps(run.config.task, sort_keys=True): run.config.task for run in runs}
+        given = sorted({path for spec in specs.values() for path in tasks.build(spec).files.values()})
+        found = {path: resolve_path(path, places) for path in given}
+        return {p: hashlib.sha256(at.read_bytes()).hexdigest() for p, at in found.items() if at.is_file()}
+
     def _todo(self, runs: Sequence[PlannedRun]) -> dict[str, PlannedRun]:
         ended = self.folder.ended()
         done = {k for k, line in ended.items() if not (self.course.retry and line["status"] == "failed")}
@@ -242,5 +258,6 @@ def executor_of(kind: str, course: Course, events: Events, **options: Any) -> Ex
     if kind == "local":
         return Local(course.device, options.get("workers"), events)
     if kind == "ray":
-        return Ray(options.get("address"))
+        limits: PackLimits = options["limits"]
+        return Ray(options.get("address"), limits.cpus, limits.gpus)
     raise ConfigError(f"there is no executor {kind!r}.", where="--on", fix="Use local or ray.")

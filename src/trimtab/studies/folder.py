@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.documents import dump_yaml
-from trimtab.errors import BundleError, ConfigError, StorageError, TrimtabError
+from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TrimtabError
 from trimtab.storage import read_json, write_json, write_text
 
 STUDY_SCHEMA = 1
@@ -93,17 +93,20 @@ class StudyFolder:
 
         Raises:
             ConfigError: another plan is there.
+            DataError: the data has changed since.
             StorageError: the folder cannot be written.
         """
-        if (self.path / "plan.json").exists() and not extend:
+        if (self.path / "plan.json").exists():
             there = self.plan
-            if there["digest"] != plan["digest"]:
+            _check_sources(there.get("sources", {}), plan.get("sources", {}), self.path)
+            if there["digest"] != plan["digest"] and not extend:
                 raise ConfigError(
                     f"the folder holds another plan: {_difference(there, plan)}.",
                     where=str(self.path),
                     fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
                 )
-            return
+            if there["digest"] == plan["digest"]:
+                return
         write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
         write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
 
@@ -190,6 +193,16 @@ def check_seal(folder: Path, files: Mapping[str, str]) -> None:
             f"the run folder is not as it was when the run ended: {', '.join(changed)}.",
             where=str(folder),
             fix="Restore it, or remove the folder to train the run again.",
+        )
+
+
+def _check_sources(there: Mapping[str, str], now: Mapping[str, str], folder: Path) -> None:
+    changed = sorted(path for path in there if path in now and now[path] != there[path])
+    if changed:
+        raise DataError(
+            f"the data has changed since the study began: {', '.join(changed)}; its runs could not be compared.",
+            where=str(folder),
+            fix="Restore the data, or begin another study with --name.",
         )
 
 

@@ -31,7 +31,8 @@ class Squad:
     questions about one are in one split.
 
     Args:
-        template: see `trimtab.templates`; the fields are `question` and `context`.
+        template: see `trimtab.templates`; the fields are `question` and `context`. By default they are a pair, as the
+            tokenizer separates texts: BERT reads `[SEP]` between them, T5 `</s>`, GPT-2 and Llama a line break.
         name: how the task is called in tables and run ids.
         path: one file for all splits; for the forms see `trimtab.tasks.squad`.
         train: the training questions.

@@ -17,21 +17,30 @@ _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
     """Measure the peak of the block, in bytes above what was taken before; None where the system does not tell (on
-    CPUs, all but Linux).
+    CPUs, all but Linux). The function that it gives knows when the block has ended.
     """
     gc.collect()
+    found: list[int | None] = [None]
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        yield lambda: found[0]
+        found[0] = torch.cuda.max_memory_allocated(device) - before
         return
-    resident = _resident("VmRSS")
+    resident = _resident("VmRSS") if _forget_the_peak() else None
+    yield lambda: found[0]
+    peak = _resident("VmHWM")
+    found[0] = None if resident is None or peak is None else max(0, peak - resident)
+
+
+def _forget_the_peak() -> bool:
+    """Let the system measure from now on; False where it cannot."""
     try:
         _FORGET.write_text("5")
     except OSError:
-        resident = None
-    yield lambda: None if resident is None else max(0, (_resident("VmHWM") or 0) - resident)
+        return False
+    return True
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -13,7 +13,7 @@ import torch
 
 from tests.contract.toy_studies import Recorder, carried_out, outcome, toy_recipe, toy_study
 from tests.unit.refusals import refused
-from trimtab.errors import BundleError, ConfigError, StorageError, TemplateError
+from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TemplateError
 from trimtab.storage import hold
 from trimtab.studies import work
 from trimtab.studies.definition import PackLimits
@@ -150,6 +150,16 @@ def test_more_seeds_extend_a_study_and_keep_its_runs(undisturbed: dict[str, Any]
     assert sum(len(job.keys) for job in executor.jobs) == 4
     assert len(folder.read()) == 12
     assert outcome(folder).items() >= outcome(undisturbed["folder"]).items()
+
+
+def test_data_that_changed_since_the_study_began_stops_it(tmp_path: Path, tiny_folder: Path) -> None:
+    study = toy_study(tmp_path, tiny_folder, axes={}, seeds=1)
+    carried_out(study, tmp_path / "study")
+    file = Path(study.recipe["task"]["train"])
+    file.write_text(file.read_text().replace("good", "great"))
+    for options in ({}, {"extend": True}):
+        with refused(DataError, f"since the study began: {file}", where=str(tmp_path / "study"), fix="--name"):
+            carried_out(study.model_copy(update={"seeds": 2}), tmp_path / "study", **options)
 
 
 def test_two_studies_cannot_share_a_folder(undisturbed: dict[str, Any]) -> None:

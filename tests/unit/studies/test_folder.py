@@ -55,7 +55,7 @@ def test_runs_are_read_with_their_records(folder: StudyFolder) -> None:
 def test_runs_that_a_search_added_are_read_too(folder: StudyFolder) -> None:
     folder.enter(entry("late", status="failed", run=None, error=None))
     assert [r.key for r in folder.read()] == ["a", "b", "c"]
-    folder.begin({}, plan(searched=True), extend=True)
+    folder.begin({}, plan(digest="other", searched=True), extend=True)
     assert [r.key for r in folder.read()] == ["a", "b", "late"]
 
 

@@ -38,7 +38,7 @@ class Ray:
     """
 
     def __init__(
-        self, address: str | None = None, cpus: int = 1, gpus: int | None = None, retries: int = RETRIES
+        self, address: str | None = None, cpus: float = 1.0, gpus: float | None = None, retries: int = RETRIES
     ) -> None:
         try:
             import ray
@@ -48,6 +48,7 @@ class Ray:
         self._ray: Any = ray
         self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
         self._is_mine = False
+        self.slots = 1
 
     def __enter__(self) -> Ray:
         if not self._ray.is_initialized():
@@ -65,26 +66,21 @@ class Ray:
             self._is_mine = True
         there = self._ray.cluster_resources()
         if self.gpus is None:
-            self.gpus = 1 if there.get("GPU") else 0
+            self.gpus = 1.0 if there.get("GPU") else 0.0
         if self.cpus > there.get("CPU", 0) or self.gpus > there.get("GPU", 0):
             raise ConfigError(
-                f"a pack asks for {self.cpus} CPUs and {self.gpus} GPUs, and the whole cluster has "
+                f"a pack asks for {self.cpus:g} CPUs and {self.gpus:g} GPUs, and the whole cluster has "
                 f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}: it would wait for ever.",
                 where="--on ray",
-                fix="Ask for less.",
+                fix="Lower pack.cpus or pack.gpus.",
             )
+        shares = [there.get(name, 0) // asked for name, asked in (("CPU", self.cpus), ("GPU", self.gpus)) if asked]
+        self.slots = int(min(shares, default=1))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         if self._is_mine:
             self._ray.shutdown()
-
-    @property
-    def slots(self) -> int:
-        there = self._ray.cluster_resources()
-        by_cpu = there.get("CPU", 1) // self.cpus if self.cpus else float("inf")
-        by_gpu = there.get("GPU", 0) // self.gpus if self.gpus else float("inf")
-        return max(1, int(min(by_cpu, by_gpu, 1024)))
 
     def fit(self, job: Job, limit: int | None) -> Fit:
         found: Fit = self._get(self._task(fit).remote(job, limit))
