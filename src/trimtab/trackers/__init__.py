@@ -98,7 +98,8 @@ class Tracker(ABC):
 
         Args:
             status: `done` or `diverged`, when its folder is written; `failed` after an error, `stopped` by hand.
-            summary: its scores, as `test/accuracy`, and what it took; empty unless its folder is written.
+            summary: scores of the best checkpoint, as `final/test/accuracy`, and what the run took; empty unless its
+                folder is written.
         """
 
 

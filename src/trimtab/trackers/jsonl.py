@@ -26,11 +26,9 @@ class Jsonl(Tracker):
         if run.since is None:
             self._path.unlink(missing_ok=True)
         elif self._path.exists():
-            whole = self._path.read_text(encoding="utf-8").rpartition("\n")[0]
+            whole = self._path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill may have cut the last line off
             lines = [json.loads(line) for line in whole.splitlines()]
-            kept = [line for line in lines if line["step"] <= run.since]
-            if len(kept) < len(lines) or not whole:
-                write_jsonl(self._path, kept)
+            write_jsonl(self._path, [line for line in lines if line["step"] <= run.since])
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         dev = {name.removeprefix("dev/"): value for name, value in values.items() if name.startswith("dev/")}

@@ -53,8 +53,7 @@ class MLflow(Tracker):
 
     def end(self, status: str, summary: Mapping[str, float]) -> None:
         if summary:
-            final_scores = {f"final/{name}": value for name, value in summary.items()}
-            self._client.log_batch(self._id, metrics=self._metrics(final_scores, 0))
+            self._client.log_batch(self._id, metrics=self._metrics(summary, 0))
         self._client.set_tag(self._id, "status", status)
         self._client.set_terminated(self._id, status=_STATUSES.get(status, "FAILED"))
 

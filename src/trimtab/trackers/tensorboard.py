@@ -43,6 +43,6 @@ class TensorBoard(Tracker):
 
     def end(self, status: str, summary: Mapping[str, float]) -> None:
         for name, value in summary.items():
-            self._writer.add_scalar(f"final/{name}", value, self._step)
+            self._writer.add_scalar(name, value, self._step)
         self._writer.add_text("status", status, self._step)
         self._writer.close()

@@ -18,8 +18,7 @@ class Trackio(Tracker):
     """Runs in a project of Trackio, those of a study in one group.
 
     The library finishes its current run when another begins; each run is begun in a context of its own, so that those
-    of a pack stay open side by side. It has no room for a summary: the final scores are numbers `final/...` at the last
-    step.
+    of a pack stay open side by side. It has no room for a summary: the final scores stand at the last step.
 
     Args:
         project: in which the runs are.
@@ -49,7 +48,7 @@ class Trackio(Tracker):
 
     def end(self, status: str, summary: Mapping[str, float]) -> None:
         if summary:
-            self._run.log({f"final/{name}": value for name, value in summary.items()}, step=self._step)
+            self._run.log(dict(summary), step=self._step)
         _quietly(self._run.finish)
 
 

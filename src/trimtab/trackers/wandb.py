@@ -53,7 +53,7 @@ class WandB(Tracker):
         run.remember("wandb", self._run.id)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log(dict(values), step=step, commit=True)  # or it is held back until the next
 
     def end(self, status: str, summary: Mapping[str, float]) -> None:
         self._run.summary.update({**summary, "status": status})
