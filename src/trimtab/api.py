@@ -16,7 +16,7 @@ from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.predictor import Rendering, load
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
 from trimtab.storage import RunFolder, find_run, list_runs, write_text
-from trimtab.studies.definition import read_study
+from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
 from trimtab.studies.folder import StudyFolder
 from trimtab.tasks import SPLITS, Task
@@ -163,7 +163,7 @@ def study(
     events = report or (lambda event: None)
     with executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor:
         Driver(config, folder, executor, course, events).run(extend=extend)
-    return {"folder": str(folder.path)}
+    return _written(folder)
 
 
 def plan(
@@ -196,6 +196,22 @@ def plan(
     ):
         driver = Driver(config, StudyFolder(Path(scratch)), executor, course, events)
         return {"folder": str(folder.path), **driver.plan(folder.path.name)}
+
+
+def report(study: str | Path) -> dict[str, Any]:
+    """Write the report of a study from its files, whether it has ended or not: nothing is trained.
+
+    Args:
+        study: the folder of a study.
+
+    Returns:
+        The content of study.json, `folder`, and `files` by name.
+
+    Raises:
+        TrimtabError: not a study folder, one of another schema version, a run folder that was changed by hand, or a
+            disk that refuses.
+    """
+    return _written(StudyFolder(Path(study)))
 
 
 def evaluate(
@@ -426,9 +442,13 @@ def _resolve(recipe: Recipe, overrides: Overrides) -> Resolution:
 
 
 def _study_folder(path: str | Path, studies_dir: str | Path, name: str | None) -> StudyFolder:
-    file = Path(path)
-    stem = file.absolute().parent.name if file.stem == "study" else file.stem
-    return StudyFolder(Path(studies_dir) / (name or stem))
+    return StudyFolder(Path(studies_dir) / (name or name_of(Path(path))))
+
+
+def _written(folder: StudyFolder) -> dict[str, Any]:
+    from trimtab.reports.study import paths, write_report
+
+    return {**write_report(folder), "folder": str(folder.path), "files": paths(folder.path)}
 
 
 def _course(

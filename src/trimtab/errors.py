@@ -45,7 +45,11 @@ class BundleError(TrimtabError):
 
 
 class StorageError(TrimtabError):
-    """The disk refuses: it is full, may not be written, or somebody else holds the folder."""
+    """The disk refuses: it is full, or may not be written."""
+
+
+class BusyError(StorageError):
+    """Another process holds the folder."""
 
 
 class DivergedError(TrimtabError):

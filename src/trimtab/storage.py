@@ -31,7 +31,7 @@ from safetensors.numpy import load_file, save
 
 from trimtab.bundle_schema import check_metadata
 from trimtab.documents import dump_yaml
-from trimtab.errors import BundleError, StorageError, TrimtabError, suggest
+from trimtab.errors import BundleError, BusyError, StorageError, TrimtabError, suggest
 
 try:
     import fcntl
@@ -82,7 +82,7 @@ def hold(folders: Sequence[Path], by: str, option: str) -> Iterator[None]:
         option: of the command line, with which to choose another folder.
 
     Raises:
-        StorageError: another process holds one of them.
+        BusyError: another process holds one of them.
     """
     locks: list[int] = []
     try:
@@ -95,7 +95,7 @@ def hold(folders: Sequence[Path], by: str, option: str) -> Iterator[None]:
                 fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 what = f"another process is {by}."
-                raise StorageError(what, where=str(folder), fix=f"Wait for it, or choose another {option}.") from None
+                raise BusyError(what, where=str(folder), fix=f"Wait for it, or choose another {option}.") from None
         yield
     finally:
         for descriptor in locks:

@@ -16,10 +16,13 @@ from trimtab import api
 from trimtab.cli import app
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
+from trimtab.studies.definition import check_study, read_study
+from trimtab.studies.plan import grid_runs
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+STUDIES = [p for p in sorted((ROOT / "recipes").rglob("*.yaml")) if "\nrecipe:" in p.read_text()]
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*STUDIES})
 DOCTESTED = (
     "errors",
     "metrics",
@@ -29,13 +32,22 @@ DOCTESTED = (
     "seeding",
     "verbalizers",
     "training.optimization",
-    "studies.bootstrap",
-    "studies.stability",
-    "studies.comparison",
-    "studies.spread",
-    "studies.multiplicity",
-    "studies.variance",
-    "studies.verdicts",
+    "studies.definition",
+    "studies.plan",
+    "studies.statistics.bootstrap",
+    "studies.statistics.stability",
+    "studies.statistics.comparison",
+    "studies.statistics.spread",
+    "studies.statistics.multiplicity",
+    "studies.statistics.variance",
+    "studies.statistics.verdicts",
+    "studies.analysis.wording",
+    "studies.analysis.lines",
+    "reports.markup",
+    "reports.numbers",
+    "reports.tables",
+    "reports.charts",
+    "reports.markdown",
     "cli.progress",
     "__init__",
 )
@@ -52,6 +64,7 @@ def test_the_counts_of_what_is_checked() -> None:
     assert len(blocks("yaml")) >= 1
     assert len(blocks("sh")) >= 3
     assert len(RECIPES) >= 3
+    assert len(STUDIES) >= 2
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -60,8 +73,12 @@ def test_python_blocks_run(block: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
-def test_yaml_blocks_are_valid_recipes(block: str) -> None:
-    assert resolve(parse_yaml(block, "document")).config
+def test_yaml_blocks_are_valid_recipes_or_studies(block: str) -> None:
+    raw = parse_yaml(block, "document")
+    if "recipe" in raw:
+        assert check_study({**raw, "recipe": {}}).axes
+    else:
+        assert resolve(raw).config
 
 
 @pytest.mark.parametrize("block", blocks("sh"))
@@ -87,6 +104,13 @@ def test_every_recipe_is_valid_and_begins_with_its_command(path: Path, monkeypat
     monkeypatch.chdir(ROOT)
     monkeypatch.setitem(os.environ, "TRIMTAB_DATA", str(SHARED / "data"))
     assert api.validate(path).truncated == {"train": 0, "dev": 0, "test": 0}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_study_is_valid_and_begins_with_its_command(path: Path) -> None:
+    assert f"trimtab study {path.relative_to(ROOT)}" in path.read_text().split("\n", 1)[0]
+    study = read_study(path)
+    assert study.search or grid_runs(study)
 
 
 @pytest.mark.parametrize("name", DOCTESTED)

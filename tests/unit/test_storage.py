@@ -20,7 +20,7 @@ from tests.tiny import bundle_metadata
 from tests.unit.refusals import refused
 from trimtab import storage
 from trimtab.documents import read_yaml
-from trimtab.errors import BundleError, TrimtabError
+from trimtab.errors import BundleError, StorageError, TrimtabError
 from trimtab.storage import (
     Bundle,
     RunFolder,
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_scratch(
     write_json(path, {"old": 1})
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(code))
-        with refused(TrimtabError, "no space left on the disk", where=str(path), fix="Free some space"):
+        with refused(StorageError, "no space left on the disk", where=str(path), fix="Free some space"):
             write_json(path, {"new": 1})
     assert read_json(path) == {"old": 1}
     assert contents(tmp_path) == ["a.json"]
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> No
         file.write(b"half")
         raise OSError(errno.ENOSPC, "full")
 
-    with refused(TrimtabError, "no space left", where=str(tmp_path / "a.bin"), fix="another folder"):
+    with refused(StorageError, "no space left", where=str(tmp_path / "a.bin"), fix="another folder"):
         write_atomically(tmp_path / "a.bin", half)
     assert contents(tmp_path) == []
 
@@ -106,14 +106,14 @@ def test_an_interrupted_write_leaves_nothing_and_is_not_hidden(tmp_path: Path) -
 
 def test_another_failure_is_named_without_advice_about_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", failing(errno.EROFS))
-    with refused(TrimtabError, "cannot be written: Read-only file system", where=str(tmp_path / "a.txt")):
+    with refused(StorageError, "cannot be written: Read-only file system", where=str(tmp_path / "a.txt")):
         write_text(tmp_path / "a.txt", "x")
 
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run" / "a.txt"
-    with refused(TrimtabError, "the file cannot be written", where=str(path)):
+    with refused(StorageError, "the file cannot be written", where=str(path)):
         write_text(path, "x")
 
 
@@ -301,7 +301,7 @@ def test_a_bundle_without_its_prompt_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_bundle_json_without_its_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
-    with refused(TrimtabError, "no space left", where=str(tmp_path / "prompt.safetensors"), fix="Free"):
+    with refused(StorageError, "no space left", where=str(tmp_path / "prompt.safetensors"), fix="Free"):
         bundle_in(tmp_path)
     assert contents(tmp_path) == []
 
@@ -330,9 +330,9 @@ def test_a_nearly_full_disk_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: Usage(9, 9, 3 << 20))
     run = RunFolder(tmp_path / "runs" / "r")
-    with refused(TrimtabError, "there are 3 MiB left on the disk, a run needs 16", where=str(run.path)):
+    with refused(StorageError, "there are 3 MiB left on the disk, a run needs 16", where=str(run.path)):
         run.begin({}, {})
-    with refused(TrimtabError, "there are 3 MiB left on the disk, a run needs 26", where=str(run.path)):
+    with refused(StorageError, "there are 3 MiB left on the disk, a run needs 26", where=str(run.path)):
         run.begin({}, {}, 10 << 20)
     assert contents(tmp_path) == []
 
@@ -341,7 +341,7 @@ def test_a_nearly_full_disk_does_not_cost_an_earlier_run(tmp_path: Path, monkeyp
     run = RunFolder(bundle_in(tmp_path / "r"))
     run.finish({"id": "r"}, "done")
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: Usage(9, 9, 0))
-    with refused(TrimtabError, "there are 0 MiB left", where=str(run.path)):
+    with refused(StorageError, "there are 0 MiB left", where=str(run.path)):
         run.begin({}, {})
     assert run.status == "done"
     assert np.array_equal(read_prompt(run.path), PROMPT)
@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_no_half_begun_run(tmp_path: Path, monkeypatch: pytes
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", only_config)
-    with refused(TrimtabError, "no space left", where=str(run.path / "run.json"), fix="Free"):
+    with refused(StorageError, "no space left", where=str(run.path / "run.json"), fix="Free"):
         run.begin({}, {})
     assert not run.path.exists()
 
@@ -366,7 +366,7 @@ def test_a_full_disk_keeps_an_earlier_run_when_it_begins_again(tmp_path: Path, m
     run = RunFolder(bundle_in(tmp_path / "r"))
     run.finish({"id": "r"}, "done")
     monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
-    with refused(TrimtabError, "no space left", where=str(run.path / "config.yaml"), fix="Free"):
+    with refused(StorageError, "no space left", where=str(run.path / "config.yaml"), fix="Free"):
         run.begin({}, {})
     assert run.status == "done"
 

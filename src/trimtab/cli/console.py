@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from trimtab.studies.analysis.wording import METRIC_NAMES
+
 IS_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 """This process is alone, or the first of those that a launcher started. The others tell of their own defects only."""
 
@@ -28,21 +30,6 @@ Track = Annotated[
     list[str] | None, typer.Option("--track", help='Beside metrics.jsonl: tensorboard, "wandb: {project: mine}", ...')
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
-
-
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "entity_f1": "entity F1",
-    "precision": "precision",
-    "recall": "recall",
-    "token_accuracy": "token accuracy",
-}
-"""Metrics as people write them, in the order in which they are shown."""
 
 _LEFT_OUT = {"unanswered": "name no class", "unread": "words not read"}
 """Counts of what the scores take for wrong, or for outside of entities."""

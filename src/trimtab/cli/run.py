@@ -9,7 +9,6 @@ import typer
 
 from trimtab.cli.console import (
     IS_FIRST,
-    METRIC_NAMES,
     AsJson,
     DataDir,
     Device,
@@ -24,6 +23,7 @@ from trimtab.cli.console import (
 )
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
+from trimtab.studies.analysis.wording import METRIC_NAMES
 
 _CONSTANTS = {
     "macro_f1": "majority class",

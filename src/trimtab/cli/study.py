@@ -9,6 +9,7 @@ import typer
 
 from trimtab.cli.console import AsJson, DataDir, Device, Quiet, Track, print_json, print_table, say
 from trimtab.cli.progress import duration
+from trimtab.cli.report import brief, print_report
 from trimtab.cli.study_progress import StudyProgress
 
 Overrides = Annotated[
@@ -40,23 +41,24 @@ def command(
     What is finished is not repeated: a study that was stopped goes on, and a finished one prints its result again.
     """
     from trimtab import api
+    from trimtab.studies.definition import name_of
 
     options: dict[str, Any] = {
         "studies_dir": studies_dir, "name": name, "on": on, "address": address, "workers": workers, "device": device,
         "data_dir": data_dir,
     }  # fmt: skip
-    with StudyProgress(name or study.stem, quiet=quiet) as progress:
+    with StudyProgress(name or name_of(study), quiet=quiet) as progress:
         if dry_run:
             found = api.plan(study, overrides or [], **options, report=progress)
         else:
             again: dict[str, Any] = {"extend": extend, "retry": retry, "track": track or []}
             found = api.study(study, overrides or [], **options, **again, report=progress)
     if as_json:
-        print_json(found)
+        print_json(found if dry_run else brief(found))
     elif dry_run:
         _print_plan(found)
     else:
-        say(f"  study folder  {found['folder']}")
+        print_report(found)
 
 
 def _print_plan(found: dict[str, Any]) -> None:

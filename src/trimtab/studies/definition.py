@@ -186,6 +186,15 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     return check_study(raw)
 
 
+def name_of(path: Path) -> str:
+    """What a study is called by its file; a `study.yaml` by the folder it lies in.
+
+    >>> name_of(Path("recipes/quickstart/study.yaml")), name_of(Path("lengths.yaml"))
+    ('quickstart', 'lengths')
+    """
+    return path.absolute().parent.name if path.stem == "study" else path.stem
+
+
 def check_study(raw: Mapping[str, Any]) -> StudyConfig:
     """Plain data as a StudyConfig; errors as `read_study`."""
     for key in raw:

@@ -7,6 +7,7 @@ that one of its runs brings down, is trained again by halves: only a run that fa
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from trimtab.config import BackboneConfig, RunConfig
-from trimtab.errors import StorageError, TrimtabError
+from trimtab.errors import BusyError, StorageError, TrimtabError
 from trimtab.registry import validated
 from trimtab.storage import RunFolder
 from trimtab.tasks.reading import Places
@@ -29,6 +30,9 @@ from trimtab.training.runs import run_pack
 
 SHARES = {"cuda": 0.8, "cpu": 0.5}
 """Of the free memory, that a pack may take where no limit is given."""
+
+PATIENCE = 60.0
+"""Seconds to wait for run folders that another process holds."""
 
 Events = Callable[[Mapping[str, Any]], None]
 
@@ -153,7 +157,7 @@ def _train(job: Job, pack: Sequence[tuple[str, Prepared]], report: Events | None
             notes.append((event["run"], event["text"]))
 
     try:
-        records = run_pack([p for _, p in pack], runs_dir, report=told, track=job.trackers, group=job.study)
+        records = _run_pack(job, [p for _, p in pack], told)
     except StorageError:
         raise
     except Exception as error:
@@ -169,6 +173,18 @@ def _train(job: Job, pack: Sequence[tuple[str, Prepared]], report: Events | None
     _let_go()
     middle = (len(pack) + 1) // 2
     return _train(job, pack[:middle], report) + _train(job, pack[middle:], report)
+
+
+def _run_pack(job: Job, pack: Sequence[Prepared], report: Events) -> list[dict[str, Any]]:
+    """Train a pack; where its folders are held, by a worker that was lost and has not died yet, wait for them."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return run_pack(pack, Path(job.runs_dir), report=report, track=job.trackers, group=job.study)
+        except BusyError:
+            if time.monotonic() - begun > PATIENCE:
+                raise
+        time.sleep(1)
 
 
 def _failed(key: str, error: Exception, folder: Path | None = None) -> Outcome:

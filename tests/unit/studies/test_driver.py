@@ -15,7 +15,7 @@ from tests.contract.fake_services import pretend
 from tests.contract.toy_studies import Recorder, carried_out, outcome, toy_recipe, toy_study
 from tests.unit.refusals import refused
 from tests.unit.training.test_tracking import history
-from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TemplateError
+from trimtab.errors import BundleError, BusyError, ConfigError, DataError, StorageError, TemplateError
 from trimtab.storage import hold
 from trimtab.studies import work
 from trimtab.studies.definition import PackLimits
@@ -169,7 +169,7 @@ def test_two_studies_cannot_share_a_folder(undisturbed: dict[str, Any]) -> None:
     place = undisturbed["folder"].path
     with (
         hold([place], "running this study", "--name"),
-        refused(StorageError, "another process is running this study", where=str(place), fix="choose another --name"),
+        refused(BusyError, "another process is running this study", where=str(place), fix="choose another --name"),
     ):
         carried_out(undisturbed["study"], place)
 
@@ -203,6 +203,26 @@ def test_a_failed_run_is_kept_counted_and_tried_again_when_asked(
     Driver(study, folder, executor, Course(retry=True)).run()
     assert {run.status for run in folder.read()} == {"done"}
     assert bad.key in executor.jobs[0].keys
+
+
+def test_folders_that_a_dying_worker_still_holds_are_waited_for(
+    undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, run_pack = list[int](), work.run_pack
+
+    def busy(pack: Sequence[Prepared], *rest: Any, **options: Any) -> Any:
+        held.append(len(held))
+        if len(held) % 3:
+            raise BusyError("another process is training this run.", where="x")
+        return run_pack(pack, *rest, **options)
+
+    monkeypatch.setattr(work, "run_pack", busy)
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: None)
+    folder = carried_out(undisturbed["study"], tmp_path / "study")
+    assert outcome(folder) == outcome(undisturbed["folder"])
+    monkeypatch.setattr(work, "PATIENCE", -1.0)
+    with refused(BusyError, "another process", where="x"):
+        carried_out(undisturbed["study"], tmp_path / "other")
 
 
 def test_a_full_disk_stops_the_study_and_loses_nothing(

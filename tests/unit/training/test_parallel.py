@@ -128,7 +128,7 @@ def test_one_process_continues_what_two_began(folder: Path, backbone: Backbone, 
 
 
 MESSAGES = {
-    "locked": ("TrimtabError", "another process is training this run", "Wait for it"),
+    "locked": ("BusyError", "another process is training this run", "Wait for it"),
     "different runs": ("ConfigError", "the processes have prepared different runs", "same recipe, data, model"),
     "dropout": ("ConfigError", "backbone dropout needs a single process, got 2", "Start without torchrun"),
     "one of them": ("TrimtabError", "not here", "Go"),

@@ -17,7 +17,7 @@ from tests.tiny import tiny_backbone, toy_task, written_task
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
-from trimtab.errors import StorageError, TrimtabError
+from trimtab.errors import BusyError, TrimtabError
 from trimtab.storage import hold, read_prompt, write_json
 from trimtab.training import runs
 from trimtab.training.preparing import Prepared, prepare
@@ -181,7 +181,7 @@ def test_a_second_trainer_of_a_run_is_refused(tmp_path: Path, backbone: Backbone
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == b"held"
-        with refused(StorageError, "another process is training this run", where=str(folder), fix="Wait for it"):
+        with refused(BusyError, "another process is training this run", where=str(folder), fix="Wait for it"):
             run_pack(pack, tmp_path / "runs")
         assert not (folder / "run.json").exists()
         other.kill()

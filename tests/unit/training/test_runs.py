@@ -24,7 +24,7 @@ from trimtab import api
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.documents import read_yaml
-from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, TrimtabError
+from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, StorageError, TemplateError, TrimtabError
 from trimtab.predictor import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
@@ -579,7 +579,7 @@ def test_a_disk_that_is_full_at_the_start_leaves_nothing(
     p = prepared(tmp_path, backbone)
     monkeypatch.setattr(runs, "train_pack", lambda *a: pytest.fail("trained with a full disk"))
     fill_up_at(monkeypatch, name, call)
-    with refused(TrimtabError, "no space left", where=str(tmp_path / "runs" / p.id / name), fix="Free some space"):
+    with refused(StorageError, "no space left", where=str(tmp_path / "runs" / p.id / name), fix="Free some space"):
         run_pack([p], tmp_path / "runs")
     assert not (tmp_path / "runs" / p.id).exists()
 
@@ -599,7 +599,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_whole_files_and_an_unfinished_ru
     path = tmp_path / "runs" / p.id
     with monkeypatch.context() as patch:
         fill_up_at(patch, name, "replace")
-        with refused(TrimtabError, "no space left", where=str(path / name), fix="Free some space"):
+        with refused(StorageError, "no space left", where=str(path / name), fix="Free some space"):
             run_pack([p], tmp_path / "runs")
     always = ["config.yaml", "resume.safetensors", "run.json"]
     assert sorted(f.name for f in path.iterdir()) == sorted([*always, *left])

@@ -21,7 +21,7 @@ from tests.unit.training.test_resume import Killed, killer, outcome
 from trimtab import api
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import resolve
-from trimtab.errors import BundleError, ConfigError, TrimtabError
+from trimtab.errors import BundleError, ConfigError, StorageError
 from trimtab.predictor import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle, read_json, read_tensors, write_json, write_tensors
 from trimtab.training import loop, records, runs
@@ -380,6 +380,6 @@ def test_weights_that_cannot_be_written_are_rescued_with_the_prompt(
     monkeypatch.setattr(records.tempfile, "mkdtemp", lambda prefix: str(saved))
     p = prepared(tmp_path, backbone)
     where = str(tmp_path / "runs" / p.id / TUNED_FILE)
-    with refused(TrimtabError, "no space left", where=where, fix=f"safe in the bundle {saved}"):
+    with refused(StorageError, "no space left", where=where, fix=f"safe in the bundle {saved}"):
         run_pack([p], tmp_path / "runs")
     assert load(saved, device="cpu").predict(["good"])

@@ -14,7 +14,7 @@ from scipy.stats import norm, t, trim_mean
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.bootstrap import bootstrap_interval, iqm, sample_sd
+from trimtab.studies.statistics.bootstrap import bootstrap_interval, iqm, sample_sd
 
 RTE = [0.52, 0.61, 0.58, 0.70, 0.66, 0.49]
 CB = [0.81, 0.75, 0.90, 0.88, 0.71, 0.79]

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.stability import collapse_rate, rate_sensitivity, summary
+from trimtab.studies.statistics.stability import collapse_rate, rate_sensitivity, summary
 
 NAN = float("nan")
 

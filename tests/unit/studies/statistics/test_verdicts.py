@@ -13,9 +13,9 @@ from scipy.stats import levene, nct, t
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError
-from trimtab.studies.comparison import Difference, paired_difference, unpaired_difference
-from trimtab.studies.spread import SpreadRatio, variance_ratio
-from trimtab.studies.verdicts import seeds_needed, seeds_needed_for_ratio, verdict, verdict_on_spread
+from trimtab.studies.statistics.comparison import Difference, paired_difference, unpaired_difference
+from trimtab.studies.statistics.spread import SpreadRatio, variance_ratio
+from trimtab.studies.statistics.verdicts import seeds_needed, seeds_needed_for_ratio, verdict, verdict_on_spread
 
 
 def differing(

@@ -16,7 +16,7 @@ from scipy.stats import mannwhitneyu, t, ttest_ind, ttest_rel, wilcoxon
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.comparison import (
+from trimtab.studies.statistics.comparison import (
     difference,
     paired_difference,
     probability_of_improvement,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.studies.bootstrap import finite, generator, in_fixed_order, percentiles, resampled, sample_sd
+from trimtab.studies.statistics.bootstrap import finite, generator, in_fixed_order, percentiles, resampled, sample_sd
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.errors import DataError, suggest
-from trimtab.studies.bootstrap import finite, generator, percentiles
+from trimtab.studies.statistics.bootstrap import finite, generator, percentiles
 
 Effect = tuple[int, ...]  # positions of factors
 

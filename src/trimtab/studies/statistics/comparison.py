@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.errors import DataError
-from trimtab.studies.bootstrap import (
+from trimtab.studies.statistics.bootstrap import (
     Interval,
     Strata,
     by_task,

@@ -11,8 +11,8 @@ from math import ceil, pi
 from statistics import NormalDist
 
 from trimtab.errors import ConfigError
-from trimtab.studies.comparison import Difference
-from trimtab.studies.spread import SpreadRatio
+from trimtab.studies.statistics.comparison import Difference
+from trimtab.studies.statistics.spread import SpreadRatio
 
 FEWEST_SEEDS = 5
 """No verdict from fewer: spread is then all but unknown."""
@@ -117,7 +117,7 @@ def verdict(
     Raises:
         ConfigError: `matters` is not positive, or `adjusted_p` is no p value.
 
-    >>> from trimtab.studies.comparison import paired_difference
+    >>> from trimtab.studies.statistics.comparison import paired_difference
     >>> old = dict(enumerate([0.80, 0.81, 0.79, 0.82, 0.80, 0.78]))
     >>> new = dict(enumerate([0.83, 0.83, 0.83, 0.85, 0.82, 0.82]))
     >>> verdict(paired_difference(new, old), a="residual", b="plain").sentence
@@ -195,7 +195,7 @@ def verdict_on_spread(
     Raises:
         ConfigError: `matters` is not above 1, or `adjusted_p` is no p value.
 
-    >>> from trimtab.studies.spread import variance_ratio
+    >>> from trimtab.studies.statistics.spread import variance_ratio
     >>> found = variance_ratio([0.80, 0.82, 0.81, 0.79, 0.80], [0.80, 0.84, 0.82, 0.78, 0.80])
     >>> verdict_on_spread(found).outcome
     'not_enough_seeds'

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.variance import variance_components
+from trimtab.studies.statistics.variance import variance_components
 
 Table = list[tuple[dict[str, int | str], float]]
 

@@ -13,7 +13,7 @@ from scipy.stats import f, levene
 
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.spread import variance_ratio
+from trimtab.studies.statistics.spread import variance_ratio
 
 A = [0.80, 0.83, 0.78, 0.81, 0.80, 0.79]
 B = [0.70, 0.85, 0.79, 0.62, 0.81, 0.66, 0.74]

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from trimtab.errors import ConfigError, DataError
-from trimtab.studies.bootstrap import (
+from trimtab.studies.statistics.bootstrap import (
     check_level,
     finite,
     generator,

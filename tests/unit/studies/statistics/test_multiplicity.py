@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 
 from tests.unit.refusals import refused
 from trimtab.errors import DataError
-from trimtab.studies.multiplicity import benjamini_hochberg, holm
+from trimtab.studies.statistics.multiplicity import benjamini_hochberg, holm
 
 P = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 

@@ -1,0 +1,26 @@
+"""Names of metrics as people write them. Imports nothing."""
+
+from __future__ import annotations
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "entity_f1": "entity F1",
+    "precision": "precision",
+    "recall": "recall",
+    "token_accuracy": "token accuracy",
+}
+"""Metrics as people write them, in the order in which they are shown."""
+
+
+def metric_name(key: str) -> str:
+    """A metric for people.
+
+    >>> metric_name("macro_f1"), metric_name("my_own_score")
+    ('macro-F1', 'my own score')
+    """
+    return METRIC_NAMES.get(key, key.replace("_", " "))

@@ -1,0 +1,110 @@
+"""Reports of made-up studies that between them show every part of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study_folders import Result, write_study
+from trimtab.reports.study import write_report
+from trimtab.studies.plan import PlannedRun
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\" | pipes"
+LONG = "a name that goes on and on, as somebody wrote it into the study file, version "
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report: its folder and the content of study.json."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        return (self.folder / "report.html").read_text(encoding="utf-8")
+
+
+def _rates(run: PlannedRun) -> Result:
+    seed, rate = run.seeds["init"], run.cell["training.learning_rate"]
+    if run.cell["arm"] == HOSTILE and seed == 0:
+        return Result(None, status="failed", error={"type": "ValueError", "message": HOSTILE}, has_folder=False)
+    if run.cell["arm"] == "plain" and rate == 0.1 and seed == 1:
+        return Result(None, status="diverged")
+    score = 0.4 + 0.02 * seed + (0.1 if run.cell["arm"] == "steady" else 0.0) - (0.05 if rate == 0.001 else 0.0)
+    return Result(0.25 if run.cell["arm"] == "plain" and seed == 2 else score)
+
+
+def _lengths(run: PlannedRun) -> Result:
+    wobble = 0.01 * ((5 * run.seeds["init"] + 3 * run.seeds["data_order"]) % 7)
+    return Result(0.4 + 0.001 * run.cell["prompt.length"] + wobble)
+
+
+def _tasks(run: PlannedRun) -> Result:
+    if run.seeds["init"] == 2 and run.cell["task.kind"] == "trec":
+        return Result(status="missing")
+    return Result(0.6 + 0.01 * run.seeds["init"], task=run.cell["task.kind"])
+
+
+def _many(run: PlannedRun) -> Result:
+    return Result(0.4 + 0.001 * (int(run.key[:4], 16) % 97), evaluations=3)
+
+
+STUDIES: dict[str, tuple[dict[str, Any], Callable[[PlannedRun], Result]]] = {
+    "rates": (
+        {
+            "arms": {
+                "plain": {"prompt.kind": "prompt_tuning"},
+                "steady": {"prompt.kind": "residual"},
+                HOSTILE: {"prompt.kind": "deep"},
+            },
+            "axes": {"training.learning_rate": [0.001, 0.01, 0.1]},
+            "seeds": 5,
+        },
+        _rates,
+    ),
+    "lengths": (
+        {
+            "axes": {"prompt.kind": ["prompt_tuning", "residual"], "prompt.length": [1, 10, 100]},
+            "seeds": {"init": 3, "data_order": 3},
+        },
+        _lengths,
+    ),
+    "tasks": (
+        {"axes": {"task.kind": ["sst2", "trec"], "prompt.kind": ["prompt_tuning", "residual"]}, "seeds": 3},
+        _tasks,
+    ),
+    "many": (
+        {
+            "arms": {f"{LONG}{i}": {"training.weight_decay": 0.01 * i} for i in range(8)},
+            "axes": {"training.learning_rate": [0.001, 0.01]},
+            "seeds": 2,
+        },
+        _many,
+    ),
+    "one": ({"seeds": 1}, lambda run: Result()),
+    "nothing": (
+        {"axes": {"prompt.kind": ["prompt_tuning", "residual"]}, "seeds": 2},
+        lambda run: Result(status="missing"),
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]:
+    """A report by the name of its study, written once."""
+    root, there = tmp_path_factory.mktemp("studies"), dict[str, Report]()
+
+    def write(name: str) -> Report:
+        if name not in there:
+            raw, result = STUDIES[name]
+            folder = write_study(root / name, raw, result)
+            there[name] = Report(folder.path, write_report(folder))
+        return there[name]
+
+    return write
