@@ -14,7 +14,7 @@ from trimtab.config import Resolution, RunConfig, read_recipe, resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.predictor import Rendering, load
-from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, validated
+from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
 from trimtab.storage import RunFolder, find_run, list_runs, write_text
 from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
@@ -22,6 +22,7 @@ from trimtab.studies.folder import StudyFolder
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
+from trimtab.trackers import Spec, check_trackers
 from trimtab.training.loop import Report
 from trimtab.training.parallel import joined
 from trimtab.training.preparing import (
@@ -49,6 +50,7 @@ REGISTRIES: dict[str, Registry] = {
     "readouts": readouts,
     "regularizers": regularizers,
     "backbones": families,
+    "trackers": trackers,
 }
 LISTS = ("runs", *REGISTRIES, "recipes")
 
@@ -61,6 +63,7 @@ def run(
     device: str = "auto",
     data_dir: str | Path | None = None,
     again: bool = False,
+    track: Sequence[Spec] = (),
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Train a soft prompt and score it.
@@ -78,7 +81,9 @@ def run(
         device: `auto`, `cpu` or `cuda`; of several processes each takes a GPU of its own.
         data_dir: where `data:` paths start.
         again: repeat a finished run.
-        report: receives progress events, see `trimtab.training.loop.Loop`.
+        track: trackers beside metrics.jsonl: `"tensorboard"`, `"wandb: {project: mine}"`, `{"wandb": {...}}`; they
+            change no result. One that fails on the way is left out, with a note.
+        report: receives progress events, see `trimtab.training.runs.run_pack`.
 
     Returns:
         The content of run.json and `run`, the folder. `status` is `done`, or `diverged` when the loss was not finite;
@@ -87,6 +92,14 @@ def run(
     Raises:
         TrimtabError: something in the recipe, the data or the model must be changed.
     """
+    specs, notes = check_trackers(track), list[str]()
+
+    def told(event: Mapping[str, Any]) -> None:
+        if event["event"] == "note":
+            notes.append(event["text"])
+        if report is not None:
+            report(event)
+
     with joined() as processes:
 
         def ready() -> tuple[Resolution, Prepared]:
@@ -97,8 +110,10 @@ def run(
         resolution, prepared = processes.together(ready)
         folder = RunFolder(Path(runs_dir) / prepared.id)
         finished = processes.on_main(lambda: folder.status == "done" and not again)
-        record = run_pack([prepared], Path(runs_dir), again=again, report=report, processes=processes)[0]
+        record = run_pack([prepared], Path(runs_dir), again=again, report=told, track=specs, processes=processes)[0]
     extras: dict[str, Any] = {"reused": finished, "backbone": prepared.backbone.name}
+    if notes:
+        extras["notes"] = [*record.get("notes", ()), *notes]
     return {**record, **extras} | ({"dropped_options": list(resolution.dropped)} if resolution.dropped else {})
 
 
@@ -115,6 +130,7 @@ def study(
     data_dir: str | Path | None = None,
     extend: bool = False,
     retry: bool = False,
+    track: Sequence[Spec] = (),
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Train every run of a study that has not ended yet, and write its report.
@@ -133,6 +149,7 @@ def study(
         data_dir: where `data:` paths start.
         extend: take the new plan where the folder holds another; its finished runs that the new one has too are kept.
         retry: train failed runs again.
+        track: as of `run`; the workers make the trackers, and services that have groups put the study's runs in one.
         report: receives progress events, see `trimtab.studies.driver.Driver`.
 
     Returns:
@@ -142,7 +159,7 @@ def study(
         TrimtabError: something in the study, its recipe, the data or the model must be changed, or the disk is full.
     """
     config, folder = read_study(Path(path), overrides), _study_folder(path, studies_dir, name)
-    course = _course(device, data_dir, retry)
+    course = _course(device, data_dir, retry, check_trackers(track))
     events = report or (lambda event: None)
     with executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor:
         Driver(config, folder, executor, course, events).run(extend=extend)
@@ -402,7 +419,7 @@ def init(
 def ls(
     what: str = "runs", *, runs_dir: str | Path = "runs", recipes_dir: str | Path = "recipes"
 ) -> list[dict[str, Any]]:
-    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones` or `recipes`."""
+    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers` or `recipes`."""
     if what not in LISTS:
         raise ConfigError(f"{what!r} cannot be listed.", where="ls", fix=suggest(what, LISTS))
     if what == "runs":
@@ -434,9 +451,11 @@ def _written(folder: StudyFolder) -> dict[str, Any]:
     return {**write_report(folder), "folder": str(folder.path), "files": paths(folder.path)}
 
 
-def _course(device: str, data_dir: str | Path | None, retry: bool = False) -> Course:
+def _course(
+    device: str, data_dir: str | Path | None, retry: bool = False, track: tuple[dict[str, Any], ...] = ()
+) -> Course:
     data = _places(data_dir).data
-    return Course(None if data is None else str(data), device, retry)
+    return Course(None if data is None else str(data), device, retry, track)
 
 
 def _places(data_dir: str | Path | None) -> Places:

@@ -8,6 +8,7 @@ is a bundle with its history:
     config.yaml  run.json  metrics.jsonl  predictions.<split>.jsonl  bundle.json  prompt.safetensors
 
 `run.json` is written first with status `running` and last with its final status, so a reader knows what it looks at.
+`metrics.jsonl` grows by a line with every evaluation and is written once more, whole, at the end.
 """
 
 from __future__ import annotations

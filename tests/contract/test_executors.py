@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.test_trackers import event_points
 from tests.contract.toy_studies import carried_out, outcome, toy_study
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError
@@ -41,12 +42,22 @@ def test_one_process_makes_the_same_runs(undisturbed: dict[str, Any], tmp_path: 
     assert {e["key"] for e in events if e["event"] == "evaluation"} == set(undisturbed["outcome"])
 
 
-def test_two_processes_make_the_same_runs(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+BOARDS = Course(device="cpu", trackers=({"kind": "tensorboard", "folder": None},))
+
+
+def is_followed(folder: StudyFolder) -> bool:
+    """Whether every run has its event files; a checked seal does not mind them."""
+    pytest.importorskip("tensorboard")
+    return all(event_points(run.folder / "tensorboard")[6] for run in folder.read() if run.folder is not None)
+
+
+def test_two_processes_make_the_same_runs_and_their_trackers(undisturbed: dict[str, Any], tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "study")
     with Local("cpu", workers=2) as executor:
         assert executor.slots == 2
-        Driver(undisturbed["study"], folder, executor).run()
+        Driver(undisturbed["study"], folder, executor, BOARDS).run()
     assert outcome(folder) == undisturbed["outcome"]
+    assert is_followed(folder)
 
 
 def test_what_a_process_raises_is_raised_here(tmp_path: Path) -> None:
@@ -111,10 +122,11 @@ def test_a_study_on_a_cluster_survives_the_loss_of_a_node(
         assert executor.slots == 2
         killer = threading.Thread(target=kill_when_it_works, daemon=True)
         killer.start()
-        Driver(undisturbed["study"], folder, executor).run()
+        Driver(undisturbed["study"], folder, executor, BOARDS).run()
         killer.join(30)
     assert lost, "the node was taken away while the study ran"
     assert outcome(folder) == undisturbed["outcome"]
+    assert is_followed(folder)
     assert len((folder.path / "ledger.jsonl").read_text().splitlines()) == len(undisturbed["outcome"]), "nothing twice"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.fake_services import pretend
 from tests.contract.test_choice import choice_rows
 from tests.contract.test_span import span_sections
 from tests.contract.tiny_families import BUILDERS
@@ -277,7 +278,7 @@ def test_the_listing_verbs_answer(trimtab: Trimtab, recipe: Path) -> None:
     assert trimtab("ls").out.startswith("no runs")
     trimtab("run", recipe, "-q")
     assert "done" in trimtab("ls").out
-    for what in ("tasks", "prompts", "readouts", "regularizers", "backbones"):
+    for what in ("tasks", "prompts", "readouts", "regularizers", "backbones", "trackers"):
         assert trimtab("ls", what, "--json").json, what
     assert trimtab("ls", "promts").code == 2
     assert "is valid" in trimtab("validate", recipe).out
@@ -737,3 +738,24 @@ def test_questions_from_recipe_to_answers(trimtab: Trimtab, tmp_path: Path, tiny
     scores = trimtab("evaluate", "squad", "--json").json["metrics"]
     assert scores["no_answer"]["rows"] == 2
     assert scores == done.json["metrics"]["test"]
+
+
+def test_a_run_is_followed_by_trackers(
+    trimtab: Trimtab, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pretend(monkeypatch, "wandb")
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    missing = trimtab("run", recipe, "--track", "trackio")
+    assert missing.code == 2
+    assert "track: trackio: this tracker needs a library that is not installed" in missing.err
+    assert "pip install 'trimtab[trackio]'" in missing.err
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "a file").write_text("")
+    track = ("--track", "wandb: {project: x}", "--track", "tensorboard: {folder: a file}")
+    done = trimtab("run", recipe, "training.max_steps=2", "training.min_steps=2", "-q", "--json", *track)
+    assert done.code == 0
+    (shown,) = wandb.records.values()
+    assert (shown.name, shown.place, shown.group) == (done.json["id"], "x", None)
+    assert shown.summary["final/test/accuracy"] == done.json["metrics"]["test"]["accuracy"]
+    assert done.err.count("note: the tracker tensorboard failed and is left out") == 1
+    assert "tensorboard failed" in done.json["notes"][0]

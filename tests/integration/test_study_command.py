@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.fake_services import pretend
 from tests.contract.toy_studies import toy_recipe
 from tests.integration.test_command_line import Trimtab, trimtab  # noqa: F401  (a fixture)
 from trimtab.documents import dump_yaml
@@ -95,3 +96,16 @@ def test_another_plan_and_an_edited_run_are_refused(trimtab: Trimtab, study: Pat
     done = trimtab("study", study, "seeds=2", "--quiet")
     assert done.code == 2
     assert "not as it was when the run ended: run.json. Restore it, or remove the folder" in done.err
+
+
+def test_a_study_is_followed_by_trackers(
+    trimtab: Trimtab, study: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    wandb = pretend(monkeypatch, "wandb")
+    refused = trimtab("study", study, "--track", "wandb: {projct: x}")
+    assert refused.code == 2
+    assert "track.projct: there is no such key. Did you mean 'project'?" in refused.err
+    assert not (study.parent / "studies").exists()
+    done = trimtab("study", study, "--track", "wandb: {project: x}", "--quiet")
+    assert done.code == 0, done.err
+    assert [(r.place, r.group, r.status) for r in wandb.records.values()] == [("x", "toy", ("done", 0))] * 4

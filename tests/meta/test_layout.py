@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "templates metrics span_metrics initializers injection batching",
         "verbalizers backbones chat",
-        "prompts readouts regularizers tasks",
+        "prompts readouts regularizers tasks trackers",
         "model",
         "predictor",
         "training",

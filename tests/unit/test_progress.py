@@ -91,3 +91,14 @@ def test_quiet_shows_nothing() -> None:
             report(evaluation(0, 0.5, 0.5))
             report(event("continue", 3))
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_note_is_no_progress_and_is_said_at_once_even_if_quiet(quiet: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, highlight=False)
+    with TrainingProgress("toy", quiet=quiet, console=console) as report:
+        report({"event": "note", "run": 0, "text": "the tracker [wandb] failed"})
+        assert out.getvalue() == "note: the tracker [wandb] failed\n"
+        report(evaluation(0, 0.5, 0.5))
+    assert report.notes == ["the tracker [wandb] failed"]

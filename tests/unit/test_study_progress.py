@@ -95,3 +95,11 @@ def test_a_terminal_shows_a_table_by_lines_of_the_report(monkeypatch: pytest.Mon
 
 def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, PLAN, run("k0"), quiet=True) == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_note_is_said_once_even_if_quiet(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
+    note = {"event": "note", "key": "k0", "text": "the tracker [wandb] failed"}
+    lines = shown(monkeypatch, PLAN, note, {**note, "key": "k1"}, quiet=quiet).splitlines()
+    assert lines[-1] == "toy[1]: note: the tracker [wandb] failed"
+    assert len(lines) == (1 if quiet else 2)

@@ -26,6 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at t
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are.", envvar="TRIMTAB_RUNS")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Track = Annotated[
+    list[str] | None, typer.Option("--track", help='Beside metrics.jsonl: tensorboard, "wandb: {project: mine}", ...')
+]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
 
 _LEFT_OUT = {"unanswered": "name no class", "unread": "words not read"}

@@ -28,6 +28,7 @@ class TrainingProgress:
         self.title, self.quiet, self.console = title, quiet, console
         self.began: tuple[float, int] | None = None  # the clock and the step at the first event
         self.loss: float | None = None
+        self.notes: list[str] = []  # said already
         self.bar: Progress | None = None
         if not quiet and console.is_interactive:
             columns = (BarColumn(bar_width=24), MofNCompleteColumn())
@@ -45,8 +46,11 @@ class TrainingProgress:
             self.bar.stop()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Receive one event of `trimtab.training.loop.Loop`."""
-        if self.quiet:
+        """Receive one event of `trimtab.training.runs.run_pack`. Notes are no progress: they are said even if quiet."""
+        if event["event"] == "note":
+            self.notes.append(event["text"])
+            self.console.print(f"note: {event['text']}", soft_wrap=True, markup=False)
+        if self.quiet or event["event"] == "note":
             return
         if self.began is None:
             self.began = time.monotonic(), event["step"]

@@ -15,6 +15,7 @@ from trimtab.cli.console import (
     Overrides,
     Quiet,
     RunsDir,
+    Track,
     err,
     print_json,
     say,
@@ -40,6 +41,7 @@ def command(
     device: Device = "auto",
     data_dir: DataDir = None,
     again: Annotated[bool, typer.Option("--again", help="Repeat a finished run.")] = False,
+    track: Track = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -57,11 +59,14 @@ def command(
             device=device,
             data_dir=data_dir,
             again=again,
+            track=track or [],
             report=progress,
         )
     for option in record.get("dropped_options", []):
         err.print(f"note: {option} does not exist for the new kind and was dropped", markup=False)
     for note in record.get("notes", []):
+        if note in progress.notes:
+            continue
         err.print(f"note: {note}", markup=False, soft_wrap=True)
     if as_json:
         print_json(record)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import AsJson, DataDir, Device, Quiet, print_json, print_table, say
+from trimtab.cli.console import AsJson, DataDir, Device, Quiet, Track, print_json, print_table, say
 from trimtab.cli.progress import duration
 from trimtab.cli.report import brief, print_report
 from trimtab.cli.study_progress import StudyProgress
@@ -32,6 +32,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show packs, memory and time; train nothing.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Put a changed study in the place of the old one.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Train failed runs again.")] = False,
+    track: Track = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,7 +51,8 @@ def command(
         if dry_run:
             found = api.plan(study, overrides or [], **options, report=progress)
         else:
-            found = api.study(study, overrides or [], **options, extend=extend, retry=retry, report=progress)
+            again: dict[str, Any] = {"extend": extend, "retry": retry, "track": track or []}
+            found = api.study(study, overrides or [], **options, **again, report=progress)
     if as_json:
         print_json(found if dry_run else brief(found))
     elif dry_run:

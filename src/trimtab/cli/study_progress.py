@@ -39,6 +39,7 @@ class StudyProgress:
         self.fractions: dict[str, float] = {}
         self.dev: dict[str, float] = {}
         self.doing = ""
+        self.notes: list[str] = []
         self.live = Live(console=console, refresh_per_second=4, transient=True) if self._shows_table else None
 
     @property
@@ -58,7 +59,7 @@ class StudyProgress:
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Receive one event."""
         handler = getattr(self, f"_on_{event['event']}", None)
-        if self.quiet or handler is None:
+        if handler is None or (self.quiet and event["event"] != "note"):
             return
         handler(event)
         if self.live is not None and self.lines:
@@ -108,6 +109,11 @@ class StudyProgress:
 
     def _on_halved(self, event: Mapping[str, Any]) -> None:
         self._say(f"a pack of {event['runs']} runs failed and is trained by halves ({event['because']})")
+
+    def _on_note(self, event: Mapping[str, Any]) -> None:
+        if event["text"] not in self.notes:
+            self.notes.append(event["text"])
+            self._say(f"note: {event['text']}")
 
     def _on_run(self, event: Mapping[str, Any]) -> None:
         self.statuses[event["key"]] = event["status"]

@@ -35,18 +35,20 @@ class Course:
         data_dir: where `data:` paths start.
         device: `auto`, `cpu` or `cuda`.
         retry: train failed runs again.
+        trackers: that follow the runs, resolved.
     """
 
     data_dir: str | None = None
     device: str = "auto"
     retry: bool = False
+    trackers: tuple[Mapping[str, Any], ...] = ()
 
 
 class Driver:
     """Carries out one study in its folder, on an executor that has been entered.
 
     Args:
-        events: receives what happens: the loop's events with a `key`, and `plan`, `pack`, `run`, `halved`.
+        events: receives what happens: the loop's events with a `key`, and `plan`, `pack`, `run`, `halved`, `note`.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class Driver:
             for run, outcome in zip(pack, outcomes, strict=True):
                 if run.key in todo:
                     entry = {**run.as_json(), **asdict(outcome), "pack": number}
-                    self.folder.enter({k: v for k, v in entry.items() if k != "pack_key"})
+                    self.folder.enter({k: v for k, v in entry.items() if k not in ("pack_key", "notes")})
+                    for text in outcome.notes:
+                        self.events({"event": "note", "key": run.key, "text": text})
                     self.events({"event": "run", "key": run.key, "status": outcome.status, "error": outcome.error,
                                  "folder": outcome.run})  # fmt: skip
 
@@ -162,6 +166,8 @@ class Driver:
             runs_dir=str(self.folder.runs_dir.absolute()),
             data_dir=None if self.course.data_dir is None else str(Path(self.course.data_dir).absolute()),
             device=self.course.device,
+            study=self.folder.path.name,
+            trackers=self.course.trackers,
         )
 
     def _sources(self, runs: Sequence[PlannedRun]) -> dict[str, str]:

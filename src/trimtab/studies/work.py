@@ -48,6 +48,8 @@ class Job:
         runs_dir: where run folders go; for workers on other machines on storage that all of them share.
         data_dir: where `data:` paths start.
         device: `auto`, `cpu` or `cuda`.
+        study: name of the study, for trackers.
+        trackers: that follow the runs, resolved.
     """
 
     keys: tuple[str, ...]
@@ -56,16 +58,22 @@ class Job:
     runs_dir: str
     data_dir: str | None
     device: str
+    study: str | None = None
+    trackers: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run has ended: `done`, `diverged` or `failed`, its folder's name, and what went wrong."""
+    """How a run has ended: `done`, `diverged` or `failed`, its folder's name, and what went wrong.
+
+    `notes` are those of its trackers that nobody has received as events.
+    """
 
     key: str
     status: str
     run: str | None
     error: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,17 +141,23 @@ def train(job: Job, report: Events | None = None) -> list[Outcome]:
                 raise
             except Exception as error:
                 outcomes[key] = _failed(key, error)
-        for outcome in _train(ready, Path(job.runs_dir), report) if ready else ():
+        for outcome in _train(job, ready, report) if ready else ():
             outcomes[outcome.key] = outcome
     return [outcomes[key] for key in job.keys]
 
 
-def _train(pack: Sequence[tuple[str, Prepared]], runs_dir: Path, report: Events | None) -> list[Outcome]:
+def _train(job: Job, pack: Sequence[tuple[str, Prepared]], report: Events | None) -> list[Outcome]:
     """Train a pack, or its halves."""
-    keys = [key for key, _ in pack]
-    told = None if report is None else lambda event: report({**event, "key": keys[event["run"]]})
+    keys, runs_dir, notes = [key for key, _ in pack], Path(job.runs_dir), list[tuple[int, str]]()
+
+    def told(event: Mapping[str, Any]) -> None:
+        if report is not None:
+            report({**event, "key": keys[event["run"]]})
+        elif event["event"] == "note":
+            notes.append((event["run"], event["text"]))
+
     try:
-        records = _run_pack([p for _, p in pack], runs_dir, told)
+        records = _run_pack(job, [p for _, p in pack], told)
     except StorageError:
         raise
     except Exception as error:
@@ -151,20 +165,22 @@ def _train(pack: Sequence[tuple[str, Prepared]], runs_dir: Path, report: Events 
             return [_failed(keys[0], error, runs_dir / pack[0][1].id)]
         cause = error.with_traceback(None)  # lets go of the tensors in its frames
     else:
-        return [Outcome(k, r["status"], Path(r["run"]).name) for k, r in zip(keys, records, strict=True)]
+        said = [tuple(text for r, text in notes if r == i) for i in range(len(pack))]
+        ends = zip(keys, records, said, strict=True)
+        return [Outcome(k, r["status"], Path(r["run"]).name, notes=its) for k, r, its in ends]
     if report is not None:
         report({"event": "halved", "runs": len(pack), "because": f"{type(cause).__name__}: {cause}"})
     _let_go()
     middle = (len(pack) + 1) // 2
-    return _train(pack[:middle], runs_dir, report) + _train(pack[middle:], runs_dir, report)
+    return _train(job, pack[:middle], report) + _train(job, pack[middle:], report)
 
 
-def _run_pack(pack: Sequence[Prepared], runs_dir: Path, report: Events | None) -> list[dict[str, Any]]:
+def _run_pack(job: Job, pack: Sequence[Prepared], report: Events) -> list[dict[str, Any]]:
     """Train a pack; where its folders are held, by a worker that was lost and has not died yet, wait for them."""
     begun = time.monotonic()
     while True:
         try:
-            return run_pack(pack, runs_dir, report=report)
+            return run_pack(pack, Path(job.runs_dir), report=report, track=job.trackers, group=job.study)
         except BusyError:
             if time.monotonic() - begun > PATIENCE:
                 raise

@@ -334,7 +334,7 @@ class Loop:
         loss = float(np.mean(member.recent)) if member.recent else None
         member.recent = []
         member.history.append({"step": member.step, "train_loss": loss, "dev": dev, "best": better})
-        event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps}
+        event = {"event": "evaluation", "run": r, "step": member.step, "of": member.steps, "train_loss": loss}
         self.report({**event, "dev": dev, "best_dev": member.best_dev, "select": select, "best": better})
         if member.training.patience and member.stale >= member.training.patience:
             self._end(r, "done")

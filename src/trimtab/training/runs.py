@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.storage import RunFolder, hold
+from trimtab.trackers import TrackedRun
 from trimtab.training.loop import Report
 from trimtab.training.packs import Trained, check_pack, train_pack
 from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.preparing import Prepared
 from trimtab.training.records import bare_score, opening, rescue, write_run
 from trimtab.training.resume import read_checkpoint, remove_checkpoint
+from trimtab.training.tracking import Following
 
 
 def run_pack(
@@ -23,6 +25,8 @@ def run_pack(
     *,
     again: bool = False,
     report: Report | None = None,
+    track: Sequence[Mapping[str, Any]] = (),
+    group: str | None = None,
     processes: Processes = ALONE,
 ) -> list[dict[str, Any]]:
     """Train what is not finished yet, write run folders, return the records (run.json) in the order given.
@@ -33,6 +37,11 @@ def run_pack(
     Several processes that are given the same runs train them together. Process 0 does all reading and writing of run
     folders; what it refuses, all refuse.
 
+    Args:
+        again: train runs that are finished, too.
+        report: receives the events of the loop, `run` being the number in `pack`, and notes of trackers that failed.
+        track: resolved trackers, see `trimtab.trackers.check_trackers`; `group` is the study that they may name.
+
     Raises:
         BackboneError: the backbone alone gives scores that are not numbers; nothing was written.
         TrimtabError: a run folder could not be written; the trained prompt was saved elsewhere, the message says where.
@@ -41,12 +50,21 @@ def run_pack(
     folders = [RunFolder(runs_dir / p.id) for p in pack]
     todo = processes.on_main(lambda: [i for i, f in enumerate(folders) if again or f.status != "done"])
     if todo:
+        report = report or (lambda event: None)
+        tracked = {i: TrackedRun(pack[i].id, pack[i].config.as_dict(), folders[i].path, group) for i in todo}
         with ExitStack() as held:
             bare, place, ids = processes.on_main(lambda: _begin(pack, folders, todo, again, held))
             trained_together = [[p.id for p in pack].index(run) for run in ids]
-            results = train_pack([pack[i] for i in trained_together], report, place, processes)
-            trained = [(folders[i], t) for i, t in zip(trained_together, results, strict=True) if i in todo]
-            processes.on_main(lambda: _write_all(trained, bare, place))
+            following = held.enter_context(Following(tracked, track, report))
+
+            def told(event: Mapping[str, Any]) -> None:
+                event = {**event, "run": trained_together[event["run"]]}
+                following(event)
+                report(event)
+
+            results = train_pack([pack[i] for i in trained_together], told, place, processes)
+            trained = {i: t for i, t in zip(trained_together, results, strict=True) if i in todo}
+            processes.on_main(lambda: _write_all(folders, trained, bare, place, following))
     return processes.on_main(lambda: [{"run": str(f.path), **f.record} for f in folders])
 
 
@@ -70,14 +88,20 @@ def _begin(
     return bare, folders[todo[0]].path, tuple(ids[i] for i in todo)
 
 
-def _write_all(results: Sequence[tuple[RunFolder, Trained]], bare: float | None, place: Path) -> None:
-    """Write run folders; a prompt whose folder cannot be written is saved elsewhere."""
-    failed: list[TrimtabError] = []
-    for folder, trained in results:
+def _write_all(
+    folders: Sequence[RunFolder], results: Mapping[int, Trained], bare: float | None, place: Path, following: Following
+) -> None:
+    """Write run folders, and say so; a prompt whose folder cannot be written is saved elsewhere."""
+    written, failed = list[int](), list[TrimtabError]()
+    for i, trained in results.items():
         try:
-            write_run(folder, trained, bare)
+            write_run(folders[i], trained, bare)
+            written.append(i)
         except TrimtabError as error:
             failed.append(rescue(trained, error))
+    if not failed:
+        remove_checkpoint(place)
+    for i in written:
+        following.finished(i, folders[i].record)
     if failed:
         raise failed[0]
-    remove_checkpoint(place)

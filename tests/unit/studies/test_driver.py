@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.contract.fake_services import pretend
 from tests.contract.toy_studies import Recorder, carried_out, outcome, toy_recipe, toy_study
 from tests.unit.refusals import refused
+from tests.unit.training.test_tracking import history
 from trimtab.errors import BundleError, BusyError, ConfigError, DataError, StorageError, TemplateError
 from trimtab.storage import hold
 from trimtab.studies import work
@@ -21,6 +23,7 @@ from trimtab.studies.driver import Course, Driver
 from trimtab.studies.folder import StudyFolder
 from trimtab.studies.plan import grid_runs
 from trimtab.studies.work import Job
+from trimtab.trackers import check_trackers
 from trimtab.training.packs import Rehearsal
 from trimtab.training.preparing import Prepared
 
@@ -332,3 +335,26 @@ def test_a_plan_says_what_a_study_would_do_and_trains_nothing(undisturbed: dict[
     assert [(g["runs"], g["packs"], g["pack"]) for g in found["groups"]] == [(4, 2, 2)] * 2
     assert all(g["seconds"] > 0 and g["bytes"] >= 0 for g in found["groups"])
     assert [len(g["cells"]) for g in found["groups"]] == [2, 2]
+
+
+def test_trackers_know_the_study_and_what_they_note_reaches_the_events_and_not_the_ledger(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pretend(monkeypatch, "wandb")
+    (tmp_path / "a file").write_text("")
+    chosen = check_trackers(["wandb", {"tensorboard": {"folder": str(tmp_path / "a file")}}])
+    study = toy_study(tmp_path, tiny_folder, axes={"training.learning_rate": [0.01, 0.05]}, seeds=1)
+    folder, executor, events = StudyFolder(tmp_path / "study of rates"), Recorder(), list[Mapping[str, Any]]()
+    Driver(study, folder, executor, Course(trackers=chosen), events.append).run()
+    assert json.loads(json.dumps(executor.jobs[0].trackers)) == list(chosen), "plain data, so it can travel"
+    for run in folder.read():
+        assert run.folder is not None
+        shown = wandb.latest(run.folder.name)
+        assert shown is not None
+        assert (shown.group, shown.status) == ("study of rates", ("done", 0))
+        assert [step for step, _ in shown.points] == [0, 3, 6]
+        assert shown.points[-1][1]["dev/accuracy"] == history(run.folder)[6]["dev/accuracy"]
+    (note,) = [e for e in events if e["event"] == "note"]
+    assert "the tracker tensorboard failed and is left out" in note["text"]
+    assert note["key"] == executor.jobs[0].keys[0]
+    assert "notes" not in (folder.path / "ledger.jsonl").read_text()
