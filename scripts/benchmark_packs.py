@@ -9,7 +9,8 @@ faster. Both must arrive at the same prompts. `whole` puts together the steps an
 preparing and the final scores, which are the same either way, are left out.
 
 Memory: each way in a process of its own, the peak of steps and an evaluation above what was taken before (the prepared
-model, resident memory on a CPU, allocated memory on a GPU). One by one, a run's memory is given back before the next.
+model, resident memory on a CPU, allocated memory on a GPU). One by one, a run is let go of before the next; what the
+allocator keeps of it counts.
 """
 
 from __future__ import annotations

@@ -208,6 +208,27 @@ def test_runs_that_are_finished_are_not_followed_again_and_numbers_are_of_the_pa
         assert told(said, record["id"]) == history(record["run"])
 
 
+def test_a_batch_mate_that_was_finished_elsewhere_is_left_alone(
+    tmp_path: Path, backbone: Backbone, said: list[Any]
+) -> None:
+    """It trains with the others, whose last bits depend on it, and its folder is sealed."""
+    pack = pack_of(tmp_path, backbone)
+
+    def dies(event: Mapping[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_pack(pack, tmp_path / "runs", report=dies)
+    (other,) = run_pack(pack[1:], tmp_path / "runs")
+    before = seal(Path(other["run"]))
+    events: list[Mapping[str, Any]] = []
+    run_pack(pack, tmp_path / "runs", track=[RECORDER], report=events.append)
+    assert {e["run"] for e in events} == {0, 1}, "both are trained"
+    assert {who for who, *_ in said} == {pack[0].id}
+    assert seal(Path(other["run"])) == before
+
+
 @pytest.mark.parametrize("fails", ["begin", "log", "end"])
 def test_a_tracker_that_fails_is_left_out_with_one_note(
     fails: str, tmp_path: Path, backbone: Backbone, said: list[Any], monkeypatch: pytest.MonkeyPatch
