@@ -21,6 +21,14 @@ Points = dict[int, dict[str, float]]
 CONFIG = {"seeds": {"init": 1}, "prompt": {"kind": "residual", "layers": [0, 1]}}
 
 
+@pytest.fixture(autouse=True)
+def _files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads event files of the same second by a number in their name, as text: 9 after 10."""
+    import tensorboard.summary.writer.event_file_writer as files
+
+    monkeypatch.setattr(files, "_global_uid", files.AtomicCounter(100))
+
+
 def numbers(step: int, of: int = 0) -> dict[str, float]:
     """An evaluation of run `of`; the first has no training loss."""
     loss = {} if step == 0 else {"train/loss": 1.5 - step / 100 + of}

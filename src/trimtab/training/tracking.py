@@ -103,4 +103,4 @@ def summary_of(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record (run.json): scores of the best checkpoint, and what the run took."""
     scores = {f"{split}/{name}": v for split, its in record["metrics"].items() for name, v in its.items()}
     facts = {name: record[name] for name in ("best_step", "steps", "seconds")}
-    return {f"final/{name}": v for name, v in {**scores, **facts}.items() if isinstance(v, int | float)}
+    return {f"final/{name}": float(v) for name, v in {**scores, **facts}.items() if isinstance(v, int | float)}

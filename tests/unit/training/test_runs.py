@@ -601,7 +601,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_whole_files_and_an_unfinished_ru
         fill_up_at(patch, name, "replace")
         with refused(StorageError, "no space left", where=str(path / name), fix="Free some space"):
             run_pack([p], tmp_path / "runs")
-    always = ["config.yaml", "resume.safetensors", "run.json"]
+    always = ["config.yaml", "metrics.jsonl", "resume.safetensors", "run.json"]
     assert sorted(f.name for f in path.iterdir()) == sorted([*always, *left])
     assert RunFolder(path).status == "running"
     assert run_pack([p], tmp_path / "runs")[0]["status"] == "done"

@@ -29,6 +29,14 @@ BOARD = {"kind": "tensorboard", "folder": None}
 TIMED = ("started", "seconds", "seconds_per_step", "run")
 
 
+@pytest.fixture(autouse=True)
+def _files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads event files of the same second by a number in their name, as text: 9 after 10."""
+    import tensorboard.summary.writer.event_file_writer as files
+
+    monkeypatch.setattr(files, "_global_uid", files.AtomicCounter(100))
+
+
 class Killed(BaseException):
     """As if by kill -9."""
 
