@@ -155,7 +155,7 @@ def verdict(
         return Verdict("no_difference", f"{none}; {matters:g} or more is ruled out.")
     if needed and needed <= fewest:
         return Verdict("no_difference", f"{none}; one of {matters:g} would have shown in four of five such studies.")
-    why = f" holds differences of {matters:g} and more{hint}" if needed else "; nothing varies, so it takes more seeds"
+    why = f"; the interval holds {matters:g} and more{hint}" if needed else "; nothing varies, so it takes more seeds"
     return Verdict("not_enough_seeds", f"{neither}{values}{why}.", needed)
 
 

@@ -80,8 +80,8 @@ def test_too_wide_an_interval_is_not_enough_seeds() -> None:
     found = verdict(differing(mean=0.008, low=-0.02, high=0.04, sd=0.04, p=0.5, paired=False))
     assert (found.outcome, found.seeds_needed) == ("not_enough_seeds", seeds_needed(0.04, 0.02))
     assert found.sentence == (
-        "Not enough seeds to tell whether A or B is better: +0.008 [-0.020, +0.040] (10 and 10 seeds, not the same) "
-        f"holds differences of 0.02 and more; about {found.seeds_needed} of each would show 0.02 in four of five "
+        "Not enough seeds to tell whether A or B is better: +0.008 [-0.020, +0.040] (10 and 10 seeds, not the same); "
+        f"the interval holds 0.02 and more; about {found.seeds_needed} of each would show 0.02 in four of five "
         "studies."
     )
 
