@@ -578,6 +578,7 @@ trimtab.cli.main()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_speak_with_one_voice(recipe: Path, tmp_path: Path) -> None:
     script = tmp_path / "launched.py"
     script.write_text(TELLS_ITS_LAST_THREADS)

@@ -60,6 +60,7 @@ def test_everyone_acts_once_a_turn_and_begins_in_turn(script: ModuleType) -> Non
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
+@pytest.mark.slow
 def test_results_are_written_with_command_versions_and_no_path(
     script: ModuleType, recipe: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,8 +80,8 @@ def test_results_are_written_with_command_versions_and_no_path(
     for found in outcome["results"]:
         step, whole = found["step"], found["whole"]
         assert step["packed"] > 0 < step["one_by_one"]
-        assert (whole["step"], whole["evaluate"]) == (6, 3), "steps, and evaluations with the one before training"
-        expected = 6 * step["packed"] + 3 * found["evaluate"]["packed"]
+        assert (whole["step"], whole["evaluate"]) == (4, 3), "steps, and evaluations with the one before training"
+        expected = 4 * step["packed"] + 3 * found["evaluate"]["packed"]
         assert whole["packed"] == pytest.approx(expected)
         assert found["prompts_differ_by"] < 1e-3
         assert min(found["memory"].values()) >= 0

@@ -132,6 +132,7 @@ def test_peft_draws_its_own_prefix_by_seed_beside_the_same_head(script: ModuleTy
 
 @needs_peft
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
+@pytest.mark.slow
 def test_results_are_written_with_command_and_versions(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
