@@ -124,6 +124,25 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(_json(r, path) + "\n" for r in records))
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that is appended to; what a crash has left of a last line is dropped.
+
+    Raises:
+        BundleError: a line is not JSON.
+    """
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    found = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            what = "this line is not JSON: the file was edited or damaged."
+            raise BundleError(what, where=f"{path}:{number}", fix="Restore it, or remove the line.") from None
+    return found
+
+
 def _json(value: Any, path: Path, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)

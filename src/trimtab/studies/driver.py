@@ -20,7 +20,7 @@ from trimtab.registry import tasks
 from trimtab.storage import hold
 from trimtab.studies.definition import PackLimits, StudyConfig
 from trimtab.studies.executors import Executor
-from trimtab.studies.folder import STUDY_SCHEMA, StudyFolder
+from trimtab.studies.folder import StudyFolder
 from trimtab.studies.plan import PlannedRun, final_runs, grid_runs, lines, plan_digest, planned_seeds, show_value
 from trimtab.studies.search import Searcher, score_of
 from trimtab.studies.work import Events, Fit, Job
@@ -219,14 +219,13 @@ def planned_runs(study: StudyConfig) -> tuple[PlannedRun, ...]:
 
 
 def plan_of(study: StudyConfig, runs: Sequence[PlannedRun], name: str) -> dict[str, Any]:
-    """The content of plan.json."""
+    """The content of plan.json, its schema version and the hashes of the data aside."""
     expected: dict[str, int] = {"grid": len(runs)}
     if study.search is not None:
         seeds = len(planned_seeds(study))
         per_line = {"trial": study.search.trials * study.search.seeds, "final": seeds}
         expected = {stage: n * len(lines(study)) for stage, n in per_line.items()}
     return {
-        "schema": STUDY_SCHEMA,
         "name": name,
         "digest": plan_digest(study, runs),
         "searched": study.search is not None,

@@ -21,7 +21,7 @@ from typing import Any
 
 from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TrimtabError
-from trimtab.storage import read_json, write_json, write_text
+from trimtab.storage import read_json, read_jsonl, write_json, write_text
 
 STUDY_SCHEMA = 1
 _UNSEALED = ("resume.safetensors",)
@@ -112,7 +112,7 @@ class StudyFolder:
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Key -> the last line that was written of it."""
-        return {line["key"]: line for line in _lines(self.path / "ledger.jsonl")}
+        return {line["key"]: line for line in read_jsonl(self.path / "ledger.jsonl")}
 
     def enter(self, line: Mapping[str, Any]) -> None:
         """Add a line to the ledger.
@@ -126,7 +126,7 @@ class StudyFolder:
 
     def packs(self) -> list[dict[str, Any]]:
         """The packs that were begun, in order: `number`, `keys`."""
-        return _lines(self.path / "packs.jsonl")
+        return read_jsonl(self.path / "packs.jsonl")
 
     def begin_pack(self, keys: Sequence[str]) -> int:
         """Write down who trains together, before they do; returns the number of the pack."""
@@ -212,21 +212,6 @@ def _difference(there: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     if old == new:
         return "the same runs are compared or tuned by other axes, or searched otherwise"
     return f"it has {len(old - new)} runs that the new plan lacks and lacks {len(new - old)} of its {len(new)}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that is appended to; what a crash has left of a last line is dropped."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    found = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            what = "this line is not JSON: the file was edited or damaged."
-            raise BundleError(what, where=f"{path}:{number}", fix="Restore it, or remove the line.") from None
-    return found
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:

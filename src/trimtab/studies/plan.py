@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ class PlannedRun:
     config: RunConfig
     dropped: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def pack_key(self) -> str:
         """Equal for runs that may train together."""
         return self.config.pack_key
@@ -66,14 +67,18 @@ def grid_runs(study: StudyConfig) -> tuple[PlannedRun, ...]:
     Raises:
         ConfigError: an axis names what no recipe has, a value does not fit, or two runs would be the same.
     """
-    axes = (*study.compared, *(a for a in study.tuned if study.search is None))
-    cells = [dict(zip(axes, values, strict=True)) for values in product(*(study.grid[a] for a in axes))]
-    return _distinct(planned(study, "grid", c, s) for c in cells for s in planned_seeds(study))
+    seeds = planned_seeds(study)
+    return _distinct(planned(study, "grid", c, s) for c in _cells(study, study.compared + study.tuned) for s in seeds)
 
 
 def lines(study: StudyConfig) -> list[dict[str, Any]]:
     """The combinations of the compared axes."""
-    return [dict(zip(study.compared, v, strict=True)) for v in product(*(study.grid[a] for a in study.compared))]
+    return _cells(study, study.compared)
+
+
+def _cells(study: StudyConfig, axes: Sequence[str]) -> list[dict[str, Any]]:
+    """The combinations of some axes, the last one innermost."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*(study.grid[a] for a in axes))]
 
 
 def trial_runs(study: StudyConfig, line: Mapping[str, Any], setting: Mapping[str, Any]) -> tuple[PlannedRun, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import final
 
 from trimtab.registry import trackers
-from trimtab.storage import write_jsonl
+from trimtab.storage import read_jsonl, write_jsonl
 from trimtab.trackers import ALWAYS, TrackedRun, Tracker
 
 
@@ -26,9 +26,7 @@ class Jsonl(Tracker):
         if run.since is None:
             self._path.unlink(missing_ok=True)
         elif self._path.exists():
-            whole = self._path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill may have cut the last line off
-            lines = [json.loads(line) for line in whole.splitlines()]
-            write_jsonl(self._path, [line for line in lines if line["step"] <= run.since])
+            write_jsonl(self._path, [line for line in read_jsonl(self._path) if line["step"] <= run.since])
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         dev = {name.removeprefix("dev/"): value for name, value in values.items() if name.startswith("dev/")}
