@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from trimtab.backbones.loading import embedded_models, load_encoder
+from trimtab.backbones.substitutes import hiding_token
 from trimtab.config import Resolution, RunConfig, read_recipe, resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, DataError, suggest
@@ -24,6 +25,7 @@ from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
 from trimtab.trackers import Spec, check_trackers
 from trimtab.training.loop import Report
+from trimtab.training.objective import check_regularizers
 from trimtab.training.parallel import joined
 from trimtab.training.preparing import (
     Prepared,
@@ -333,7 +335,11 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     positions = side.positions - shift_of(config, side.family, side.positions)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     parameters = count_parameters(config, task, rendering, side)
-    rows = {s: [_longest(rendering.rows(e, encoder)) for e in task.splits[s]] for s in SPLITS}
+    rendered = {s: [rendering.rows(e, encoder) for e in task.splits[s]] for s in SPLITS}
+    rows = {s: [_longest(its) for its in rendered[s]] for s in SPLITS}
+    built = [regularizers.build(spec) for spec in config.regularizers]
+    train = [row for its in rendered["train"] for row in its]
+    check_regularizers(built, config.readout["kind"], train, hiding_token(encoder) is not None)
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
     return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters)

@@ -13,15 +13,19 @@ from trimtab.backbones import Backbone
 from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
+from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
 from trimtab.readouts import Readout
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
+
+NOTHING: Delta = {}
+"""The perturbation that perturbs nothing."""
 
 
 @dataclass(frozen=True)
 class PromptedModel:
     """Scores batches whose rows say which prompt they use.
 
-    Gradients flow to the prompt table, to added perturbations, and to the backbone if its weights require them.
+    Gradients flow to the prompt table, to perturbations, and to the backbone if its weights require them.
     """
 
     backbone: Backbone
@@ -31,18 +35,18 @@ class PromptedModel:
         """Text embeddings; slots hold a filler until the prompt is placed."""
         return self.backbone.family.embed(self.backbone.model, batch.ids)
 
-    def scores(
-        self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
-    ) -> Float[Tensor, "X *C"]:
+    def scores(self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Float[Tensor, "X *C"]:
         """Scores of the readout, float32: [X,C] for classes.
 
         Args:
             batch: rows on the backbone's device.
             table: the prompts; None where every row is bare.
-            delta: added to the text embeddings before the prompt is placed.
+            delta: added to the text embeddings and to the prompt of each example, see `trimtab.perturbations`.
 
         A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
         """
+        if table is not None and delta.keys() - {TEXT}:
+            table, batch = add_to_prompts(table, batch, delta)
         batch = self._shifted(batch, table)
         read, attention = self._read(batch, table, delta), self._attention(batch, table)
         hidden = self.backbone.family.hidden(self.backbone.model, batch, *read, attention)
@@ -50,14 +54,14 @@ class PromptedModel:
         return self.readout.scores(hidden.gather(1, at), batch, table.heads if table is not None else {})
 
     def _read(
-        self, batch: Batch, table: PromptTable | None, delta: Float[Tensor, "B T E"] | None = None
+        self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING
     ) -> tuple[Float[Tensor, "B T E"] | None, Float[Tensor, "B U E"] | None]:
         """What the backbone and its decoder read: embeddings with the prompts in place; None where they read ids."""
-        if table is None or (batch.is_bare and delta is None):
+        if table is None or (batch.is_bare and TEXT not in delta):
             return None, None
         embeds = self.embed(batch)
-        if delta is not None:
-            embeds = embeds + delta.to(embeds.dtype)
+        if TEXT in delta:
+            embeds = add_to_text(embeds, delta[TEXT], batch)
         embeds = place_prompt(embeds, table, batch)
         if batch.decoder_slots is None or batch.decoder_ids is None:
             return embeds, None

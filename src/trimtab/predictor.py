@@ -57,6 +57,9 @@ class Rendering:
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _words: dict[TextEncoder, frozenset[tuple[int, ...]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def row(self, example: Example, encoder: TextEncoder, prompt: int = 0, keep: tuple[int, int] | None = None) -> Row:
         """Render one example.
@@ -83,6 +86,7 @@ class Rendering:
             for fields in self._contents(example, plan, name)
             for f in fills
         ]
+        variants = [v.without_words(self._own_words(encoder)) for v in variants]
         if plan.locate is not None:
             located = [plan.locate(v, example, classes) for v in variants]
             variants = [replace(v, answer_at=reads) for v, (reads, _) in zip(variants, located, strict=True)]
@@ -144,6 +148,20 @@ class Rendering:
         """Token ids of the label words, class by class."""
         spaced, lead = self.template.answer_is_spaced, self._lead(encoder)
         return self.verbalizer.encode(encoder, spaced=spaced, lead=lead)
+
+    def _own_words(self, encoder: TextEncoder) -> frozenset[tuple[int, ...]]:
+        """How the label words that are read would stand in a text: never to be perturbed there."""
+        if encoder not in self._words:
+            is_read = not self.verbalizer.is_free and not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
+            words = [w for its in self.verbalizer.words for w in its] if is_read else []
+            forms = [
+                encoder.encode(text, is_first=is_first).ids
+                for w in words
+                for text in (w, f" {w}")
+                for is_first in (True, False)
+            ]
+            self._words[encoder] = frozenset(tuple(ids) for ids in forms if ids)
+        return self._words[encoder]
 
     def _lead(self, encoder: TextEncoder) -> str | None:
         """The text that an answer continues; a decoder of its own begins with the answer."""

@@ -36,6 +36,7 @@ class TextEncoder:
             where there is neither.
         sentinel_id: the first of T5's sentinels; None where there is none.
         second_sentinel_id: the sentinel that ends what fills the first.
+        third_sentinel_id: the next one.
         end_id: what ends a text that the model writes: the end-of-sequence token, else the separator; None where the
             tokenizer has neither.
     """
@@ -49,7 +50,8 @@ class TextEncoder:
         spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]
         self._adds_space = spaced != bare and self.tokens(bare)[0].startswith("▁")
         self.mask_id: int | None = tokenizer.mask_token_id
-        self.sentinel_id, self.second_sentinel_id = (self._known(f"<extra_id_{i}>") for i in range(2))
+        sentinels = [self._known(f"<extra_id_{i}>") for i in range(3)]
+        self.sentinel_id, self.second_sentinel_id, self.third_sentinel_id = sentinels
         self.sep_id: int | None = tokenizer.sep_token_id
         self.end_id: int | None = self.sep_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         if self.sep_id is None and self.end_id in self.suffix:

@@ -18,7 +18,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,7 +120,8 @@ class Encoded:
         slots: positions of the virtual tokens, in the order of the prompt's rows, -1 for those that stand in `decoder`;
             empty for a bare row.
         answer_at: positions that the readout reads; of an encoder-decoder, positions in `decoder`.
-        eligible: positions of field text, which perturbations may touch (no literal, special, slot or answer).
+        eligible: positions of field text, which perturbations may touch: no literal, special, slot or answer, and no
+            label word.
         dropped: tokens cut off by truncation.
         decoder: what the decoder of an encoder-decoder reads.
         answer_slot: where the answer slot begins, -1 where there is none; its tokens are those of the fill.
@@ -157,6 +158,16 @@ class Encoded:
         end = self.answer_slot
         slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
         return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
+
+    def without_words(self, words: Collection[tuple[int, ...]]) -> Encoded:
+        """The same where these words, as token ids, are not eligible."""
+        eligible, hit = set(self.eligible), set[int]()
+        for i in self.eligible:
+            for word in words:
+                places = range(i, i + len(word))
+                if self.ids[i : i + len(word)] == word and eligible.issuperset(places):
+                    hit.update(places)
+        return replace(self, eligible=tuple(i for i in self.eligible if i not in hit)) if hit else self
 
 
 @dataclass(frozen=True)
@@ -322,6 +333,22 @@ class PromptTable:
         heads = {name: tensors[f"head.{name}"] for name in self.heads}
         return replace(self, inputs=tensors["inputs"], deep=deep, heads=heads)
 
+    def rows(self, index: Int[Tensor, "X"]) -> PromptTable:
+        """A table of these prompts, one after the other; gradients flow to this one."""
+        deep = {
+            site: replace(
+                d,
+                keys_values=d.keys_values[index],
+                visible=d.visible[index],
+                gates=None if d.gates is None else d.gates[index],
+                gated=None if d.gated is None else d.gated[index],
+            )
+            for site, d in self.deep.items()
+        }
+        heads = {name: value[index] for name, value in self.heads.items()}
+        shifts = None if self.shifts is None else self.shifts[index]
+        return PromptTable(self.inputs[index], deep, heads, shifts)
+
     def detached(self) -> PromptTable:
         """Leaves that collect gradients, cut off from the encoders."""
         return self.with_tensors({n: v.detach().requires_grad_() for n, v in self.tensors.items()})
@@ -387,31 +414,6 @@ class AttentionCall:
     scaling: float
     attend: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     bare: Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """What a regularizer sees of one micro-batch. See `trimtab.regularizers`.
-
-    Attributes:
-        batch: the rows.
-        embeds: the text embeddings; slots hold a filler until the prompt is placed.
-        scores: clean class scores, detached. Readouts that write have one column of log-likelihoods, over which a
-            softmax says nothing.
-        embedding_rms: root mean square of the backbone's embedding table.
-        rescore: scores of the same rows from other embeddings, differentiable down to the prompt table. Called with the
-            perturbation to add to the text embeddings.
-        loss: loss per example from scores and labels.
-        noise: standard normal noise [B,T,E] that depends on (run, step, row) only, never on batch mates.
-    """
-
-    batch: Batch
-    embeds: Float[Tensor, "B T E"]
-    scores: Float[Tensor, "X *C"]
-    embedding_rms: float
-    rescore: Callable[[Float[Tensor, "B T E"]], Float[Tensor, "X *C"]]
-    loss: Callable[[Float[Tensor, "X *C"], Int[Tensor, "X *Y"]], Float[Tensor, "X"]]
-    noise: Callable[[str], Float[Tensor, "B T E"]]
 
 
 @dataclass(frozen=True)

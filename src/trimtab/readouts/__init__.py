@@ -94,6 +94,27 @@ def chosen(readout: Readout, scores: Float[Tensor, "X *C"], rows: Sequence[Row])
     return {} if choose is None else dict(choose(scores, rows))
 
 
+def divergence(
+    readout: Readout, p: Float[Tensor, "X *C"], q: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]
+) -> Float[Tensor, "X"]:
+    """KL(p || q) in nats, per example, from the scores of p and of q; the mean where an example has several
+    distributions (words, start and end), 0 where it has none. Differentiable in both.
+
+    Answers that are impossible by construction (scores of -inf) count for nothing. For readouts with a method
+    `distribution`, see `has_distribution`.
+    """
+    (log_p, known), (log_q, _) = (readout.distribution(s, labels) for s in (p, q))  # type: ignore[attr-defined]
+    possible = (log_p > -torch.inf) & (log_q > -torch.inf)
+    log_p, log_q = (torch.where(possible, values, 0.0) for values in (log_p, log_q))
+    each = (torch.where(possible, log_p.exp(), 0.0) * (log_p - log_q)).sum(-1)
+    return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
+
+
+def has_distribution(kind: str) -> bool:
+    """Whether the scores of a readout are a distribution over answers, which two passes can be compared by."""
+    return hasattr(readouts.get(kind), "distribution")
+
+
 def plan_answers(spec: Mapping[str, Any], encoder: TextEncoder, words: WordIds) -> AnswerPlan:
     """How the readout of a resolved `spec` wants sequences to be rendered for these label words.
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -27,6 +28,12 @@ class Classes:
     def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
         """Cross-entropy over the classes, per example."""
         return cross_entropy(scores, labels, reduction="none")
+
+    def distribution(
+        self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X"]
+    ) -> tuple[Float[Tensor, "X 1 C"], Bool[Tensor, "X 1"]]:
+        """Log-probabilities of the classes."""
+        return scores.log_softmax(1)[:, None], torch.ones(len(scores), 1, dtype=torch.bool, device=scores.device)
 
     def decide(self, scores: Float[Tensor, "X C"], rows: Sequence[Row]) -> list[int]:
         """The class with the highest score."""

@@ -31,7 +31,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -121,6 +121,13 @@ class Span:
         known = labels[:, 0] >= 0
         each = [cross_entropy(scores[..., i], labels[:, i].clamp(min=0), reduction="none") for i in range(2)]
         return torch.where(known, (each[0] + each[1]) / 2, 0.0)
+
+    def distribution(
+        self, scores: Float[Tensor, "X A C"], labels: Int[Tensor, "X Y"]
+    ) -> tuple[Float[Tensor, "X C A"], Bool[Tensor, "X C"]]:
+        """Log-probabilities of the tokens as start and as end; of windows that have a label."""
+        known = (labels[:, :1] >= 0).expand(-1, scores.shape[2])
+        return scores.transpose(1, 2).log_softmax(2), known
 
     def decide(
         self, scores: Float[Tensor, "X A C"], rows: Sequence[Row], threshold: float | None = None

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -90,6 +90,13 @@ class Tokens:
         finite = scores.masked_fill(~known[..., None], 0.0)  # padding may be -inf
         each = cross_entropy(finite.flatten(0, 1), labels.clamp(min=0).flatten(), reduction="none").view(labels.shape)
         return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
+
+    def distribution(
+        self, scores: Float[Tensor, "X A C"], labels: Int[Tensor, "X A"]
+    ) -> tuple[Float[Tensor, "X A C"], Bool[Tensor, "X A"]]:
+        """Log-probabilities of the tags of each word, and which words have a known one."""
+        known = labels >= 0
+        return scores.masked_fill(~known[..., None], 0.0).log_softmax(2), known
 
     def decide(self, scores: Float[Tensor, "X A C"], rows: Sequence[Row]) -> list[tuple[int, ...]]:
         """The best tag of every word, as a number; -1 for words that were not read."""

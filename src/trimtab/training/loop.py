@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -26,14 +25,16 @@ from trimtab.backbones.checkpointing import recomputing
 from trimtab.batching import epoch_batches, labels_of, micro_batches
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.model import PromptedModel, stacked
+from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
 from trimtab.readouts import chosen
 from trimtab.regularizers import Regularizer
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.tuning import TunedPack
-from trimtab.types import Batch, PromptTable, Row, TrainStep
+from trimtab.types import Row
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -108,6 +109,7 @@ class Loop:
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
         save: receives the state after every evaluation; `load` continues from it, bit for bit on the same machine.
         processes: that share the work of every step and evaluation.
+        substitutes: tokens that regularizers may put into a text.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Loop:
         backbone_dropout: bool = False,
         save: Callable[[LoopState], None] | None = None,
         processes: Processes = ALONE,
+        substitutes: Substitutes = NO_SUBSTITUTES,
     ) -> None:
         if backbone_dropout and len(members) > 1:
             raise ValueError("backbone dropout needs a pack of one run: its masks would depend on batch mates")
@@ -128,7 +131,7 @@ class Loop:
         rates = {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names}
         decays = {n: [m.training.weight_decay * pack.decays(n) for m in members] for n in pack.names}
         self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
-        self.embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
+        self.objective = Objective(model, members, processes, substitutes)
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
         self.processes = processes
@@ -222,13 +225,13 @@ class Loop:
         leaf = table.detached()
         rows = [replace(self.members[r].train[i], prompt=r, key=i) for r, batch in batches.items() for i in batch]
         rows = self.processes.share(rows, [r.cost for r in rows])
-        losses = torch.zeros(len(self.members), dtype=torch.float64)
-        budget = self.members[0].training.max_tokens
+        parts = []
+        for group in micro_batches([r.cost for r in rows], self.members[0].training.max_tokens):
+            batch = self.model.collate([rows[i] for i in group])
+            share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
+            parts.append(Part(batch, share))
         with self._dropout(), self._recomputing():
-            for group in micro_batches([r.cost for r in rows], budget):
-                batch = self.model.collate([rows[i] for i in group])
-                share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
-                losses += self._backward(batch, leaf, share)
+            losses = self.objective.backward(parts, leaf)
         for value in leaf.tensors.values():
             if value.grad is None:  # no row of this step fell to this process
                 value.grad = torch.zeros_like(value)
@@ -237,45 +240,6 @@ class Loop:
         self.processes.sum_(losses)
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
-
-    def _backward(self, batch: Batch, leaf: PromptTable, share: Float[Tensor, "X"]) -> Float[Tensor, "R"]:
-        """Add the gradient of one micro-batch to the leaf; returns its part of each run's clean loss."""
-        scores = self.model.scores(batch, leaf)
-        per_row = self.model.readout.loss(scores, batch.labels) * share
-        per_row.sum().backward()
-        for k in range(len(self.members[0].regularizers)):
-            weights = torch.tensor([m.regularizers[k].weight for m in self.members], device=share.device)
-            if bool((weights != 0).any()):
-                step = self._train_step(batch, leaf, scores)
-                penalty = self.members[0].regularizers[k].penalty(step)
-                (penalty * share * weights[batch.prompt_of_example]).sum().backward()
-        total = torch.zeros(len(self.members), dtype=torch.float64)
-        return total.index_add(0, batch.prompt_of_example.cpu(), per_row.detach().double().cpu())
-
-    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Float[Tensor, "X *C"]) -> TrainStep:
-        """What regularizers may see of this micro-batch."""
-        embeds = self.model.embed(batch).detach()
-
-        def noise(name: str) -> Float[Tensor, "B T E"]:
-            """Normal noise per row from (noise seed, step, row): the same alone and in a pack, whatever the padding."""
-            out = torch.zeros(embeds.shape, dtype=torch.float32)
-            for b, (r, key) in enumerate(zip(batch.prompt_of.tolist(), batch.keys.tolist(), strict=True)):
-                member = self.members[r]
-                real = batch.attention_mask[b].bool().cpu()
-                draw = stream(member.seeds.noise, "noise", crc32(name.encode()), member.step, key)
-                values = draw.standard_normal((int(real.sum()), embeds.shape[-1]), dtype=np.float32)
-                out[b, real] = torch.from_numpy(values)
-            return out.to(embeds.device)
-
-        return TrainStep(
-            batch=batch,
-            embeds=embeds,
-            scores=scores.detach(),
-            embedding_rms=self.embedding_rms,
-            rescore=lambda delta: self.model.scores(batch, leaf, delta),
-            loss=self.model.readout.loss,
-            noise=noise,
-        )
 
     def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
         """Stop members whose loss or gradient is not finite, update the others."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.backbones import Backbone
+from trimtab.backbones.substitutes import substitutes
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.model import PromptedModel
 from trimtab.registry import readouts, regularizers
@@ -18,7 +19,7 @@ from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.memory import peak_memory
 from trimtab.training.parallel import ALONE, Processes
-from trimtab.training.preparing import Prepared, build_encoder, build_head
+from trimtab.training.preparing import Prepared, build_encoder, build_head, label_ids
 from trimtab.training.resume import (
     Checkpoint,
     read_checkpoint,
@@ -119,7 +120,9 @@ def _assembled(
     trained = TunedPack(stacked, backbone) if is_tuned else stacked
     report = report if processes.is_main else None
     model = PromptedModel(backbone, readout)
-    return Loop(model, trained, members, report, first.config.backbone.dropout, save, processes), stacked
+    found = substitutes(backbone, label_ids(first.rendering, backbone.encoder))
+    dropout = first.config.backbone.dropout
+    return Loop(model, trained, members, report, dropout, save, processes, found), stacked
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,14 @@ def check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
             where="backbone.dropout",
             fix="Start without torchrun, or leave the dropout off.",
         )
+    built = [regularizers.build(spec) for spec in pack[0].config.regularizers]
+    for i, needs in enumerate(r.needs for r in built):
+        if needs.one_process and processes.size > 1:
+            raise ConfigError(
+                f"this regularizer keeps what it found to one process, got {processes.size}.",
+                where=f"regularizers.{i}",
+                fix="Start without torchrun.",
+            )
     if len(set(processes.gather(tuple(p.id for p in pack)))) > 1:
         raise ConfigError(
             "the processes have prepared different runs.",

@@ -15,6 +15,7 @@ from trimtab import initializers
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.backbones.checkpointing import check_recomputing
 from trimtab.backbones.loading import TextSide
+from trimtab.backbones.substitutes import hiding_token
 from trimtab.chat import read_template
 from trimtab.config import BackboneConfig, RunConfig, check_groups
 from trimtab.errors import ConfigError, TemplateError
@@ -28,6 +29,7 @@ from trimtab.storage import SCHEMA_VERSION
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
+from trimtab.training.objective import check_regularizers
 from trimtab.types import Row, Site
 
 
@@ -109,6 +111,12 @@ class Preparer:
                 s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits
             }
         check_components(config)
+        check_regularizers(
+            [regularizers.build(spec) for spec in config.regularizers],
+            config.readout["kind"],
+            self._rows[told]["train"],
+            hiding_token(backbone.encoder) is not None,
+        )
         build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
         return Prepared(config, backbone, task, rendering, self._rows[told])
 
@@ -244,7 +252,7 @@ def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> Promp
         embeddings=backbone.embedding_rows,
         embedding_rms=backbone.embedding_rms,
         words=backbone.ordinary_words,
-        label_ids=_label_ids(rendering, encoder),
+        label_ids=label_ids(rendering, encoder),
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
@@ -262,7 +270,7 @@ def _read_sites(sites: Mapping[str, Site], rendering: Rendering, encoder: TextEn
     return {n: s for n, s in sites.items() if n not in ("decoder", "cross") or not reads_encoder}
 
 
-def _label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
+def label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
     """Token ids of the label words; none where the answer is read by a head and has no words in the vocabulary."""
     with suppress(*([TemplateError] if rendering.plan(encoder).words == () else [])):
         return [i for its in rendering.label_ids(encoder) for ids in its for i in ids]

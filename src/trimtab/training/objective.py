@@ -1,0 +1,290 @@
+"""The gradient of one optimizer step: clean losses and penalties of a pack, micro-batch by micro-batch.
+
+First all clean passes are backpropagated, then all penalties. So a penalty may use the gradient of the clean loss, at
+the embeddings of its micro-batch or at the prompt over the whole logical batch. Penalties whose gradient flows into the
+clean scores (`Needs.graph`) join the clean pass of their micro-batch. What a penalty weighs nothing in, costs nothing
+and leaves no trace in the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.config import Seeds
+from trimtab.errors import ConfigError
+from trimtab.model import PromptedModel
+from trimtab.perturbations import (
+    TEXT,
+    Substitutes,
+    TrainStep,
+    prompt_names,
+    purpose_number,
+    replace_tokens,
+    text_mask,
+    text_of,
+)
+from trimtab.readouts import divergence, has_distribution
+from trimtab.regularizers import Needs, Regularizer
+from trimtab.seeding import stream
+from trimtab.training.parallel import Processes
+from trimtab.types import Batch, PromptTable, Row
+
+
+class Penalized(Protocol):
+    """What is asked of a member of the pack."""
+
+    seeds: Seeds
+    step: int
+    regularizers: Sequence[Regularizer]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch, and what each example counts in the mean of its run."""
+
+    batch: Batch
+    share: Float[Tensor, "X"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A micro-batch after its clean pass."""
+
+    part: Part
+    scores: Float[Tensor, "X *C"]
+    gradient: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Active:
+    """A penalty with a weight other than zero in some run.
+
+    Attributes:
+        place: its number in the recipe's list.
+        weights: by run.
+    """
+
+    place: int
+    regularizer: Regularizer
+    weights: Float[Tensor, "R"]
+
+    @property
+    def needs(self) -> Needs:
+        return self.regularizer.needs
+
+
+class Objective:
+    """Losses and penalties of the members of a pack.
+
+    Args:
+        members: one per prompt; their regularizers are the same but for the weights.
+        substitutes: tokens that penalties may put into a text.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        members: Sequence[Penalized],
+        processes: Processes,
+        substitutes: Substitutes,
+    ) -> None:
+        self._model, self._members, self._processes, self._substitutes = model, members, processes, substitutes
+        device = model.backbone.device
+        self._active = []
+        for k, regularizer in enumerate(members[0].regularizers):
+            weights = torch.tensor([m.regularizers[k].weight for m in members], device=device)
+            if bool((weights != 0).any()):
+                self._active.append(Active(k, regularizer, weights))
+        replacing = [a.weights for a in self._active if a.needs.replaces_loss]
+        self._clean = 1 - torch.stack(replacing).sum(0) if replacing else None  # how much of the clean loss is left
+        self._clean_is_unused = self._clean is not None and not bool((self._clean > 0).any())
+        self._skips_clean = self._clean_is_unused and not any(a.needs.clean_pass for a in self._active)
+        self._joining = [a for a in self._active if a.needs.graph and self._clean is None]
+        self._following = [a for a in self._active if a not in self._joining]
+        self._keeps_table = any(a.needs.table_gradient for a in self._following)
+        self._embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
+
+    def backward(self, parts: Sequence[Part], leaf: PromptTable) -> Float[Tensor, "R"]:
+        """Add the gradient of a logical batch to the leaf; returns each run's loss: the clean one, if it is computed.
+
+        Args:
+            parts: the micro-batches of this process; may be none.
+        """
+        losses = torch.zeros(len(self._members), dtype=torch.float64)
+        table_gradient: dict[str, Tensor] = {}
+        seen = []
+        for part in parts:
+            if self._skips_clean:
+                seen.append(Seen(part, torch.empty(len(part.share), 0, device=part.share.device)))
+            else:
+                seen.append(self._clean_pass(part, leaf, losses, table_gradient))
+        if self._keeps_table:
+            table_gradient = self._summed(table_gradient, leaf)
+        for its in seen:
+            for active in self._following:
+                scores = self._model.scores(its.part.batch, leaf) if active.needs.graph else its.scores
+                step = self._step(replace(its, scores=scores), leaf, active, table_gradient)
+                for value in active.regularizer.penalties(step):
+                    penalty = value * its.part.share * active.weights[its.part.batch.prompt_of_example]
+                    penalty.sum().backward()
+                    if self._skips_clean:
+                        _add(losses, its.part, penalty)
+        return losses
+
+    def _clean_pass(
+        self, part: Part, leaf: PromptTable, losses: Float[Tensor, "R"], table_gradient: dict[str, Tensor]
+    ) -> Seen:
+        """The loss without perturbation, its gradient, and the penalties that join it."""
+        batch = part.batch
+        origin = self._origin(batch, leaf)
+        scores = self._model.scores(batch, leaf, origin)
+        loss = self._model.readout.loss(scores, batch.labels) * part.share
+        _add(losses, part, loss)
+        asked = origin | (_named(leaf) if self._keeps_table else {})
+        is_apart = bool(asked) and (self._clean is not None or bool(self._joining))
+        found = _gradients(loss, asked) if is_apart else {}
+        total = loss if self._clean is None else loss * self._clean[batch.prompt_of_example]
+        for active in self._joining:
+            step = self._step(Seen(part, scores), leaf, active, {})
+            weight = part.share * active.weights[batch.prompt_of_example]
+            total = total + torch.stack(list(active.regularizer.penalties(step))).sum(0) * weight
+        if not self._clean_is_unused:
+            total.sum().backward()
+        if not is_apart:
+            found = {n: v.grad for n, v in origin.items() if v.grad is not None}
+        for name in _named(leaf).keys() & found.keys():
+            table_gradient[name] = table_gradient.get(name, 0) + found.pop(name)
+        return Seen(part, scores.detach(), {n: g / _like(part.share, g) for n, g in found.items()})
+
+    def _origin(self, batch: Batch, leaf: PromptTable) -> dict[str, Tensor]:
+        """A perturbation of zero, at which somebody asks for the gradient."""
+        targets = {a.needs.gradient for a in self._following} - {None}
+        is_text, is_prompt = (bool(targets & {t, "both"}) for t in ("text", "prompt"))
+        names = ((TEXT,) if is_text else ()) + (prompt_names(leaf) if is_prompt else ())
+        return {n: torch.zeros_like(self._original(batch, leaf, n)).float().requires_grad_() for n in names}
+
+    def _original(self, batch: Batch, leaf: PromptTable, name: str) -> Tensor:
+        """What a perturbation of this name is added to, detached."""
+        with torch.no_grad():
+            if name == TEXT:
+                return text_of(self._model.embed(batch), batch)
+            return leaf.tensors[name].detach()[batch.prompt_of_example.clamp(min=0)]
+
+    def _step(self, seen: Seen, leaf: PromptTable, active: Active, table_gradient: Mapping[str, Tensor]) -> TrainStep:
+        """What a regularizer may see of a micro-batch."""
+        model, batch = self._model, seen.part.batch
+        runs, keys = (its[batch.first_row].tolist() for its in (batch.prompt_of, batch.keys))
+
+        def streams(purpose: str) -> list[np.random.Generator]:
+            number = purpose_number(purpose)
+            members = [self._members[r] for r in runs]
+            return [
+                stream(m.seeds.noise, "noise", active.place, number, m.step, key)
+                for m, key in zip(members, keys, strict=True)
+            ]
+
+        def rescore_text(new: Tensor) -> Tensor:
+            return model.scores(replace_tokens(batch, new), leaf)
+
+        prompts = prompt_names(leaf)
+        deep = {n: _like(_rms(self._original(batch, leaf, n)), leaf.tensors[n]) for n in prompts if n != "inputs"}
+        return TrainStep(
+            batch=batch,
+            mask=text_mask(batch),
+            prompts=prompts,
+            scores=seen.scores,
+            rms={TEXT: self._embedding_rms, "inputs": self._embedding_rms, **deep},
+            original=partial(self._original, batch, leaf),
+            rescore=lambda delta: model.scores(batch, leaf, delta),
+            rescore_text=rescore_text,
+            loss=model.readout.loss,
+            divergence=lambda p, q: divergence(model.readout, p, q, batch.labels),
+            streams=streams,
+            gradient=seen.gradient,
+            table_gradient=table_gradient,
+            substitutes=self._substitutes,
+        )
+
+    def _summed(self, table_gradient: Mapping[str, Tensor], leaf: PromptTable) -> dict[str, Tensor]:
+        """The gradient of the whole logical batch, from those of all processes."""
+        found = {n: table_gradient.get(n, torch.zeros_like(v)) for n, v in _named(leaf).items()}
+        self._processes.sum_(*found.values())
+        return found
+
+
+def _named(leaf: PromptTable) -> dict[str, Tensor]:
+    """What of a table may be perturbed."""
+    return {n: leaf.tensors[n] for n in prompt_names(leaf)}
+
+
+def _gradients(loss: Tensor, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = torch.autograd.grad(loss.sum(), list(at.values()), retain_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(at, found, strict=True) if g is not None}
+
+
+def _add(losses: Float[Tensor, "R"], part: Part, per_example: Float[Tensor, "X"]) -> None:
+    losses.index_add_(0, part.batch.prompt_of_example.cpu(), per_example.detach().double().cpu())
+
+
+def _rms(values: Float[Tensor, "X ..."]) -> Float[Tensor, "X"]:
+    return values.flatten(1).square().mean(1).sqrt()
+
+
+def _like(per_example: Float[Tensor, "X"], values: Tensor) -> Tensor:
+    """One number per example, as values of more dimensions are multiplied with."""
+    return per_example.view(-1, *[1] * (values.ndim - 1))
+
+
+def check_regularizers(
+    built: Sequence[Regularizer],
+    readout: str,
+    rows: Sequence[Row],
+    has_mask: bool,
+) -> None:
+    """Refuse regularizers that this run could not have.
+
+    Args:
+        readout: its kind.
+        rows: of the training split.
+        has_mask: the vocabulary has a token for what is hidden.
+
+    Raises:
+        ConfigError: no text may be perturbed, the readout has no distribution, the vocabulary no mask; or more than
+            all of the clean loss is replaced.
+    """
+    has_text = any(v.eligible for row in rows for v in row.variants)
+    for i, needs in enumerate(r.needs for r in built):
+        where = f"regularizers.{i}"
+        if needs.text and not has_text:
+            raise ConfigError(
+                "there is no text to perturb: no field of the template has a token left beside label words.",
+                where=where,
+                fix="Check `trimtab show`, or use target: prompt.",
+            )
+        if needs.distribution and not has_distribution(readout):
+            raise ConfigError(
+                f"the readout {readout!r} gives no distribution over answers, so passes cannot be compared by one.",
+                where=where,
+                fix="Use loss: ce, or a readout with classes.",
+            )
+        if needs.mask and not has_mask:
+            raise ConfigError(
+                "the vocabulary has no mask token, sentinel or unknown token.",
+                where=f"{where}.replacement",
+                fix="Use replacement: random.",
+            )
+    replaced = sum(r.weight for r in built if r.needs.replaces_loss)
+    if replaced > 1:
+        raise ConfigError(
+            f"regularizers that stand in the place of the clean loss may weigh 1 together, got {replaced:g}.",
+            where="regularizers",
+            fix="Lower their weights.",
+        )
