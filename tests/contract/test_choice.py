@@ -9,28 +9,30 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.contract.test_backbone_families import MODELS, family_folder, frozen, sides
-from tests.contract.toy_runs import LENGTH, RecordingLoop, model_of, toy_run
+from tests.contract.toy_runs import LENGTH, model_of, toy_run
 from tests.tiny import write_jsonl
 from tests.unit.refusals import refused
+from trimtab import model as models
 from trimtab import predictor
 from trimtab.api import show
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.loading import load_encoder
 from trimtab.batching import collate
 from trimtab.errors import ConfigError, DataError, TemplateError
+from trimtab.perturbations import add_to_text
 from trimtab.predictor import from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import tasks
 from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places
-from trimtab.training import packs
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, render_task
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import Prediction, PromptTable
+from trimtab.types import Batch, Prediction, PromptTable
 
 __all__ = ["family_folder"]
 NAMES = ["first", "second", "third"]
@@ -143,18 +145,26 @@ def test_choices_of_a_pack_equal_each_alone(tmp_path: Path, backbone: Backbone) 
 def test_noise_is_shared_by_the_choices_of_an_example(
     tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packs, "Loop", RecordingLoop)
-    p = choice_run(tmp_path, backbone, {"training": {"max_steps": 1}})
-    train_pack([p])
-    loop = RecordingLoop.latest
-    batch = loop.model.collate([replace(row, prompt=0, key=i) for i, row in enumerate(p.rows["train"])])
-    table = loop.pack.table(training=False)
-    noise = loop._train_step(batch, table, loop.model.scores(batch, table)).noise("x")
-    for x, row in enumerate(p.rows["train"]):
-        its = noise[batch.example_of == x]
-        common = min(len(v) for v in row.variants)
-        assert all(torch.equal(one[:common], its[0][:common]) for one in its)
-    assert not torch.equal(noise[0], noise[-1])
+    given: list[Tensor] = []
+
+    def recorded(embeds: Tensor, delta: Tensor, batch: Batch) -> Tensor:
+        moved = add_to_text(embeds, delta, batch)
+        noise = moved - embeds
+        for x in range(len(batch.labels)):
+            its = [row[e] for row, e in zip(noise, batch.eligible, strict=True)]
+            its = [one for one, of in zip(its, batch.example_of.tolist(), strict=True) if of == x]
+            common = min(len(one) for one in its)
+            assert common > 0
+            for one in its:
+                torch.testing.assert_close(one[:common], its[0][:common], rtol=0, atol=1e-6)
+            given.append(its[0][0])
+        return moved
+
+    monkeypatch.setattr(models, "add_to_text", recorded)
+    noise = [{"kind": "gaussian", "sigma_relative": 0.5}]
+    train_pack([choice_run(tmp_path, backbone, {"training": {"max_steps": 1}, "regularizers": noise})])
+    assert len(given) > 1
+    assert not torch.equal(given[0], given[1]), "examples must differ"
 
 
 def test_scores_are_a_vector_times_each_choice(tmp_path: Path, backbone: Backbone) -> None:

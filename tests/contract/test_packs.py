@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,16 @@ from tests.contract.toy_runs import ENCODERS, RecordingLoop, model_of, name_of, 
 from tests.tiny import tiny_backbone, written_task
 from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
-from trimtab.model import PromptedModel
+from trimtab.model import NOTHING, PromptedModel
+from trimtab.perturbations import Delta, TrainStep
+from trimtab.training import loop as loops
 from trimtab.training import packs
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.objective import Part
 from trimtab.training.optimization import StackedAdamW
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.preparing import Prepared, build_encoder
-from trimtab.types import Batch, PromptTable, TrainStep
+from trimtab.types import Batch, PromptTable
 
 STEPS = 20
 LOSS = {"rtol": 1e-5, "atol": 1e-6}
@@ -185,7 +187,7 @@ def test_member_with_a_loss_that_is_not_a_number_stops_alone_and_keeps_its_best_
     pack = three(tmp_path, backbone)
     poisoned_from, scores = 7, PromptedModel.scores
 
-    def poisoned(self: PromptedModel, batch: Batch, table: PromptTable | None, delta: Tensor | None = None) -> Tensor:
+    def poisoned(self: PromptedModel, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Tensor:
         found = scores(self, batch, table, delta)
         if torch.is_grad_enabled() and len(RecordingLoop.latest.prompts) >= poisoned_from:
             return found * torch.where(batch.prompt_of == 1, torch.nan, 1.0)[:, None]
@@ -338,20 +340,14 @@ class SharesMoments(StackedAdamW):
             v.copy_(v.mean(0, keepdim=True).expand_as(v))
 
 
-class NoiseOfTheBatch(RecordingLoop):
+def noise_of_the_batch(self: TrainStep, name: str, purpose: str) -> Tensor:
     """Noise drawn for the batch at once, so that it depends on batch mates."""
-
-    def _train_step(self, batch: Batch, leaf: PromptTable, scores: Tensor) -> TrainStep:
-        step = super()._train_step(batch, leaf, scores)
-        generator = torch.Generator().manual_seed(self.steps_done)
-        return replace(step, noise=lambda name: torch.randn(step.embeds.shape, generator=generator))
+    return torch.randn(self.original(name).shape, generator=torch.Generator().manual_seed(0))
 
 
-class DividesByTheMicroBatch(RecordingLoop):
+def divides_by_the_micro_batch(batch: Batch, share: Tensor) -> Part:
     """Weighs rows by the size of the batch they happen to be computed in."""
-
-    def _backward(self, batch: Batch, leaf: PromptTable, share: Tensor) -> Tensor:
-        return super()._backward(batch, leaf, torch.full_like(share, 1 / len(batch)))
+    return Part(batch, torch.full_like(share, 1 / len(batch)))
 
 
 class OneOrderForAll(RecordingLoop):
@@ -391,8 +387,8 @@ def test_the_pack_of_the_saboteurs_is_sound(backbone: Backbone, tmp_path: Path) 
     [
         (StackedAdamW, "clip", clips_the_whole_pack),
         ("trimtab.training.optimization", "StackedAdamW", SharesMoments),
-        (packs, "Loop", NoiseOfTheBatch),
-        (packs, "Loop", DividesByTheMicroBatch),
+        (TrainStep, "normal", noise_of_the_batch),
+        (loops, "Part", divides_by_the_micro_batch),
         (packs, "Loop", OneOrderForAll),
         (packs, "EncoderPack", SharedDropout),
     ],

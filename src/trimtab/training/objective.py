@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,7 +37,11 @@ from trimtab.seeding import stream
 from trimtab.training.parallel import Processes
 from trimtab.types import Batch, PromptTable, Row
 
+_OF_TABLE = "table:"
+"""Before the names of gradients at the prompt table, beside those at perturbations of zero."""
 
+
+@runtime_checkable
 class Penalized(Protocol):
     """What is asked of a member of the pack."""
 
@@ -148,7 +152,7 @@ class Objective:
         scores = self._model.scores(batch, leaf, origin)
         loss = self._model.readout.loss(scores, batch.labels) * part.share
         _add(losses, part, loss)
-        asked = origin | (_named(leaf) if self._keeps_table else {})
+        asked = origin | ({_OF_TABLE + n: v for n, v in _named(leaf).items()} if self._keeps_table else {})
         is_apart = bool(asked) and (self._clean is not None or bool(self._joining))
         found = _gradients(loss, asked) if is_apart else {}
         total = loss if self._clean is None else loss * self._clean[batch.prompt_of_example]
@@ -160,9 +164,11 @@ class Objective:
             total.sum().backward()
         if not is_apart:
             found = {n: v.grad for n, v in origin.items() if v.grad is not None}
-        for name in _named(leaf).keys() & found.keys():
-            table_gradient[name] = table_gradient.get(name, 0) + found.pop(name)
-        return Seen(part, scores.detach(), {n: g / _like(part.share, g) for n, g in found.items()})
+        for name, value in found.items():
+            if name.startswith(_OF_TABLE):
+                own = name.removeprefix(_OF_TABLE)
+                table_gradient[own] = table_gradient.get(own, 0) + value
+        return Seen(part, scores.detach(), {n: found[n] / _like(part.share, found[n]) for n in origin if n in found})
 
     def _origin(self, batch: Batch, leaf: PromptTable) -> dict[str, Tensor]:
         """A perturbation of zero, at which somebody asks for the gradient."""

@@ -29,7 +29,8 @@ from trimtab.predictor import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
-from trimtab.training import loop, packs, runs
+from trimtab.training import loop, runs
+from trimtab.training.objective import Objective
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder, prepare, prompt_context, render_task
 from trimtab.training.records import make_bundle
@@ -473,14 +474,14 @@ def test_one_diverging_run_does_not_stop_its_pack(
         return values * torch.where(rows_of["prompt"] == 0, torch.nan, 1.0) if torch.is_grad_enabled() else values
 
     rows_of: dict[str, Tensor] = {}
-    backward = packs.Loop._backward
+    clean_pass = Objective._clean_pass
 
-    def remember(self: Any, batch: Any, leaf: Any, share: Any) -> Any:
-        rows_of["prompt"] = batch.prompt_of
-        return backward(self, batch, leaf, share)
+    def remember(self: Any, part: Any, *args: Any) -> Any:
+        rows_of["prompt"] = part.batch.prompt_of
+        return clean_pass(self, part, *args)
 
     monkeypatch.setattr(classes, "cross_entropy", first_run_is_nan)
-    monkeypatch.setattr(packs.Loop, "_backward", remember)
+    monkeypatch.setattr(Objective, "_clean_pass", remember)
     both = train_pack(pack)
     assert [t.member.status for t in both] == ["diverged", "done"]
     assert both[0].member.step == 0

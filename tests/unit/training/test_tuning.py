@@ -26,6 +26,7 @@ from trimtab.predictor import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle, read_json, read_tensors, write_json, write_tensors
 from trimtab.training import loop, records, runs
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.objective import Objective
 from trimtab.training.optimization import StackedAdamW
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder, prepare
@@ -147,15 +148,15 @@ def test_noise_stays_in_units_of_the_embeddings_that_training_began_with(
     tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units = []
-    step = loop.Loop._train_step
+    step = Objective._step
 
-    def spy(self: loop.Loop, *args: Any) -> Any:
+    def spy(self: Objective, *args: Any) -> Any:
         found = step(self, *args)
-        units.append(found.embedding_rms)
-        assert not found.embeds.requires_grad, "a regularizer may ask for a gradient of its own"
+        units.append(found.rms["text"])
+        assert not found.original("text").requires_grad, "a regularizer may ask for a gradient of its own"
         return found
 
-    monkeypatch.setattr(loop.Loop, "_train_step", spy)
+    monkeypatch.setattr(Objective, "_step", spy)
     train_pack([prepared(tmp_path, backbone, "regularizers=[gaussian]")])
     assert set(units) == {backbone.embedding_rms}
 
