@@ -65,19 +65,46 @@ class Search(_Section):
 
     Attributes:
         space: key -> list of values, or a range.
-        trials: settings that are tried, per line.
+        trials: settings that are tried, per line: 20 by default; of a grid all.
         batch: trials that are asked for at once; they train in one pack where they can.
         seeds: how many seeds each trial has, none of them among the seeds of the study.
-        sampler: `tpe` (Bergstra et al. 2011), which learns from earlier trials, or `random`.
+        sampler: `tpe` (Bergstra et al. 2011), which learns from earlier trials, `random`, or `grid`: every combination
+            of the values in the space, once.
         seed: of the sampler.
     """
 
     space: Annotated[dict[str, Range | Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
-    trials: int = Field(20, ge=1)
+    trials: int = Field(0, ge=0)
     batch: int = Field(8, ge=1)
     seeds: int = Field(1, ge=1)
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
     seed: int = Field(0, ge=0)
+
+    @property
+    def count(self) -> int:
+        """How many settings are tried, per line."""
+        return self.trials or (len(self.settings) if self.sampler == "grid" else 20)
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """The settings of a grid, by position in the lists of values, the last key innermost."""
+        positions = product(*(range(len(values)) for values in self.space.values() if not isinstance(values, Range)))
+        return [dict(zip(self.space, its, strict=True)) for its in positions]
+
+    @model_validator(mode="after")
+    def _whole_grid(self) -> Search:
+        if self.sampler != "grid":
+            return self
+        for key, values in self.space.items():
+            if isinstance(values, Range):
+                raise ConfigError("a grid has lists of values, no ranges.", where=f"search.space.{key}")
+        if self.trials not in (0, len(self.settings)):
+            raise ConfigError(
+                f"the grid has {len(self.settings)} settings, got {self.trials} trials.",
+                where="search.trials",
+                fix="Leave trials out.",
+            )
+        return self
 
 
 class PackLimits(_Section):

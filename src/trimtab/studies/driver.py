@@ -223,7 +223,7 @@ def plan_of(study: StudyConfig, runs: Sequence[PlannedRun], name: str) -> dict[s
     expected: dict[str, int] = {"grid": len(runs)}
     if study.search is not None:
         seeds = len(planned_seeds(study))
-        per_line = {"trial": study.search.trials * study.search.seeds, "final": seeds}
+        per_line = {"trial": study.search.count * study.search.seeds, "final": seeds}
         expected = {stage: n * len(lines(study)) for stage, n in per_line.items()}
     return {
         "name": name,

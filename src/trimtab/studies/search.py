@@ -49,20 +49,22 @@ class Searcher:
             raise ConfigError("a search needs Optuna, which is not installed.", where="search", fix=fix) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study, self.search, self.line = study, study.search, dict(line)
-        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        samplers = {"tpe": optuna.samplers.TPESampler}  # a grid is asked for by hand, so its sampler has no say
         options = {"constant_liar": True} if self.search.sampler == "tpe" else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = samplers[self.search.sampler](seed=self.search.seed, **options)
+            sampler = samplers.get(self.search.sampler, optuna.samplers.RandomSampler)(seed=self.search.seed, **options)
         self._optuna = optuna.create_study(direction="maximize", sampler=sampler)
         self._space = {key: _distribution(optuna, values) for key, values in self.search.space.items()}
+        for setting in self.search.settings if self.search.sampler == "grid" else ():
+            self._optuna.enqueue_trial(setting)
         self._asked: dict[int, Any] = {}
         self.scores: dict[int, tuple[Score, Mapping[str, Any]]] = {}
 
     @property
     def left(self) -> int:
         """Trials that have not been asked for."""
-        return self.search.trials - len(self._asked)
+        return self.search.count - len(self._asked)
 
     def check(self) -> None:
         """Resolve the corners of the space.

@@ -58,6 +58,7 @@ class Table:
         max_length: positions a row may take, slots included; 0 for what the backbone has.
         shots: training rows per class, drawn with the `subset` seed; 0 for all.
         dev_shots: dev rows per class, drawn likewise; -1 for as many as `shots`, 0 for all.
+        test_rows: at most so many test rows, drawn with `split_seed`, so the same in every run; 0 for all.
         dev_fraction: share of the training rows, where there is no dev file.
         test_fraction: share of all rows, where there is no test file.
         split_seed: of drawn splits.
@@ -83,6 +84,7 @@ class Table:
         max_length: Annotated[int, Field(ge=0)] = 0,
         shots: Annotated[int, Field(ge=0)] = 0,
         dev_shots: Annotated[int, Field(ge=-1)] = -1,
+        test_rows: Annotated[int, Field(ge=0)] = 0,
         dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
@@ -104,6 +106,7 @@ class Table:
         self.split_column, self.id_column = split_column, id_column
         self.truncate, self.max_length = tuple(truncate), max_length or None
         self.shots, self.dev_shots = shots, shots if dev_shots < 0 else dev_shots
+        self.test_rows = test_rows
         self.dev_fraction, self.test_fraction, self.split_seed = dev_fraction, test_fraction, split_seed
 
     def load(self, subset_seed: int, places: Places) -> Task:
@@ -126,6 +129,9 @@ class Table:
             splits.setdefault("dev", [e for e in pool if e.id not in taken])
         if self.dev_shots:
             splits["dev"] = self._few(splits["dev"], self.dev_shots, subset_seed, "dev")
+        if 0 < self.test_rows < len(splits["test"]):
+            rng = stream(self.split_seed, "test_rows")
+            splits["test"] = few(splits["test"], self.test_rows, rng, "rows", "test", "task.test_rows")
         self._check(splits)
         template = self._auto_template(splits["train"][0]) if self.template == "auto" else self.template
         ordered = {s: tuple(splits[s]) for s in SPLITS}

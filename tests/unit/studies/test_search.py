@@ -42,6 +42,29 @@ def test_the_same_search_asks_the_same(sampler: str) -> None:
     assert all(1e-3 <= s["training.learning_rate"] <= 1 and s["prompt.length"] in (2, 4) for s in found)
 
 
+def test_a_grid_is_tried_once_and_whole() -> None:
+    space = {"training.learning_rate": [0.01, 0.1, 1.0], "prompt.length": [2, 4]}
+    its = study(sampler="grid", space=space, trials=0)
+    found = settings(Searcher(its, {}))
+    expected = [{"training.learning_rate": r, "prompt.length": n} for r in (0.01, 0.1, 1.0) for n in (2, 4)]
+    assert found == expected
+    assert its.search is not None
+    assert its.search.count == 6
+
+
+@pytest.mark.parametrize(
+    ("search", "what", "where"),
+    [
+        ({"trials": 0}, "a grid has lists of values, no ranges", "search.space.training.learning_rate"),
+        ({"space": {"prompt.length": [2, 4]}, "trials": 3}, "the grid has 2 settings, got 3 trials", "search.trials"),
+    ],
+)
+def test_what_is_no_grid_is_refused(search: dict[str, Any], what: str, where: str) -> None:
+    with pytest.raises(ConfigError, match=what) as caught:
+        study(sampler="grid", **search)
+    assert caught.value.where == where
+
+
 def test_batches_are_of_the_size_that_was_asked_for() -> None:
     searcher = Searcher(study(), {})
     sizes = []

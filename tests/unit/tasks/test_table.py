@@ -201,6 +201,16 @@ def test_dev_shots_may_differ_or_be_all(files: Path) -> None:
     assert labels(load(files, shots=3, dev_shots=0, **FILES), "dev") == {"pos": 6, "neg": 6}
 
 
+def test_test_rows_are_the_same_for_every_seed(files: Path) -> None:
+    whole = load(files, **FILES).splits["test"]
+    few = [load(files, **FILES, seed=seed, test_rows=3).splits["test"] for seed in (0, 1)]
+    assert few[0] == few[1]
+    assert [e for e in whole if e in few[0]] == list(few[0])
+    assert len(few[0]) == 3
+    assert load(files, **FILES, split_seed=1, test_rows=3).splits["test"] != few[0]
+    assert load(files, **FILES, test_rows=10_000).splits["test"] == whole
+
+
 def test_shots_depend_on_the_subset_seed_only(files: Path) -> None:
     def drawn(**seeds: int) -> list[list[str]]:
         config = resolve({"task": {"kind": "table", "label_words": WORDS, **FILES, "shots": 3}, "seeds": seeds}).config
