@@ -1,0 +1,136 @@
+"""What a regularizer costs: a training step with it against a plain one, on the same rows.
+
+    OMP_NUM_THREADS=1 python scripts/benchmark_regularizers.py --out docs/results/regularizer-costs
+    OMP_NUM_THREADS=1 python scripts/benchmark_regularizers.py --model ../shared/models/minilm-l6-mlm \
+        --out docs/results/regularizer-costs-minilm
+
+In one process, a step of every kind takes its turn after a plain step; ratios are formed within a turn. Passes of the
+backbone are counted by a hook. Beside the defaults: PGD with more steps, from a random start, and with a divergence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark_packs import Training, machine, name_of, turns
+from benchmark_peft import ratios
+from trimtab.config import read_recipe, resolve
+from trimtab.registry import regularizers
+from trimtab.training.preparing import Preparer, open_backbone
+
+EXTRA: tuple[dict[str, Any], ...] = (
+    {"kind": "pgd", "steps": 3},
+    {"kind": "pgd", "start": "uniform"},
+    {"kind": "pgd", "start": "uniform", "loss": "sym_kl"},
+    {"kind": "gaussian", "loss": "sym_kl"},
+)
+
+
+def show(spec: Mapping[str, Any]) -> str:
+    rest = ", ".join(f"{k} {v}" for k, v in spec.items() if k != "kind")
+    return f"`{spec['kind']}`" + (f" ({rest})" if rest else "")
+
+
+def measure(recipe: str, model: str, device: str, dtype: str, batch: int, steps: int, runs: int) -> dict[str, Any]:
+    """Seconds, ratios and passes of every kind."""
+    over = {"backbone.model": model, "backbone.dtype": dtype, "training.batch_size": batch}
+    specs = [*({"kind": kind} for kind in regularizers.kinds()), *EXTRA]
+    first = resolve(read_recipe(Path(recipe)), over).config
+    bench = Preparer(open_backbone(first.backbone, device))
+
+    def training(its: list[dict[str, Any]]) -> Training:
+        configs = [resolve(read_recipe(Path(recipe)), {**over, "seed": s, "regularizers": its}) for s in range(runs)]
+        return Training([bench.prepare(c.config) for c in configs])
+
+    plain, ways = training([]), [training([spec]) for spec in specs]
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    found = []
+    backbone = bench.backbone
+    gc.collect()
+    gc.freeze()
+    for spec, way in zip(specs, ways, strict=True):
+        for one in (plain, way):
+            one.step()
+        handle = backbone.model.base_model.register_forward_hook(count)
+        passes = 0
+        way.step()
+        handle.remove()
+        taken = list(turns([plain.step, way.step], steps, backbone.device))
+        without, with_it = ([t[i] for t in taken] for i in (0, 1))
+        found.append(
+            {
+                "spec": spec,
+                "passes": passes,
+                "ratio": ratios(with_it, without),
+                "plain_seconds": sorted(without)[len(without) // 2],
+            }
+        )
+        r = found[-1]["ratio"]
+        print(f"{show(spec)}: {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}), {passes} passes", flush=True)
+    gc.unfreeze()
+    facts = machine(backbone)
+    return {"recipe": recipe, "model": name_of(model), "batch": batch, "runs": runs, "found": found, "machine": facts}
+
+
+def page(outcome: Mapping[str, Any]) -> str:
+    f = outcome["machine"]
+    lines = [
+        "# What a regularizer costs",
+        "",
+        f"A step of {outcome['runs']} runs with it, in plain steps: median and quartiles over turns in one process. "
+        f"Backbone `{outcome['model']}`, {outcome['batch']} rows per run, recipe {Path(outcome['recipe']).stem}.",
+        "",
+        "| regularizer | plain steps | passes of the backbone |",
+        "|---|---|---|",
+    ]
+    for its in outcome["found"]:
+        r = its["ratio"]
+        lines.append(
+            f"| {show(its['spec'])} | {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) | {its['passes']} |"
+        )
+    lines += [
+        "",
+        f"Command: `{outcome['command']}`",
+        "",
+        f"trimtab {f['trimtab']}, torch {f['torch']}, transformers {f['transformers']}, {f['device']}, "
+        f"{f['cores']} cores (load average {f['load']}), {f['threads']} threads, {f['dtype']} backbone, float32 prompt.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="recipes/quickstart/prompt_tuning.yaml")
+    parser.add_argument("--model", default="nano-masked", help="embedded model, folder or hub id")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--batch", type=int, default=16, help="rows of a run's step")
+    parser.add_argument("--runs", type=int, default=1, help="runs in the pack")
+    parser.add_argument("--steps", type=int, default=20, help="timed turns")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    a = parser.parse_args(argv)
+    torch.set_num_threads(a.threads)
+    outcome = measure(a.recipe, a.model, a.device, a.dtype, a.batch, a.steps, a.runs)
+    words = " ".join(f"--{k} {v}" for k, v in vars(a).items() if v != parser.get_default(k) or k == "out")
+    outcome["command"] = f"python scripts/benchmark_regularizers.py {words}".strip()
+    if a.out:
+        a.out.parent.mkdir(parents=True, exist_ok=True)
+        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
+        a.out.with_suffix(".md").write_text(page(outcome))
+
+
+if __name__ == "__main__":
+    main()
