@@ -105,7 +105,8 @@ def page(outcome: Mapping[str, Any]) -> str:
         f"Command: `{outcome['command']}`",
         "",
         f"trimtab {f['trimtab']}, torch {f['torch']}, transformers {f['transformers']}, {f['device']}, "
-        f"{f['cores']} cores (load average {f['load']}), {f['threads']} threads, {f['dtype']} backbone, float32 prompt.",
+        f"{f['cores']} cores (load average {f['load']}), {f['threads']} threads, "
+        f"{f['dtype']} backbone, float32 prompt.",
     ]
     return "\n".join([*lines, ""])
 
