@@ -167,7 +167,7 @@ def comparisons(facts: Facts, family: str) -> Table:
                 Cell(STEADIER[spread["outcome"]] if spread else DASH, spread["outcome"] if spread else None),
             ]
         )
-    name = f"Every line against {bases[0]}" if alone else "Every line against the baseline of its task"
+    name = f"Every line against {bases[0]}" if alone else "Every line against its baseline"
     return table(name if family == "baseline" else "All pairs", columns, rows)
 
 
@@ -189,7 +189,7 @@ def aggregate(facts: Facts) -> Table:
     ]
     rows = [
         [
-            Cell(m["label"], m["label"], "baseline" if m["label"] == its["baseline"] else ""),
+            Cell(m["label"], m["label"], "baseline" if m["baseline"] is None else ""),
             *(Cell(score(m["tasks"].get(task)), m["tasks"].get(task)) for task in its["tasks"]),
             Cell(score(m["mean"]), m["mean"]),
             Cell(score(m["iqm"]["estimate"]), m["iqm"]["estimate"], _between(m["iqm"])) if m["iqm"] else DASH,

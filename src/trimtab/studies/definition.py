@@ -144,7 +144,8 @@ class StudyConfig(_Section):
             and those that are not named keep the recipe's seed.
         tune: axes whose best value is chosen on dev for every combination of the others. By default learning rates,
             weight decay and weights of regularizers.
-        baseline: what the others are compared with, as `axis value` or the name of an arm; by default the first.
+        baseline: what the others are compared with, as values of compared axes, such as `{arm: none}`; in the axes that
+            are not named, a line is compared with its own kind. By default the first line of the task.
         matters: the smallest difference of scores that is worth knowing of; for the verdicts.
         search: tune by search instead of axes.
         pack: limits.

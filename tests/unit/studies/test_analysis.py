@@ -262,13 +262,30 @@ def test_tasks_are_compared_within_and_summed_up_over(tmp_path: Path) -> None:
     assert len(facts["comparisons"]["pairs"]) == 2
     whole = facts["aggregate"]
     plain, residual = whole["methods"]
-    assert whole["baseline"] == "residual"
+    assert [m["baseline"] for m in whole["methods"] if m["label"] != "residual"] == ["residual"]
+    assert [m["baseline"] for m in whole["methods"] if m["label"] == "residual"] == [None]
     assert plain["tasks"] == pytest.approx({"sst2": 0.81, "trec": 0.61})
     assert plain["mean"] == pytest.approx(0.71)
     assert plain["improvement"]["estimate"] == 0.0
     assert residual["improvement"] is None
     assert plain["iqm"]["estimate"] == pytest.approx((0.62 + 0.8 + 0.61 + 0.81) / 4)  # one of six cut off at each end
     assert facts["verdict"]["headline"].startswith("Over 2 tasks, residual has the highest mean test score: 0.760.")
+
+
+def test_a_baseline_that_names_one_axis_is_taken_from_each_lines_own_kind(tmp_path: Path) -> None:
+    raw = {
+        "arms": {"none": {"regularizers": []}, "noise": {"regularizers": [{"kind": "gaussian"}]}},
+        "axes": {"task.kind": ["sst2", "trec"], "prompt.kind": KINDS},
+        "seeds": 3,
+        "baseline": {"arm": "none"},
+    }
+    facts = analyse(
+        write_study(tmp_path / "s", raw, lambda run: Result(0.01 * run.seeds["init"], task=run.cell["task.kind"]))
+    )
+    compared = {(c["a"], c["b"]) for c in facts["comparisons"]["baseline"]}
+    expected = {(f"noise, {t}, {k}", f"none, {t}, {k}") for t in ("sst2", "trec") for k in KINDS}
+    assert compared == expected
+    assert [m["baseline"] for m in facts["aggregate"]["methods"]] == [None, None, *(f"none, {k}" for k in KINDS)]
 
 
 def test_crossed_seeds_are_split_into_components(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _headline_of_tasks(aggregate: Mapping[str, Any]) -> str:
     better = best["improvement"]
     if better:
         text += (
-            f" A run of it scores above a run of {aggregate['baseline']} with probability {better['estimate']:.2f} "
+            f" A run of it scores above a run of {best['baseline']} with probability {better['estimate']:.2f} "
             f"[{better['low']:.2f}, {better['high']:.2f}], on average over tasks."
         )
     return text

@@ -27,30 +27,32 @@ RESAMPLES, RESAMPLES_MANY = 10_000, 2_000
 """Bootstrap draws for each comparison; fewer where there are more than `MANY_PAIRS`."""
 
 
-def baseline_of(study: StudyConfig, lines: Sequence[Line], task: str) -> Line:
-    """The line that the others of a task are compared with."""
-    wanted = {k: v for k, v in (study.baseline or {}).items() if k not in TASK_AXES}
-    among = [line for line in lines if line.task == task]
-    return next((line for line in among if same(part(line.cell, tuple(wanted)), wanted)), among[0])
+def baseline_of(study: StudyConfig, lines: Sequence[Line], line: Line) -> Line:
+    """What a line is compared with: of its task, the line with the values that the study's `baseline` names, and in
+    the axes that it does not name the line's own; where it names none, the first of the task.
+    """
+    named = {k: v for k, v in (study.baseline or {}).items() if k not in TASK_AXES}
+    among = [other for other in lines if other.task == line.task]
+    if not named:
+        return among[0]
+    axes = [a for a in study.compared if a not in TASK_AXES]
+    wanted = {**part(line.cell, axes), **named}
+    return next((other for other in among if same(part(other.cell, axes), part(wanted, axes))), among[0])
 
 
 def compare(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any]:
-    """All comparisons: `baseline` (every other line less the baseline of its task) and `pairs` (all of a task), each
-    a family of its own for Holm's correction."""
-    tasks = list(dict.fromkeys(line.task for line in lines))
-    of_baseline, pairs = [], []
-    for task in tasks:
-        base = baseline_of(study, lines, task)
-        mine = [line for line in lines if line.task == task]
-        of_baseline += [(line, base) for line in mine if line is not base]
-        pairs += [(b, a) for a, b in combinations(mine, 2)]
+    """All comparisons: `baseline` (every other line less its baseline) and `pairs` (all of a task), each a family of
+    its own for Holm's correction."""
+    bases = [baseline_of(study, lines, line) for line in lines]
+    of_baseline = [(line, base) for line, base in zip(lines, bases, strict=True) if line is not base]
+    pairs = [(b, a) for a, b in combinations(lines, 2) if a.task == b.task]
     resamples = RESAMPLES if len(pairs) <= MANY_PAIRS else RESAMPLES_MANY
     return {
         "level": 0.95,
         "resamples": resamples,
         "correction": "Holm",
         "matters": study.matters,
-        "baselines": [baseline_of(study, lines, task).label for task in tasks],
+        "baselines": list(dict.fromkeys(base.label for base in bases)),
         "baseline": _family(of_baseline, study.matters, resamples),
         "pairs": _family(pairs, study.matters, resamples),
     }
@@ -132,14 +134,15 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
         groups.setdefault(fixed(part(line.cell, axes)), []).append(line)
     labels = labels_of([part(its[0].cell, axes) for its in groups.values()], axes)
     scores = [{line.task: line.chosen.tests() for line in its if line.chosen} for its in groups.values()]
-    base = baseline_of(study, lines, tasks[0])
-    at = next(i for i, its in enumerate(groups.values()) if base in its)
+    bases = [baseline_of(study, lines, its[0]) for its in groups.values()]
+    at = [next(i for i, its in enumerate(groups.values()) if base in its) for base in bases]
     methods = [
-        {"label": label, **_over_tasks(its, None if i == at else scores[at], len(tasks))}
-        for i, (label, its) in enumerate(zip(labels, scores, strict=True))
-    ]
+        {"label": label, "baseline": None if i == k else labels[k],
+         **_over_tasks(its, None if i == k else scores[k], len(tasks))}
+        for i, (k, label, its) in enumerate(zip(at, labels, scores, strict=True))
+    ]  # fmt: skip
     metrics = sorted({line.metric for line in lines if line.metric})
-    return {"tasks": tasks, "baseline": labels[at], "metrics": metrics, "methods": methods}
+    return {"tasks": tasks, "metrics": metrics, "methods": methods}
 
 
 def _over_tasks(
