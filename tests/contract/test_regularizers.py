@@ -34,7 +34,11 @@ STRENGTHS = ("sigma", "epsilon", "rate", "alpha")
 CONTROLS = ("duplicate",)
 """Kinds that perturb nothing."""
 
-VISIBLE: dict[str, dict[str, Any]] = {"random_mask": {"at_least_one": True}}
+VISIBLE: dict[str, dict[str, Any]] = {
+    "random_mask": {"at_least_one": True},
+    "r3f": {"sigma_relative": 0.3},
+    "smart": {"epsilon_relative": 0.3},
+}
 """Options with which a kind shows on short texts in float32 what its default is too rare or too small for."""
 
 PERTURBING = [kind for kind in regularizers.kinds() if kind not in CONTROLS]

@@ -33,6 +33,7 @@ class Needs:
         replaces_loss: stands in the place of the clean loss, in part or (weight 1) wholly.
         distribution: the readout's scores are a distribution over answers.
         text: rows have text that may be perturbed.
+        prompt: there is a prompt that may be perturbed.
         mask: the vocabulary has a token for what is hidden.
         one_process: what it keeps cannot be shared between processes.
     """
@@ -44,6 +45,7 @@ class Needs:
     replaces_loss: bool = False
     distribution: bool = False
     text: bool = False
+    prompt: bool = False
     mask: bool = False
     one_process: bool = False
 

@@ -56,7 +56,7 @@ class Gaussian:
         self.weight, self._sigma, self._samples, self._loss, self._target = weight, sigma, samples, loss, target
         self._sigma_relative = 0.1 if sigma_relative is None else sigma_relative
         compares = loss != "ce"
-        self.needs = Needs(graph=compares, distribution=compares, text=target == "text")
+        self.needs = Needs(graph=compares, distribution=compares, text=target == "text", prompt=target == "prompt")
 
     def penalties(self, step: TrainStep) -> Iterator[Float[Tensor, "X"]]:
         """One part per draw."""

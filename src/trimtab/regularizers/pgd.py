@@ -76,7 +76,11 @@ class PGD:
         compares = loss != "ce"
         self._reuses = start == "zero"
         self.needs = Needs(
-            graph=compares, distribution=compares, gradient=target if self._reuses else None, text=target == "text"
+            graph=compares,
+            distribution=compares,
+            gradient=target if self._reuses else None,
+            text=target == "text",
+            prompt=target == "prompt",
         )
 
     def penalties(self, step: TrainStep) -> Iterator[Float[Tensor, "X"]]:

@@ -8,14 +8,14 @@ and leaves no trace in the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trimtab.config import Seeds
@@ -37,8 +37,8 @@ from trimtab.seeding import stream
 from trimtab.training.parallel import Processes
 from trimtab.types import Batch, PromptTable, Row
 
-_OF_TABLE = "table:"
-"""Before the names of gradients at the prompt table, beside those at perturbations of zero."""
+_ROUNDING = 1e-6
+"""What of a sum of weights is not meant."""
 
 
 @runtime_checkable
@@ -108,16 +108,22 @@ class Objective:
             if bool((weights != 0).any()):
                 self._active.append(Active(k, regularizer, weights))
         replacing = [a.weights for a in self._active if a.needs.replaces_loss]
-        self._clean = 1 - torch.stack(replacing).sum(0) if replacing else None  # how much of the clean loss is left
+        left = 1 - torch.stack(replacing).sum(0) if replacing else None
+        self._clean = None if left is None else left.where(left > _ROUNDING, 0.0)  # how much of the clean loss is left
         self._clean_is_unused = self._clean is not None and not bool((self._clean > 0).any())
-        self._skips_clean = self._clean_is_unused and not any(a.needs.clean_pass for a in self._active)
+        # runs that would need no clean pass if they trained alone: their loss is the penalties, whatever the pack needs
+        looks = [a.weights != 0 for a in self._active if a.needs.clean_pass]
+        shows_clean = torch.ones(len(members), device=device) if self._clean is None else self._clean
+        self._shows_clean = torch.stack([shows_clean > 0, *looks]).any(0)
+        self._skips_clean = not bool(self._shows_clean.any())
         self._joining = [a for a in self._active if a.needs.graph and self._clean is None]
         self._following = [a for a in self._active if a not in self._joining]
         self._keeps_table = any(a.needs.table_gradient for a in self._following)
         self._embedding_rms = model.backbone.embedding_rms  # as training began, even if the backbone moves
 
     def backward(self, parts: Sequence[Part], leaf: PromptTable) -> Float[Tensor, "R"]:
-        """Add the gradient of a logical batch to the leaf; returns each run's loss: the clean one, if it is computed.
+        """Add the gradient of a logical batch to the leaf; returns each run's loss: the clean one, or the penalties of
+        a run that has no use for it.
 
         Args:
             parts: the micro-batches of this process; may be none.
@@ -136,11 +142,11 @@ class Objective:
             for active in self._following:
                 scores = self._model.scores(its.part.batch, leaf) if active.needs.graph else its.scores
                 step = self._step(replace(its, scores=scores), leaf, active, table_gradient)
-                for value in active.regularizer.penalties(step):
-                    penalty = value * its.part.share * active.weights[its.part.batch.prompt_of_example]
+                own = its.part.batch.prompt_of_example
+                for value in _passes(active, step):
+                    penalty = value * its.part.share * active.weights[own]
                     penalty.sum().backward()
-                    if self._skips_clean:
-                        _add(losses, its.part, penalty)
+                    _add(losses, its.part, penalty, ~self._shows_clean[own])
         return losses
 
     def _clean_pass(
@@ -148,27 +154,27 @@ class Objective:
     ) -> Seen:
         """The loss without perturbation, its gradient, and the penalties that join it."""
         batch = part.batch
-        origin = self._origin(batch, leaf)
+        own = batch.prompt_of_example
+        origin, table = self._origin(batch, leaf), _named(leaf) if self._keeps_table else {}
         scores = self._model.scores(batch, leaf, origin)
         loss = self._model.readout.loss(scores, batch.labels) * part.share
-        _add(losses, part, loss)
-        asked = origin | ({_OF_TABLE + n: v for n, v in _named(leaf).items()} if self._keeps_table else {})
-        is_apart = bool(asked) and (self._clean is not None or bool(self._joining))
-        found = _gradients(loss, asked) if is_apart else {}
-        total = loss if self._clean is None else loss * self._clean[batch.prompt_of_example]
+        _add(losses, part, loss, self._shows_clean[own])
+        asked = [*origin.values(), *table.values()]
+        is_apart = bool(table) or (bool(origin) and (self._clean is not None or bool(self._joining)))
+        found = _gradients(loss, asked) if is_apart else []
+        total = loss if self._clean is None else loss * self._clean[own]
         for active in self._joining:
             step = self._step(Seen(part, scores), leaf, active, {})
-            weight = part.share * active.weights[batch.prompt_of_example]
-            total = total + torch.stack(list(active.regularizer.penalties(step))).sum(0) * weight
+            (penalty,) = _passes(active, step)
+            total = total + penalty * part.share * active.weights[own]
         if not self._clean_is_unused:
             total.sum().backward()
         if not is_apart:
-            found = {n: v.grad for n, v in origin.items() if v.grad is not None}
-        for name, value in found.items():
-            if name.startswith(_OF_TABLE):
-                own = name.removeprefix(_OF_TABLE)
-                table_gradient[own] = table_gradient.get(own, 0) + value
-        return Seen(part, scores.detach(), {n: found[n] / _like(part.share, found[n]) for n in origin if n in found})
+            found = [torch.zeros_like(v) if v.grad is None else v.grad for v in asked]
+        for name, g in zip(table, found[len(origin) :], strict=True):
+            table_gradient[name] = table_gradient.get(name, 0) + g
+        at_origin = zip(origin, found[: len(origin)], strict=True)
+        return Seen(part, scores.detach(), {n: g / _like(part.share, g) for n, g in at_origin})
 
     def _origin(self, batch: Batch, leaf: PromptTable) -> dict[str, Tensor]:
         """A perturbation of zero, at which somebody asks for the gradient."""
@@ -231,13 +237,21 @@ def _named(leaf: PromptTable) -> dict[str, Tensor]:
     return {n: leaf.tensors[n] for n in prompt_names(leaf)}
 
 
-def _gradients(loss: Tensor, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = torch.autograd.grad(loss.sum(), list(at.values()), retain_graph=True, allow_unused=True)
-    return {name: g for name, g in zip(at, found, strict=True) if g is not None}
+def _passes(active: Active, step: TrainStep) -> Iterable[Float[Tensor, "X"]]:
+    """What is backpropagated at a time: the parts of a penalty, or all at once where they share the clean pass."""
+    parts = active.regularizer.penalties(step)
+    return [torch.stack(list(parts)).sum(0)] if active.needs.graph else parts
 
 
-def _add(losses: Float[Tensor, "R"], part: Part, per_example: Float[Tensor, "X"]) -> None:
-    losses.index_add_(0, part.batch.prompt_of_example.cpu(), per_example.detach().double().cpu())
+def _gradients(loss: Float[Tensor, "X"], at: Sequence[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad(loss.sum(), at, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(v) if g is None else g for v, g in zip(at, found, strict=True)]
+
+
+def _add(losses: Float[Tensor, "R"], part: Part, per_example: Float[Tensor, "X"], counts: Bool[Tensor, "X"]) -> None:
+    """Add to each run's loss what counts."""
+    shown = torch.where(counts, per_example.detach(), 0.0)
+    losses.index_add_(0, part.batch.prompt_of_example.cpu(), shown.double().cpu())
 
 
 def _rms(values: Float[Tensor, "X ..."]) -> Float[Tensor, "X"]:
@@ -288,7 +302,7 @@ def check_regularizers(
                 fix="Use replacement: random.",
             )
     replaced = sum(r.weight for r in built if r.needs.replaces_loss)
-    if replaced > 1:
+    if replaced > 1 + _ROUNDING:
         raise ConfigError(
             f"regularizers that stand in the place of the clean loss may weigh 1 together, got {replaced:g}.",
             where="regularizers",

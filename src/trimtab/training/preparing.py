@@ -154,8 +154,15 @@ def shift_of(config: RunConfig, family: Family, positions: int) -> int:
 def check_components(config: RunConfig) -> None:
     """Let constructors refuse combinations of options that a signature cannot express, and check what is trained."""
     check_groups(config)
-    for spec in config.regularizers:
-        regularizers.build(spec)
+    encoder: Any = prompts.get(config.prompt["kind"])
+    has_prompt = encoder.has_rows(config.prompt) or encoder.has_network(config.prompt)
+    for i, spec in enumerate(config.regularizers):
+        if regularizers.build(spec).needs.prompt and not has_prompt:
+            raise ConfigError(
+                f"there is no prompt that {spec['kind']!r} could perturb.",
+                where=f"regularizers.{i}",
+                fix="Perturb the text instead, or train a prompt.",
+            )
 
 
 def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfig:
