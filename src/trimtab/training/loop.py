@@ -131,6 +131,7 @@ class Loop:
         rates = {n: [_rate(m.training, pack.group(n)) for m in members] for n in pack.names}
         decays = {n: [m.training.weight_decay * pack.decays(n) for m in members] for n in pack.names}
         self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
+        self.max_tokens = members[0].training.tokens_per_pass(model.backbone.device.type)
         self.objective = Objective(model, members, processes, substitutes)
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
@@ -209,7 +210,7 @@ class Loop:
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r, m in enumerate(self.members) for row in m.dev[:_REHEARSED_ROWS]]
         with torch.no_grad():
-            self.model.score_rows(rows, table, self.members[0].training.max_tokens)
+            self.model.score_rows(rows, table, self.max_tokens)
         return stepped - begun, (time.perf_counter() - stepped) / max(1, len(rows))
 
     def _running(self) -> list[int]:
@@ -226,7 +227,7 @@ class Loop:
         rows = [replace(self.members[r].train[i], prompt=r, key=i) for r, batch in batches.items() for i in batch]
         rows = self.processes.share(rows, [r.cost for r in rows])
         parts = []
-        for group in micro_batches([r.cost for r in rows], self.members[0].training.max_tokens):
+        for group in micro_batches([r.cost for r in rows], self.max_tokens):
             batch = self.model.collate([rows[i] for i in group])
             share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
             parts.append(Part(batch, share))
@@ -266,10 +267,10 @@ class Loop:
         training, costs = self.members[0].training, [row.cost for row in rows]
 
         def score(part: Sequence[Row]) -> Tensor:
-            return self.model.score_rows(part, table, training.max_tokens)
+            return self.model.score_rows(part, table, self.max_tokens)
 
         def write(part: Sequence[Row]) -> Sequence[str]:
-            return self.model.write_rows(part, table, training.max_tokens)
+            return self.model.write_rows(part, table, self.max_tokens)
 
         scores = stacked(self.processes.merged(rows, costs, score))
         writes = self.model.readout.writes and training.select != "loss"

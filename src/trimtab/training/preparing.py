@@ -97,7 +97,12 @@ class Preparer:
         """As the function `prepare`, which see."""
         backbone = self.backbone
         dtype = str(backbone.dtype).removeprefix("torch.")
-        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": dtype})})
+        tokens = config.training.tokens_per_pass(backbone.device.type)
+        settled = {
+            "backbone": config.backbone.model_copy(update={"dtype": dtype}),
+            "training": config.training.model_copy(update={"max_tokens": tokens}),
+        }
+        config = config.model_copy(update=settled)
         task = self._task(config)
         config = concrete(config, task, backbone.family.readouts)
         positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
