@@ -505,3 +505,9 @@ def test_any_overrides_resolve_or_are_refused_as_ours(overrides: list[tuple[list
     else:
         text = "resolved"
     assert text
+
+
+def test_tokens_of_a_pass_fit_the_device_unless_given() -> None:
+    training = resolve({"task": {"kind": "support_desk"}}).config.training
+    assert (training.tokens_per_pass("cpu"), training.tokens_per_pass("cuda")) == (2048, 8192)
+    assert training.model_copy(update={"max_tokens": 64}).tokens_per_pass("cuda") == 64

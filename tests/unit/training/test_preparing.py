@@ -102,3 +102,9 @@ def test_a_rehearsal_begins_with_the_longest_rows(
     rehearse([p])
     costs = [row.cost for row in p.rows["train"]]
     assert sorted(costs[i] for i in taken[0]) == sorted(costs)[-4:]
+
+
+def test_what_depends_on_the_device_is_settled(tmp_path: Path, backbone: Backbone) -> None:
+    its = prepare(resolve(recipe(tmp_path, backbone)).config, backbone).config
+    assert its.training.max_tokens == 2048
+    assert its.backbone.dtype == "float32"
