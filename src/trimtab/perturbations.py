@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -118,6 +118,7 @@ def _places(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return row, position, (batch.eligible.cumsum(1) - 1)[row, position]
 
 
+@runtime_checkable
 class Lexicon(Protocol):
     """The whole words of a vocabulary. What one is, and which are of one form, `trimtab.backbones.words` says."""
 
