@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "registry storage",
         "overrides",
         "config",
-        "templates metrics span_metrics initializers injection batching",
+        "templates metrics span_metrics initializers injection batching perturbations",
         "verbalizers backbones chat",
         "prompts readouts regularizers tasks trackers",
         "model",

@@ -27,9 +27,10 @@ from trimtab.config import Seeds, TrainingConfig
 from trimtab.model import PromptedModel, stacked
 from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
 from trimtab.readouts import chosen
-from trimtab.regularizers import Regularizer, Remembering, notes_of
+from trimtab.regularizers import Regularizer, Remembering
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
@@ -184,7 +185,7 @@ class Loop:
     def run(self) -> None:
         """Train until every member is done; afterwards the pack holds each member's best checkpoint, if it has one."""
         streams = [islice(m.batches(), self.steps_done, None) for m in self.members]
-        said = self._say(())
+        said = say(self.members, self.report)
         if not self.steps_done:
             self._evaluate(self._running())
         else:
@@ -203,7 +204,7 @@ class Loop:
                     self._end(r, "done")
             if due:
                 self.save(self.state)
-        self._say(said)
+        say(self.members, self.report, said)
         for r, member in enumerate(self.members):
             if member.best:
                 self.pack.restore(r, member.best)
@@ -228,18 +229,6 @@ class Loop:
         with torch.no_grad():
             self.model.score_rows(rows, table, self.members[0].training.max_tokens)
         return stepped - begun, (time.perf_counter() - stepped) / max(1, len(rows))
-
-    def _say(self, said: Sequence[str]) -> list[str]:
-        """Report what regularizers note that was not said yet; those of the first member act for all."""
-        notes = [*said]
-        for k, regularizer in enumerate(self.members[0].regularizers):
-            runs = [r for r, m in enumerate(self.members) if m.regularizers[k].weight]
-            for text in notes_of([regularizer]) if runs else ():
-                if text not in notes:
-                    notes.append(text)
-                    for r in runs:
-                        self.report({"event": "note", "run": r, "text": text})
-        return notes
 
     def _running(self) -> list[int]:
         return [r for r, m in enumerate(self.members) if m.status == "running"]
