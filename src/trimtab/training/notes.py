@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from trimtab.regularizers import Regularizer, notes_of
 
 
+@runtime_checkable
 class Noted(Protocol):
     """What is asked of a member of the pack."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from trimtab.training.parallel import Processes
 from trimtab.types import Batch, PromptTable, Row
 
 
+@runtime_checkable
 class Penalized(Protocol):
     """What is asked of a member of the pack."""
 
