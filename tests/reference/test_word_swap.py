@@ -249,7 +249,7 @@ def test_swaps_of_every_family_keep_to_the_rules(kind: str, folder: Path) -> Non
     found = attack(scene.step, range(len(scene.rows)), MANY, ANYTHING)
     batch, new = swapped(scene, found)
     assert sum(len(its.swaps) for its in found.values()) >= 5
-    after = scene.step.loss(scene.step.rescore_text(new), batch.labels)
+    after = scene.step.loss(scene.step.rescore_text(new), batch.labels).detach()
     tokenizer, specials = backbone.encoder.tokenizer, set(backbone.encoder.tokenizer.all_special_ids)
     for x, its in found.items():
         words_of_text = TEXTS[x][0].replace(",", " ").split()
