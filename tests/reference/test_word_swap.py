@@ -18,6 +18,7 @@ from tests.contract.tiny_families import BUILDERS, POSITIONS, build, save
 from tests.contract.toy_runs import reader
 from tests.tiny import tiny_backbone
 from trimtab.backbones import Backbone
+from trimtab.backbones.proposals import propose
 from trimtab.backbones.substitutes import substitutes
 from trimtab.backbones.words import Words
 from trimtab.batching import collate
@@ -25,6 +26,7 @@ from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import Substitutes, TrainStep, in_all_rows, replace_tokens, text_mask
 from trimtab.predictor import Rendering
+from trimtab.readouts import mistaken
 from trimtab.registry import readouts
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.regularizers.english import are_opposed, english_stop_words
@@ -189,6 +191,55 @@ def test_candidates_are_proposed_and_near(
     assert min(sizes) < 60, "nor all words"
 
 
+def hidden_by_hand(backbone: Backbone, ids: list[int], at: int) -> Tensor:
+    """Logits for the word at `at` by transformers alone, as a model of its kind is asked."""
+    tokenizer, model = backbone.encoder.tokenizer, backbone.model
+    if backbone.encoder.is_causal:
+        return model(input_ids=torch.tensor([ids[:at]])).logits[0, -1]
+    is_t5 = model.config.model_type == "t5"
+    gap = tokenizer.convert_tokens_to_ids("<extra_id_0>") if is_t5 else tokenizer.mask_token_id
+    inputs = torch.tensor([[*ids[:at], gap, *ids[at + 1 :]]])
+    if not model.config.is_encoder_decoder:
+        return model(input_ids=inputs).logits[0, at]
+    start = model.config.decoder_start_token_id
+    decoder = [start, gap] if is_t5 else [start, *ids[:at]]
+    return model(input_ids=inputs, decoder_input_ids=torch.tensor([decoder])).logits[0, -1]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "gpt2", "llama", "gemma2", "t5", "bart", "mbart"])
+def test_bare_model_is_asked_as_its_kind_wants_it(kind: str, folder: Path) -> None:
+    backbone = opened(folder, kind)
+    scene = scene_of(backbone, template="{prompt:1} {text} {prompt:2} {answer}")
+    checked = 0
+    for b in (0, 2):  # no label words in the text
+        ids = backbone.encoder.tokenizer(TEXTS[b][0])["input_ids"]
+        row = int((scene.step.batch.example_of == b).nonzero()[0])
+        positions = scene.step.batch.eligible[row].nonzero()[:, 0].tolist()
+        first = len(backbone.encoder.prefix)
+        for n, position in enumerate(positions):
+            assert int(scene.step.batch.ids[row, position]) == ids[first + n]
+            (found,) = propose(backbone, scene.step.batch, [(row, position)])
+            if first + n == 0 and backbone.encoder.is_causal:
+                assert found is None, "nothing stands before the first word"
+                continue
+            assert found is not None
+            if not backbone.encoder.is_causal and backbone.encoder.mask_id is not None:
+                expected = with_mask_at_the_end(backbone, scene, row, ids, first + n)
+            else:
+                expected = hidden_by_hand(backbone, ids, first + n)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            checked += 1
+    assert checked > 8
+
+
+def with_mask_at_the_end(backbone: Backbone, scene: Scene, row: int, ids: list[int], at: int) -> Tensor:
+    """The answer slot of a cloze is a mask, which stays."""
+    if backbone.encoder.decoder_start_id is not None:
+        return hidden_by_hand(backbone, ids, at)
+    end = len(ids) - len(backbone.encoder.suffix)
+    return hidden_by_hand(backbone, [*ids[:end], backbone.encoder.tokenizer.mask_token_id, *ids[end:]], at)
+
+
 @pytest.mark.parametrize("tries", [1, 3])
 def test_greedy_swaps_are_those_of_a_derivation(tries: int, backbone: Backbone) -> None:
     """Two swaps at most, each the best to first order of the word with the next largest gradient, kept if it helps."""
@@ -337,6 +388,16 @@ def test_attack_ends_at_a_mistake_where_asked(backbone: Backbone) -> None:
     for x in examples:
         if right[x] and not fooled[x]:
             assert found[x].swaps == on[x].swaps
+
+
+def test_mistakes_are_any_wrong_answer_that_is_known(backbone: Backbone) -> None:
+    classes = readouts.build({"kind": "head"}, backbone, [])
+    scores = torch.tensor([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0]])
+    assert mistaken(classes, scores, torch.tensor([0, 0, 1])).tolist() == [False, True, True]
+    tags_of_words = readouts.build({"kind": "tokens"}, backbone, [])
+    words = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 1, -1]])
+    each = scores[None, [0, 1, 2]].expand(3, -1, -1)  # the answers 0, 1, 0
+    assert mistaken(tags_of_words, each, words).tolist() == [True, True, False]
 
 
 def test_words_that_sequences_do_not_share_stay(backbone: Backbone) -> None:

@@ -90,14 +90,14 @@ def _opening(
     batch = step.batch
     losses = step.loss(step.scores, batch.labels).tolist()
     ids = text_of(batch.ids, batch).tolist()
-    may = in_all_rows(lexicon.whole(batch.ids), batch) & step.mask
+    whole = in_all_rows(lexicon.whole(batch.ids), batch) & step.mask
     words = text_of(lexicon.begins(batch.ids).long(), batch).sum(1).tolist()
     weight = torch.linalg.vector_norm(step.gradient[TEXT].float(), dim=2)
-    order = weight.masked_fill(~may, -1.0).argsort(dim=1, descending=True, stable=True).tolist()
-    found = {}
+    order = weight.masked_fill(~whole, -1.0).argsort(dim=1, descending=True, stable=True).tolist()
+    may, found = whole.tolist(), {}
     for x in examples:
         budget = limits.budget(words[x])
-        left = [n for n in order[x] if budget and may[x, n] and rules.near(ids[x][n], lexicon)]
+        left = [n for n in order[x] if budget and may[x][n] and rules.near(ids[x][n], lexicon)]
         found[x] = Attacked(losses[x], losses[x], left[: limits.tries * budget][::-1], budget)
     return found
 
