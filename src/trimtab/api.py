@@ -115,7 +115,7 @@ def run(
         record = run_pack([prepared], Path(runs_dir), again=again, report=told, track=specs, processes=processes)[0]
     extras: dict[str, Any] = {"reused": finished, "backbone": prepared.backbone.name}
     if notes:
-        extras["notes"] = [*record.get("notes", ()), *notes]
+        extras["notes"] = list(dict.fromkeys([*record.get("notes", ()), *notes]))
     return {**record, **extras} | ({"dropped_options": list(resolution.dropped)} if resolution.dropped else {})
 
 

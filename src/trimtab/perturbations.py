@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -78,6 +78,15 @@ def replace_tokens(batch: Batch, new: Int[Tensor, "X N"]) -> Batch:
     return replace(batch, ids=batch.ids.index_put((row, position), torch.where(chosen >= 0, chosen, old)))
 
 
+def in_all_rows(where: Bool[Tensor, "B T"], batch: Batch) -> Bool[Tensor, "X N"]:
+    """Entries at which every sequence of an example has the same token, one that `where` names."""
+    row, position, entry = _places(batch)
+    example, ids = batch.example_of[row], text_of(batch.ids, batch)
+    agrees = where[row, position] & (batch.ids[row, position] == ids[example, entry])
+    found = torch.zeros_like(ids).index_put((example, entry), agrees.long(), accumulate=True)
+    return found == torch.bincount(batch.example_of, minlength=len(batch.labels))[:, None]
+
+
 def add_to_prompts(table: PromptTable, batch: Batch, delta: Delta) -> tuple[PromptTable, Batch]:
     """A table with one prompt per example, perturbed, and the batch whose rows use it. Gradients flow to both."""
     own = table.rows(batch.prompt_of_example.clamp(min=0))
@@ -109,6 +118,43 @@ def _places(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return row, position, (batch.eligible.cumsum(1) - 1)[row, position]
 
 
+@runtime_checkable
+class Lexicon(Protocol):
+    """The whole words of a vocabulary. What one is, and which are of one form, `trimtab.backbones.words` says."""
+
+    def whole(self, ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """Which tokens are whole words of one piece, no label words among them."""
+        ...
+
+    def begins(self, ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """Where words begin, of one piece or more."""
+        ...
+
+    def word(self, token: int) -> str:
+        """The text of a piece, without a space before it."""
+        ...
+
+    def sentence(self, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+        """The words of a text, and the number of the word that each piece belongs to."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text behind ids, without special tokens."""
+        ...
+
+    def embed(self, ids: Int[Tensor, "N"]) -> Float[Tensor, "N E"]:
+        """Word embeddings, float32."""
+        ...
+
+    def neighbours(self, token: int, count: int, similarity: float) -> tuple[int, ...]:
+        """At most `count` words of the same form whose embeddings have at least this cosine, nearest first."""
+        ...
+
+    def proposals(self, batch: Batch, places: Sequence[tuple[int, int]], count: int) -> list[tuple[int, ...]]:
+        """For words of a batch, (row, position) each: what the bare model finds likeliest there, of the same form."""
+        ...
+
+
 @dataclass(frozen=True)
 class Substitutes:
     """Tokens that may stand in for others in a text.
@@ -116,10 +162,12 @@ class Substitutes:
     Attributes:
         mask_id: the token that stands for a hidden one; None where the vocabulary has nothing of the sort.
         words: ids of whole words, none of them of a label word, special or unused.
+        lexicon: what is known of words; None where nothing is.
     """
 
     mask_id: int | None
     words: tuple[int, ...]
+    lexicon: Lexicon | None = None
 
 
 NO_SUBSTITUTES = Substitutes(None, ())
@@ -148,6 +196,9 @@ class TrainStep:
         table_gradient: of each run's mean loss without perturbation over its whole logical batch, at the prompt table;
             if asked for.
         substitutes: tokens that may stand in for others.
+        epochs: of each example's run, from 0.
+        mistaken: of scores, which examples they get wrong; for readouts with a distribution.
+        tell: keeps a record about an example for the reader of its run, under the name of a file.
     """
 
     batch: Batch
@@ -164,6 +215,9 @@ class TrainStep:
     gradient: Mapping[str, Tensor] = field(default_factory=dict)
     table_gradient: Mapping[str, Tensor] = field(default_factory=dict)
     substitutes: Substitutes = NO_SUBSTITUTES
+    epochs: Sequence[int] = ()
+    mistaken: Callable[[Float[Tensor, "X *C"]], Bool[Tensor, "X"]] | None = None
+    tell: Callable[[int, str, Mapping[str, Any]], None] = lambda example, file, record: None
 
     def names(self, target: Target) -> tuple[str, ...]:
         """What a target stands for."""

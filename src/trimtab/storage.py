@@ -8,7 +8,8 @@ is a bundle with its history:
     config.yaml  run.json  metrics.jsonl  predictions.<split>.jsonl  bundle.json  prompt.safetensors
 
 `run.json` is written first with status `running` and last with its final status, so a reader knows what it looks at.
-`metrics.jsonl` grows by a line with every evaluation and is written once more, whole, at the end.
+`metrics.jsonl` grows by a line with every evaluation and is written once more, whole, at the end. Regularizers may
+leave files of their own beside it, such as `swaps.jsonl`.
 """
 
 from __future__ import annotations
@@ -351,6 +352,11 @@ class RunFolder:
     def write_predictions(self, split: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Write predictions.<split>.jsonl."""
         write_jsonl(self.path / f"predictions.{split}.jsonl", records)
+
+    def write_findings(self, findings: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Write what regularizers have kept to be read, a JSONL file for each."""
+        for name, records in findings.items():
+            write_jsonl(self.path / f"{name}.jsonl", records)
 
     def finish(self, record: Mapping[str, Any], status: str) -> dict[str, Any]:
         """Write the final run.json and return its content."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from trimtab.backbones.loading import Backbone
+from trimtab.backbones.words import MARKS, Words
 from trimtab.perturbations import Substitutes
 from trimtab.text_encoder import TextEncoder
-
-_SPACED = ("Ġ", "▁")
-"""How byte-level BPE and SentencePiece write the space before a word."""
 
 
 def substitutes(backbone: Backbone, label_ids: Collection[int] = ()) -> Substitutes:
     """What may stand in for tokens of a text, tokens of label words left out."""
-    encoder = backbone.encoder
-    return Substitutes(hiding_token(encoder), tuple(i for i in whole_words(backbone) if i not in set(label_ids)))
+    labels = set(label_ids)
+    words = tuple(i for i in whole_words(backbone) if i not in labels)
+    return Substitutes(hiding_token(backbone.encoder), words, Words(backbone, labels))
 
 
 def hiding_token(encoder: TextEncoder) -> int | None:
@@ -34,9 +33,9 @@ def whole_words(backbone: Backbone) -> tuple[int, ...]:
     """Ids of tokens that are a word by themselves, as it stands after a space: letters only."""
     encoder, found = backbone.encoder, []
     tokens = dict(zip(backbone.ordinary_words, encoder.tokens(backbone.ordinary_words), strict=True))
-    is_spaced = any(t.startswith(_SPACED) for t in tokens.values())
+    is_spaced = any(t.startswith(MARKS) for t in tokens.values())
     for i, token in tokens.items():
-        word = token[1:] if is_spaced and token.startswith(_SPACED) else token
+        word = token[1:] if is_spaced and token.startswith(MARKS) else token
         if word.isalpha() and (token != word or not is_spaced):
             found.append(i)
     return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trimtab.registry import readouts
@@ -108,6 +108,13 @@ def divergence(
     log_p, log_q = (torch.where(possible, values, 0.0) for values in (log_p, log_q))
     each = (torch.where(possible, log_p.exp(), 0.0) * (log_p - log_q)).sum(-1)
     return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
+
+
+def mistaken(readout: Readout, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Bool[Tensor, "X"]:
+    """Which examples the likeliest answers get wrong, in one of their distributions at least; see `divergence`."""
+    log_p, known = readout.distribution(scores, labels)  # type: ignore[attr-defined]
+    wrong = log_p.argmax(-1) != labels.reshape(len(labels), -1)
+    return (wrong & known).any(1)
 
 
 def has_distribution(kind: str) -> bool:

@@ -9,9 +9,9 @@ logical batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -73,3 +73,24 @@ class Regularizer(Protocol):
         passes holds the graph of one at a time and may use the gradients of the last.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What a regularizer has beside its options that a killed run must get back. In a pack the one of the first member
+    acts for all, so what belongs to a run is kept by the run's number in the pack (`Batch.prompt_of`).
+    """
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as JSON can say it."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Remember what another one did."""
+        ...
+
+
+def notes_of(built: Sequence[Regularizer]) -> tuple[str, ...]:
+    """What a user should know of regularizers as they work here, in sentences: their `notes`, if they have any."""
+    return tuple(note for r in built for note in getattr(r, "notes", ()))

@@ -27,9 +27,10 @@ from trimtab.config import Seeds, TrainingConfig
 from trimtab.model import PromptedModel, stacked
 from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
 from trimtab.readouts import chosen
-from trimtab.regularizers import Regularizer
+from trimtab.regularizers import Regularizer, Remembering
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
@@ -43,7 +44,8 @@ Report = Callable[[Mapping[str, Any]], None]
 class Member:
     """One run of a pack: its data, its settings, and how far it has come.
 
-    `best` is the state of the best checkpoint; empty where even the first evaluation was not finite.
+    `best` is the state of the best checkpoint; empty where even the first evaluation was not finite. `findings` are
+    what regularizers keep for the reader of the run, by the name of a file.
     """
 
     seeds: Seeds
@@ -60,6 +62,12 @@ class Member:
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
+    findings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """How often all rows have been seen."""
+        return self.step // -(-len(self.train) // self.training.batch_size)
 
     @property
     def steps(self) -> int:
@@ -94,7 +102,7 @@ class LoopState:
 _REHEARSED_ROWS = 16
 """Of every member's dev split, for a guess of the time."""
 
-_PROGRESS = ("status", "best_dev", "best_step", "step", "stale", "history", "recent")
+_PROGRESS = ("status", "best_dev", "best_step", "step", "stale", "history", "recent", "findings")
 """What a member has come to, apart from its tensors."""
 
 
@@ -105,7 +113,7 @@ class Loop:
         model: backbone and readout.
         pack: what is trained: the members' prompt encoders, and a single member's backbone if that is not frozen.
         members: one per prompt of the pack; `batch_size` and the schedule may differ only as packs allow.
-        report: receives events: `{"event": "continue" | "step" | "evaluation" | "end", "run": r, ...}`.
+        report: receives events: `{"event": "note" | "continue" | "step" | "evaluation" | "end", "run": r, ...}`.
         backbone_dropout: keep the backbone's dropout in training passes; for a pack of one.
         save: receives the state after every evaluation; `load` continues from it, bit for bit on the same machine.
         processes: that share the work of every step and evaluation.
@@ -145,7 +153,13 @@ class Loop:
         tensors |= {f"best.{r}.{n}": v for r, m in enumerate(self.members) for n, v in m.best.items()}
         members = [{name: getattr(m, name) for name in _PROGRESS} for m in self.members]
         facts = {"steps_done": self.steps_done, "seconds_in_steps": self.seconds_in_steps, "members": members}
-        return LoopState(tensors, facts)
+        remembered = {str(k): r.state for k, r in self._remembering.items()}
+        return LoopState(tensors, facts | ({"regularizers": remembered} if remembered else {}))
+
+    @property
+    def _remembering(self) -> dict[int, Remembering]:
+        """The regularizers that remember, by their number in the recipe; those of the first member act for all."""
+        return {k: r for k, r in enumerate(self.members[0].regularizers) if isinstance(r, Remembering)}
 
     @torch.no_grad()
     def load(self, state: LoopState) -> None:
@@ -159,7 +173,9 @@ class Loop:
                 own[name].copy_(value)
         for member, progress in zip(self.members, state.facts["members"], strict=True):
             for name in _PROGRESS:
-                setattr(member, name, progress[name])
+                setattr(member, name, progress.get(name, getattr(member, name)))
+        for k, regularizer in self._remembering.items():
+            regularizer.load(state.facts["regularizers"][str(k)])
         self.steps_done, self.seconds_in_steps = state.facts["steps_done"], state.facts["seconds_in_steps"]
 
     @property
@@ -170,6 +186,7 @@ class Loop:
     def run(self) -> None:
         """Train until every member is done; afterwards the pack holds each member's best checkpoint, if it has one."""
         streams = [islice(m.batches(), self.steps_done, None) for m in self.members]
+        said = say(self.members, self.report)
         if not self.steps_done:
             self._evaluate(self._running())
         else:
@@ -188,6 +205,7 @@ class Loop:
                     self._end(r, "done")
             if due:
                 self.save(self.state)
+        say(self.members, self.report, said)
         for r, member in enumerate(self.members):
             if member.best:
                 self.pack.restore(r, member.best)

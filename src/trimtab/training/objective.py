@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from trimtab.perturbations import (
     text_mask,
     text_of,
 )
-from trimtab.readouts import divergence, has_distribution
+from trimtab.readouts import divergence, has_distribution, mistaken
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.seeding import stream
 from trimtab.training.parallel import Processes
@@ -48,6 +48,11 @@ class Penalized(Protocol):
     seeds: Seeds
     step: int
     regularizers: Sequence[Regularizer]
+    train: Sequence[Row]
+    findings: dict[str, list[dict[str, Any]]]
+
+    @property
+    def epoch(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,12 @@ class Objective:
         def rescore_text(new: Tensor) -> Tensor:
             return model.scores(replace_tokens(batch, new), leaf)
 
+        def tell(x: int, file: str, record: Mapping[str, Any]) -> None:
+            member = self._members[runs[x]]
+            if active.weights[runs[x]] != 0:
+                about = {"step": member.step, "example": member.train[keys[x]].origin.id}
+                member.findings.setdefault(file, []).append({**about, **record})
+
         prompts = prompt_names(leaf)
         deep = {n: _like(_rms(self._original(batch, leaf, n)), leaf.tensors[n]) for n in prompts if n != "inputs"}
         return TrainStep(
@@ -223,6 +234,9 @@ class Objective:
             gradient=seen.gradient,
             table_gradient=table_gradient,
             substitutes=self._substitutes,
+            epochs=[self._members[r].epoch for r in runs],
+            mistaken=lambda scores: mistaken(model.readout, scores, batch.labels),
+            tell=tell,
         )
 
     def _summed(self, table_gradient: Mapping[str, Tensor], leaf: PromptTable) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from trimtab.errors import TrimtabError
 from trimtab.model import PromptedModel
 from trimtab.predictor import MAX_TOKENS, Predictor, table_from
 from trimtab.readouts import chosen
-from trimtab.registry import readouts
+from trimtab.registry import readouts, regularizers
+from trimtab.regularizers import notes_of
 from trimtab.storage import Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.training.packs import Trained
 from trimtab.training.parallel import current_size
@@ -33,6 +34,8 @@ def opening(p: Prepared) -> dict[str, Any]:
     fingerprints = {"data": p.task.fingerprint, "backbone": b.fingerprint, "tokenizer": b.tokenizer_fingerprint}
     if p.initializer_fingerprint:
         fingerprints["initializer"] = p.initializer_fingerprint
+    built = [regularizers.build(spec) for spec in p.config.regularizers]
+    notes = [*p.task.notes, *notes_of([r for r in built if r.weight])]
     return {
         "id": p.id,
         "task": p.task.name,
@@ -44,7 +47,7 @@ def opening(p: Prepared) -> dict[str, Any]:
         "environment": environment(b),
         "rows": {s: len(p.task.splits[s]) for s in p.rows},
         "truncated": {s: sum(any(v.dropped for v in r.variants) for r in rows) for s, rows in p.rows.items()},
-        **({"notes": list(p.task.notes)} if p.task.notes else {}),
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -71,6 +74,7 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
     p, member = trained.prepared, trained.member
     if not member.best:
         folder.clear()
+        folder.write_findings(member.findings)
         folder.finish(_record(folder, trained, {}, bare), member.status)
         return
     bundle = make_bundle(trained)
@@ -87,6 +91,7 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
     metrics["dev"]["loss"] = member.best_dev["loss"]
     folder.write_history(member.history)
+    folder.write_findings(member.findings)
     write_json(folder.path / "bundle.json", {**written, "metrics": metrics})
     folder.finish(_record(folder, trained, metrics, bare), member.status)
 

@@ -1,7 +1,7 @@
 """The trackers of a pack: the loop's events go to those of the run that they are about.
 
 A tracker is begun with its run's first event, so that it knows from which step a killed run goes on. One that fails is
-left out from then on, and a `note` event says so once: {"event": "note", "run": r, "text": ...}.
+left out from then on, and a note says so once (see `trimtab.training.notes`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from trimtab.registry import trackers
 from trimtab.trackers import ALWAYS, TrackedRun, Tracker
 from trimtab.training.loop import Report
+from trimtab.training.notes import note
 
 
 class Following:
@@ -89,7 +90,7 @@ class Following:
         self._noted.add(kind)
         reason = (str(error).strip().splitlines() or [""])[0]
         text = f"the tracker {kind} failed and is left out, training goes on ({type(error).__name__}: {reason})"
-        self._report({"event": "note", "run": r, "text": text})
+        self._report(note(r, text))
 
 
 def values_of(event: Mapping[str, Any]) -> dict[str, float]:
