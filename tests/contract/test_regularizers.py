@@ -38,6 +38,14 @@ VISIBLE: dict[str, dict[str, Any]] = {
     "random_mask": {"at_least_one": True},
     "r3f": {"sigma_relative": 0.3},
     "smart": {"epsilon_relative": 0.3},
+    "word_swap": {
+        "rate": 0.9,
+        "similarity": -1.0,
+        "proposals": 200,
+        "neighbours": 200,
+        "stop_words": "none",
+        "opposites": "none",
+    },
 }
 """Options with which a kind shows on short texts in float32 what its default is too rare or too small for."""
 
@@ -89,6 +97,9 @@ class Run:
     seeds: Seeds
     step: int
     regularizers: Sequence[Regularizer]
+    train: Sequence[Row]
+    epoch: int = 0
+    findings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,7 +128,8 @@ class Scene:
     def backward(self, *its: Regularizer, weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, list[Watched]]:
         """The gradient of one step on the prompts, and what the penalties of run 0 were."""
         watched = [Watched(r, weights[0]) for r in its]
-        runs = [Run(Seeds(init=s, data_order=s, subset=s, noise=s), 3, watched) for s in (1, 2)]
+        seeds = [Seeds(init=s, data_order=s, subset=s, noise=s) for s in (1, 2)]
+        runs = [Run(s, 3, watched, self.rows) for s in seeds]
         runs[1].regularizers = [Watched(r, weights[1]) for r in its]
         leaf = PromptTable(self.values).detached()
         self.seen.clear()

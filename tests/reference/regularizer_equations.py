@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -36,6 +36,9 @@ class Member:
     seeds: Seeds
     step: int
     regularizers: Sequence[Regularizer] = ()
+    train: Sequence[Row] = ()
+    epoch: int = 0
+    findings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

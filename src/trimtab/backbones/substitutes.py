@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from trimtab.backbones.loading import Backbone
-from trimtab.backbones.words import MARKS, Words
+from trimtab.backbones.words import BYTES_MARK, MARKS, Words
 from trimtab.perturbations import Substitutes
 from trimtab.text_encoder import TextEncoder
 
@@ -34,8 +34,9 @@ def whole_words(backbone: Backbone) -> tuple[int, ...]:
     encoder, found = backbone.encoder, []
     tokens = dict(zip(backbone.ordinary_words, encoder.tokens(backbone.ordinary_words), strict=True))
     is_spaced = any(t.startswith(MARKS) for t in tokens.values())
+    of_bytes = any(t.startswith(BYTES_MARK) for t in tokens.values())  # where letters beyond ASCII stand for bytes
     for i, token in tokens.items():
         word = token[1:] if is_spaced and token.startswith(MARKS) else token
-        if word.isalpha() and (token != word or not is_spaced):
+        if word.isalpha() and (word.isascii() or not of_bytes) and (token != word or not is_spaced):
             found.append(i)
     return tuple(found)

@@ -22,7 +22,8 @@ from trimtab.backbones.loading import Backbone
 from trimtab.backbones.proposals import propose
 from trimtab.types import Batch
 
-MARKS = ("Ġ", "▁")
+BYTES_MARK = "Ġ"
+MARKS = (BYTES_MARK, "▁")
 """How byte-level BPE and SentencePiece write the space before a word."""
 _JOINERS = ("'", "’", "-")
 _INSIDE = "##"

@@ -14,6 +14,7 @@ from trimtab.backbones import Backbone
 from trimtab.backbones.substitutes import substitutes
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.model import PromptedModel
+from trimtab.perturbations import NO_SUBSTITUTES
 from trimtab.registry import readouts, regularizers
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, LoopState, Member, Report
@@ -120,7 +121,9 @@ def _assembled(
     trained = TunedPack(stacked, backbone) if is_tuned else stacked
     report = report if processes.is_main else None
     model = PromptedModel(backbone, readout)
-    found = substitutes(backbone, label_ids(first.rendering, backbone.encoder))
+    found = NO_SUBSTITUTES
+    if first.config.regularizers:
+        found = substitutes(backbone, label_ids(first.rendering, backbone.encoder))
     dropout = first.config.backbone.dropout
     return Loop(model, trained, members, report, dropout, save, processes, found), stacked
 
