@@ -86,7 +86,8 @@ class StudyFolder:
         return plan
 
     def begin(self, definition: Mapping[str, Any], plan: Mapping[str, Any], *, extend: bool = False) -> None:
-        """Create the folder, or find the same plan in it.
+        """Create the folder, or find the same plan in it. What decides no outcome (the baseline, what matters, limits
+        of packs) may have changed since.
 
         Args:
             extend: put the new plan in the place of another; runs of the old one that the new one has too are kept.
@@ -106,6 +107,7 @@ class StudyFolder:
                     fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
                 )
             if there["digest"] == plan["digest"]:
+                write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
                 return
         write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
         write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})

@@ -52,6 +52,12 @@ def test_runs_are_read_with_their_records(folder: StudyFolder) -> None:
     assert (missing.status, missing.record) == ("missing", {})
 
 
+def test_what_decides_no_outcome_may_change_under_the_same_plan(folder: StudyFolder) -> None:
+    folder.begin({"seeds": 1, "baseline": {"arm": "none"}}, plan("a", "b", "c"))
+    assert "arm: none" in (folder.path / "study.yaml").read_text()
+    assert [r.key for r in folder.read()] == ["a", "b", "c"]
+
+
 def test_runs_that_a_search_added_are_read_too(folder: StudyFolder) -> None:
     folder.enter(entry("late", status="failed", run=None, error=None))
     assert [r.key for r in folder.read()] == ["a", "b", "c"]
