@@ -20,47 +20,40 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
     constant per row. Position ids count real tokens from 0 on either padding side.
     """
     flat = [(x, row, e) for x, row in enumerate(rows) for e in row.variants]
-    length = max(len(e) for _, _, e in flat)
-    n_slots = max(len(e.slots) for _, _, e in flat)
-    n_answers = max(len(e.answer_at) for _, _, e in flat)
-    n_decoder = max(len(e.decoder) for _, _, e in flat)
-    ids = torch.full((len(flat), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(flat), length), dtype=torch.long)
-    eligible = torch.zeros((len(flat), length), dtype=torch.bool)
-    slots = torch.full((len(flat), n_slots), -1, dtype=torch.long)
-    decoder_slots = torch.full_like(slots, -1)
-    answer_at = torch.zeros((len(flat), n_answers), dtype=torch.long)
-    decoder = torch.full((len(flat), n_decoder), pad_id, dtype=torch.long)
-    targets = torch.full((len(flat), n_answers), -1, dtype=torch.long)
-    for b, (_, _, e) in enumerate(flat):
+    encoded = [e for _, _, e in flat]
+    length, n_slots, n_answers, n_decoder = (
+        max(map(len, its)) for its in zip(*((e.ids, e.slots, e.answer_at, e.decoder) for e in encoded), strict=True)
+    )
+    ids, decoder = np.full((len(flat), length), pad_id), np.full((len(flat), n_decoder), pad_id)
+    mask, eligible = np.zeros((len(flat), length), dtype=np.int64), np.zeros((len(flat), length), dtype=bool)
+    slots, decoder_slots = np.full((len(flat), n_slots), -1), np.full((len(flat), n_slots), -1)
+    answer_at, targets = np.zeros((len(flat), n_answers), dtype=np.int64), np.full((len(flat), n_answers), -1)
+    for b, e in enumerate(encoded):
         shift = length - len(e) if padding_side == "left" else 0
-        ids[b, shift : shift + len(e)] = torch.tensor(e.ids)
+        ids[b, shift : shift + len(e)] = e.ids
         mask[b, shift : shift + len(e)] = 1
-        places = torch.tensor(e.slots, dtype=torch.long)
-        slots[b, : len(e.slots)] = torch.where(places >= 0, places + shift, -1)
-        decoder_slots[b, : len(e.decoder_slots)] = torch.tensor(e.decoder_slots, dtype=torch.long)
-        answers = torch.tensor(e.answer_at, dtype=torch.long)
-        answer_at[b, : len(e.answer_at)] = answers if e.decoder else answers + shift
-        decoder[b, : len(e.decoder)] = torch.tensor(e.decoder, dtype=torch.long)
-        targets[b, : len(e.targets)] = torch.tensor(e.targets, dtype=torch.long)
-        if e.eligible:
-            eligible[b, torch.tensor(e.eligible) + shift] = True
+        slots[b, : len(e.slots)] = [place + shift if place >= 0 else -1 for place in e.slots]
+        decoder_slots[b, : len(e.decoder_slots)] = e.decoder_slots
+        answer_at[b, : len(e.answer_at)] = e.answer_at if e.decoder else [place + shift for place in e.answer_at]
+        decoder[b, : len(e.decoder)] = e.decoder
+        targets[b, : len(e.targets)] = e.targets
+        eligible[b, [place + shift for place in e.eligible]] = True
     return Batch(
-        ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        slots=slots,
-        answer_at=answer_at,
-        answers=torch.tensor([len(e.answer_at) for _, _, e in flat]),
-        eligible=eligible,
+        ids=torch.from_numpy(ids),
+        attention_mask=torch.from_numpy(mask),
+        position_ids=torch.from_numpy((mask.cumsum(1) - 1).clip(min=0)),
+        slots=torch.from_numpy(slots),
+        answer_at=torch.from_numpy(answer_at),
+        answers=torch.tensor([len(e.answer_at) for e in encoded]),
+        eligible=torch.from_numpy(eligible),
         prompt_of=torch.tensor([r.prompt for _, r, _ in flat]),
         keys=torch.tensor([r.key for _, r, _ in flat]),
         example_of=torch.tensor([x for x, _, _ in flat]),
         readout_of=torch.tensor([r.readout for r in rows]),
         labels=labels_of(rows),
-        decoder_ids=decoder if n_decoder else None,
-        decoder_slots=decoder_slots if any(e.decoder_slots for _, _, e in flat) else None,
-        targets=targets if any(e.targets for _, _, e in flat) else None,
+        decoder_ids=torch.from_numpy(decoder) if n_decoder else None,
+        decoder_slots=torch.from_numpy(decoder_slots) if any(e.decoder_slots for e in encoded) else None,
+        targets=torch.from_numpy(targets) if any(e.targets for e in encoded) else None,
     )
 
 

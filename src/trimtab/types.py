@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -201,7 +202,7 @@ class Row:
         """One sequence per fill."""
         return (self.encoded, *self.others)
 
-    @property
+    @cached_property
     def cost(self) -> int:
         """Tokens that the example takes in a batch, those of a decoder and padding between its variants included."""
         return len(self.variants) * max(len(v) + len(v.decoder) for v in self.variants)

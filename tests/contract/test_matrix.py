@@ -137,7 +137,7 @@ def untouched(backbone: Backbone) -> Iterator[None]:
     assert all(p.grad is None for p in backbone.model.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.slow) if ":" in m else m for m in MODELS])
 def test_every_method_works_with_every_readout(name: str, family_folder: Callable[[str], Path], tmp_path: Path) -> None:
     backbone = load_backbone(str(family_folder(name)), dtype="float32", device="cpu")
     side = load_encoder(str(family_folder(name)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.tiny_families import BUILDERS
-from tests.contract.toy_runs import ENCODERS, RecordingLoop, model_of, name_of, toy_run
+from tests.contract.toy_runs import ENCODERS, RecordingLoop, model_of, name_of, others_slow, toy_run
 from tests.tiny import tiny_backbone, written_task
 from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
@@ -91,7 +91,7 @@ def check_members_equal_alone(pack: Sequence[Prepared]) -> None:
 
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["clean", "gaussian"])
-@pytest.mark.parametrize("spec", ENCODERS, ids=name_of)
+@pytest.mark.parametrize("spec", others_slow(ENCODERS), ids=name_of)
 def test_each_member_equals_the_same_run_alone(
     spec: dict[str, Any], noisy: bool, backbone: Backbone, tmp_path: Path
 ) -> None:

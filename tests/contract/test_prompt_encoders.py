@@ -18,6 +18,7 @@ from tests.contract.toy_runs import (
     build,
     context,
     name_of,
+    others_slow,
     reader,
     rows_of,
     toy_rendering,
@@ -203,7 +204,7 @@ def test_randomness_in_training_is_declared(spec: dict[str, Any]) -> None:
     check_randomness_is_declared(maker(spec))
 
 
-@every_encoder
+@pytest.mark.parametrize("spec", others_slow(ENCODERS), ids=name_of)
 def test_learns_the_toy(spec: dict[str, Any], backbone: Backbone) -> None:
     check_learns(maker(spec), backbone, TOY_RATES.get(spec["kind"], 0.03))
 

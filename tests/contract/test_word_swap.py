@@ -198,6 +198,7 @@ def outcome(records: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [*zip(texts, prompts, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_pack_killed_again_and_again_ends_as_if_undisturbed(every: int, backbone: Backbone, tmp_path: Path) -> None:
     """Six evaluations in three epochs, so kills fall into epochs that have begun."""

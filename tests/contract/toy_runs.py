@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ ENCODERS: list[dict[str, Any]] = [
     for options in [{}, *VARIANTS.get(kind, [])]
 ]
 """Encoders of input prompts."""
+
+
+def others_slow(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Parameters of a test that takes seconds: variants of a kind are left to `make test-all`."""
+    return [pytest.param(s, marks=pytest.mark.slow) if len(s) > 1 else s for s in specs]
 
 
 def name_of(spec: Mapping[str, Any]) -> str:

@@ -107,10 +107,16 @@ class StudyFolder:
                     fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
                 )
             if there["digest"] == plan["digest"]:
-                write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
+                self._define(definition)
                 return
-        write_text(self.path / "study.yaml", dump_yaml(dict(definition)))
+        self._define(definition)
         write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
+
+    def _define(self, definition: Mapping[str, Any]) -> None:
+        """Write the study down, unless the same is there."""
+        path, text = self.path / "study.yaml", dump_yaml(dict(definition))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Key -> the last line that was written of it."""

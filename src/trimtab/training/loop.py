@@ -242,10 +242,10 @@ class Loop:
         """One optimizer step of all running members."""
         table = self.pack.table(training=True, step=self.steps_done)
         leaf = table.detached()
-        rows = [replace(self.members[r].train[i], prompt=r, key=i) for r, batch in batches.items() for i in batch]
-        rows = self.processes.share(rows, [r.cost for r in rows])
-        parts = []
-        for group in micro_batches([r.cost for r in rows], self.max_tokens):
+        drawn = [(r, i, self.members[r].train[i]) for r, batch in batches.items() for i in batch]
+        drawn = self.processes.share(drawn, [row.cost for _, _, row in drawn])
+        rows, parts = [replace(row, prompt=r, key=i) for r, i, row in drawn], []
+        for group in micro_batches([row.cost for _, _, row in drawn], self.max_tokens):
             batch = self.model.collate([rows[i] for i in group])
             share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
             parts.append(Part(batch, share))

@@ -68,7 +68,7 @@ def outcome(records: Sequence[Mapping[str, Any]]) -> list[Any]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("prompt", list(PROMPTS))
 def test_a_pack_killed_again_and_again_ends_as_if_undisturbed(
     prompt: str, optimizer: str, tmp_path: Path, backbone: Backbone
