@@ -57,7 +57,7 @@ class Rendering:
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _words: dict[TextEncoder, frozenset[tuple[int, ...]]] = field(
+    _words: dict[TextEncoder, dict[int, set[tuple[int, ...]]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -149,8 +149,8 @@ class Rendering:
         spaced, lead = self.template.answer_is_spaced, self._lead(encoder)
         return self.verbalizer.encode(encoder, spaced=spaced, lead=lead)
 
-    def _own_words(self, encoder: TextEncoder) -> frozenset[tuple[int, ...]]:
-        """How the label words that are read would stand in a text: never to be perturbed there."""
+    def _own_words(self, encoder: TextEncoder) -> dict[int, set[tuple[int, ...]]]:
+        """How the label words that are read would stand in a text, by first token: never to be perturbed there."""
         if encoder not in self._words:
             is_read = not self.verbalizer.is_free and not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
             words = [w for its in self.verbalizer.words for w in its] if is_read else []
@@ -160,7 +160,10 @@ class Rendering:
                 for text in (w, f" {w}")
                 for is_first in (True, False)
             ]
-            self._words[encoder] = frozenset(tuple(ids) for ids in forms if ids)
+            by_first: dict[int, set[tuple[int, ...]]] = {}
+            for ids in filter(None, forms):
+                by_first.setdefault(ids[0], set()).add(tuple(ids))
+            self._words[encoder] = by_first
         return self._words[encoder]
 
     def _lead(self, encoder: TextEncoder) -> str | None:

@@ -160,11 +160,11 @@ class Encoded:
         slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
         return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
 
-    def without_words(self, words: Collection[tuple[int, ...]]) -> Encoded:
-        """The same where these words, as token ids, are not eligible."""
+    def without_words(self, words: Mapping[int, Collection[tuple[int, ...]]]) -> Encoded:
+        """The same where these words, as token ids, are not eligible. `words` holds them by their first token."""
         eligible, hit = set(self.eligible), set[int]()
         for i in self.eligible:
-            for word in words:
+            for word in words.get(self.ids[i], ()):
                 places = range(i, i + len(word))
                 if self.ids[i : i + len(word)] == word and eligible.issuperset(places):
                     hit.update(places)
@@ -252,6 +252,12 @@ class Batch:
     def answer_mask(self) -> Bool[Tensor, "B A"]:
         """Which entries of `answer_at` are real."""
         return torch.arange(self.answer_at.shape[1], device=self.answers.device) < self.answers[:, None]
+
+    def is_said(self, row: int) -> Bool[Tensor, "T"]:
+        """Which positions of a row hold text, special tokens included: neither slots nor pads."""
+        kept = self.attention_mask[row].bool()
+        kept[self.slots[row][self.slots[row] >= 0]] = False
+        return kept
 
     @property
     def is_bare(self) -> bool:

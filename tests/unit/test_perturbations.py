@@ -105,6 +105,6 @@ def test_norms_and_directions() -> None:
 
 def test_label_words_in_the_text_are_not_eligible() -> None:
     text = encoded([1, 50, 51, 52, 50, 2], [1, 2, 3, 4])
-    assert text.without_words({(50,)}).eligible == (2, 3)
-    assert text.without_words({(51, 52)}).eligible == (1, 4)
-    assert text.without_words({(52, 51), (2,)}) is text, "in this order only, and specials never were"
+    assert text.without_words({50: [(50,)]}).eligible == (2, 3)
+    assert text.without_words({51: [(51, 52)]}).eligible == (1, 4)
+    assert text.without_words({52: [(52, 51)], 2: [(2,)]}) is text, "in this order only, and specials never were"

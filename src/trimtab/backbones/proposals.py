@@ -50,8 +50,7 @@ def _logits(backbone: Backbone, rows: Sequence[Row]) -> Float[Tensor, "B V"]:
 def _asked(backbone: Backbone, batch: Batch, row: int, position: int) -> Encoded | None:
     """The text of a row with one word hidden, and where its model answers."""
     encoder = backbone.encoder
-    kept = batch.attention_mask[row].bool()
-    kept[batch.slots[row][batch.slots[row] >= 0]] = False
+    kept = batch.is_said(row)
     if encoder.sentinel_id is not None:
         sentinels = (encoder.sentinel_id, encoder.second_sentinel_id, encoder.third_sentinel_id)
         for i in sentinels:

@@ -92,7 +92,7 @@ def _same_part(batch: Batch, place: tuple[int, int], new: int, tagger: Tagger, l
     """Whether a word keeps its part of speech in the sentence."""
     row, position = place
     words, number = lexicon.sentence(read_ids(batch, row))
-    i = number[int(_is_read(batch, row)[:position].sum())]
+    i = number[int(batch.is_said(row)[:position].sum())]
     return tagger(words)[i] == tagger([*words[:i], lexicon.word(new), *words[i + 1 :]])[i]
 
 
@@ -106,10 +106,4 @@ def text_places(batch: Batch) -> tuple[Int[Tensor, "X N"], Int[Tensor, "X N"]]:
 
 def read_ids(batch: Batch, row: int) -> list[int]:
     """What a sequence says: its tokens without slots and pads."""
-    return batch.ids[row][_is_read(batch, row)].tolist()
-
-
-def _is_read(batch: Batch, row: int) -> Tensor:
-    kept = batch.attention_mask[row].bool()
-    kept[batch.slots[row][batch.slots[row] >= 0]] = False
-    return kept
+    return batch.ids[row][batch.is_said(row)].tolist()

@@ -19,9 +19,9 @@ of speech is asked for only where nltk's tagger is installed. A2T leaves the pre
 change, answers that stand in a context too. The additive form and all other defaults are ours; `similarity`,
 `proposals` and `neighbours` were set by reading swaps of a small English BERT. Cosines differ between backbones.
 
-Cost: one more pass per step; per refresh up to 2 `tries` passes without gradient for each word of the budget: on a
-six-layer BERT and SST-2 a step that attacks took 7 to 9 plain ones, one whose swaps are known took 2. What comes again
-before the next refresh keeps its swaps.
+Cost: one more pass per step; per refresh up to 2 `tries` passes without gradient for each word of the budget: a step
+that attacks took 7 plain ones on nano-masked and 20 on a six-layer BERT (docs/results/regularizer-costs.md and
+regularizer-costs-minilm.md). What comes again before the next refresh keeps its swaps.
 
 `swaps.jsonl` in the run folder has the first 20 swapped examples of every refresh. `step` counts the updates of the
 prompt that was attacked; the texts are those of the example's first sequence, without slots and special tokens.

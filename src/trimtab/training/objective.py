@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -225,7 +225,7 @@ class Objective:
             prompts=prompts,
             scores=seen.scores,
             rms={TEXT: self._embedding_rms, "inputs": self._embedding_rms, **deep},
-            original=partial(self._original, batch, leaf),
+            original=cache(partial(self._original, batch, leaf)),
             rescore=lambda delta: model.scores(batch, leaf, delta),
             rescore_text=rescore_text,
             loss=model.readout.loss,

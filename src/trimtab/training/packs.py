@@ -181,9 +181,9 @@ def check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
             where="backbone.dropout",
             fix="Start without torchrun, or leave the dropout off.",
         )
-    built = [regularizers.build(spec) for spec in pack[0].config.regularizers]
-    for i, needs in enumerate(r.needs for r in built):
-        if needs.one_process and processes.size > 1:
+    several = pack[0].config.regularizers if processes.size > 1 else ()
+    for i, needs in enumerate(regularizers.build(spec).needs for spec in several):
+        if needs.one_process:
             raise ConfigError(
                 f"this regularizer keeps what it found to one process, got {processes.size}.",
                 where=f"regularizers.{i}",
