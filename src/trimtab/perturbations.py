@@ -245,10 +245,6 @@ class TrainStep:
         """The same with clean scores that no gradient flows into."""
         return replace(self, scores=self.scores.detach())
 
-    def zeros(self, target: Target) -> dict[str, Tensor]:
-        """The perturbation that changes nothing."""
-        return {name: torch.zeros_like(self.original(name), dtype=torch.float32) for name in self.names(target)}
-
 
 def purpose_number(purpose: str) -> int:
     """The counter by which streams of different purposes differ."""

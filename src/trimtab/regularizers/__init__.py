@@ -24,9 +24,8 @@ class Needs:
     """What a regularizer asks of the training loop and of the run.
 
     Attributes:
-        scores: the clean scores; implied by the three below. Where nobody needs them and the clean loss has no weight,
-            there is no clean pass, and the penalty is what the history shows as the loss.
-        graph: gradient flows into the clean scores, too.
+        graph: gradient flows into the clean scores, too. Where nobody needs this or one of the two gradients below, and
+            the clean loss has no weight, there is no clean pass, and the penalty is what the history shows as the loss.
         gradient: the gradient of the clean loss at the text, the prompt or both; the backward pass through the frozen
             model has it for nothing.
         table_gradient: that at the prompt table, over the logical batch.
@@ -38,7 +37,6 @@ class Needs:
         one_process: what it keeps cannot be shared between processes.
     """
 
-    scores: bool = False
     graph: bool = False
     gradient: Target | None = None
     table_gradient: bool = False
@@ -52,7 +50,7 @@ class Needs:
     @property
     def clean_pass(self) -> bool:
         """Whether it must be known what the model says without perturbation."""
-        return self.scores or self.graph or self.gradient is not None or self.table_gradient
+        return self.graph or self.gradient is not None or self.table_gradient
 
 
 @runtime_checkable

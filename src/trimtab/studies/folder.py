@@ -97,6 +97,7 @@ class StudyFolder:
             DataError: the data has changed since.
             StorageError: the folder cannot be written.
         """
+        is_same = False
         if (self.path / "plan.json").exists():
             there = self.plan
             _check_sources(there.get("sources", {}), plan.get("sources", {}), self.path)
@@ -106,11 +107,10 @@ class StudyFolder:
                     where=str(self.path),
                     fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
                 )
-            if there["digest"] == plan["digest"]:
-                self._define(definition)
-                return
+            is_same = there["digest"] == plan["digest"]
         self._define(definition)
-        write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
+        if not is_same:
+            write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
 
     def _define(self, definition: Mapping[str, Any]) -> None:
         """Write the study down, unless the same is there."""
