@@ -78,6 +78,12 @@ class Training:
         self.loop._step({r: next(batches) for r, batches in enumerate(self._batches)})
         self.loop.steps_done += 1
 
+    @property
+    def steps_of_epoch(self) -> int:
+        """Of the first run."""
+        first = self.loop.members[0]
+        return -(-len(first.train) // first.training.batch_size)
+
     def evaluate(self) -> None:
         self.loop._evaluate(range(len(self.loop.members)))
 

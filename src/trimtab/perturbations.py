@@ -150,8 +150,8 @@ class Lexicon(Protocol):
         """At most `count` words of the same form whose embeddings have at least this cosine, nearest first."""
         ...
 
-    def proposals(self, batch: Batch, places: Sequence[tuple[int, int]], count: int) -> list[tuple[int, ...]]:
-        """For words of a batch, (row, position) each: what the bare model finds likeliest there, of the same form."""
+    def proposals(self, batch: Batch, row: int, position: int, count: int) -> Sequence[int]:
+        """What the bare model finds likeliest, of the same form, in the place of a word."""
         ...
 
 

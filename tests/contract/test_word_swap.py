@@ -17,7 +17,7 @@ from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import toy_run
 from tests.tiny import tagged_task, tiny_backbone, toy_task, written_task
 from trimtab.api import run as api_run
-from trimtab.backbones import Backbone
+from trimtab.backbones import Backbone, words
 from trimtab.errors import ConfigError
 from trimtab.perturbations import TrainStep
 from trimtab.registry import regularizers
@@ -29,6 +29,7 @@ from trimtab.storage import read_jsonl
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared
 from trimtab.training.runs import run_pack
+from trimtab.types import Encoded
 
 ANYTHING: dict[str, Any] = {
     "kind": "word_swap", "rate": 0.5, "similarity": -1.0, "neighbours": 256, "proposals": 500, "stop_words": "none",
@@ -330,12 +331,50 @@ def test_trained_backbone(backbone: Backbone, tmp_path: Path) -> None:
     assert trained.member.findings["swaps"]
 
 
+def asked_words(monkeypatch: pytest.MonkeyPatch) -> list[Encoded]:
+    """What the bare model is asked, every time."""
+    seen: list[Encoded] = []
+    original = words.propose
+
+    def watched(backbone: Backbone, asked: Encoded) -> Any:
+        seen.append(asked)
+        return original(backbone, asked)
+
+    monkeypatch.setattr(words, "propose", watched)
+    return seen
+
+
+def test_a_frozen_model_is_asked_for_a_word_once(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attacks: list[tuple[int, int, int]]
+) -> None:
+    seen = asked_words(monkeypatch)
+    train_pack([prepared(tmp_path, backbone)])
+    assert len(attacks) == 48, "three attacks on every example"
+    assert len(seen) == len(set(seen)) > 16
+
+
+def test_what_is_remembered_has_an_end(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole,) = train_pack([prepared(tmp_path, backbone)])
+    monkeypatch.setattr(words, "_REMEMBERED", 3)
+    seen = asked_words(monkeypatch)
+    (forgetful,) = train_pack([prepared(tmp_path, backbone)])
+    assert len(seen) > len(set(seen))
+    assert forgetful.member.findings == whole.member.findings
+    assert forgetful.prompt.tolist() == whole.prompt.tolist()
+
+
+def test_a_model_that_is_trained_is_asked_anew(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = asked_words(monkeypatch)
+    train_pack([prepared(tmp_path, backbone, training={"learning_rates": {"backbone": 0.001}})])
+    assert len(seen) > len(set(seen))
+
+
 def test_backbone_dropout_is_off_while_the_model_proposes(backbone: Backbone, tmp_path: Path) -> None:
     modes: list[bool] = []
     hook = backbone.model.base_model.register_forward_pre_hook(lambda module, args: modes.append(module.training))
     proposing: list[bool] = []
-    from trimtab.backbones import words
-
     original = words.propose
 
     def watched(*args: Any) -> Any:

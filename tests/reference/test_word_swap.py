@@ -18,7 +18,7 @@ from tests.contract.tiny_families import BUILDERS, POSITIONS, build, save
 from tests.contract.toy_runs import reader
 from tests.tiny import tiny_backbone
 from trimtab.backbones import Backbone
-from trimtab.backbones.proposals import propose
+from trimtab.backbones.proposals import ask, propose
 from trimtab.backbones.substitutes import substitutes
 from trimtab.backbones.words import Words
 from trimtab.batching import collate
@@ -182,7 +182,7 @@ def test_candidates_are_proposed_and_near(
             ):
                 continue
             at = position - sum(s < position for s in slots)
-            (proposed,) = scene.lexicon.proposals(scene.step.batch, [(b, position)], proposals)
+            proposed = scene.lexicon.proposals(scene.step.batch, b, position, proposals)
             found = rules.near(old, scene.lexicon) & set(proposed)
             assert found == derived_candidates(backbone, bare, at, proposals, neighbours, similarity)
             sizes.append(len(found))
@@ -218,11 +218,12 @@ def test_bare_model_is_asked_as_its_kind_wants_it(kind: str, folder: Path) -> No
         first = len(backbone.encoder.prefix)
         for n, position in enumerate(positions):
             assert int(scene.step.batch.ids[row, position]) == ids[first + n]
-            (found,) = propose(backbone, scene.step.batch, [(row, position)])
+            asked = ask(backbone, scene.step.batch, row, position)
             if first + n == 0 and backbone.encoder.is_causal:
-                assert found is None, "nothing stands before the first word"
+                assert asked is None, "nothing stands before the first word"
                 continue
-            assert found is not None
+            assert asked is not None
+            found = propose(backbone, asked)
             if not backbone.encoder.is_causal and backbone.encoder.mask_id is not None:
                 expected = with_mask_at_the_end(backbone, scene, row, ids, first + n)
             else:
@@ -256,8 +257,8 @@ def test_greedy_swaps_are_those_of_a_derivation(tries: int, backbone: Backbone) 
         slots = row.encoded.slots
         order = sorted(may, key=lambda p: -float(gradient[p].norm()))[: 2 * tries]
         current, swaps = before, []
+        bare = [i for q, i in enumerate(ids) if q not in slots]
         for p in order:
-            bare = [i for q, i in enumerate(ids) if q not in slots]
             options = derived_candidates(backbone, bare, p - sum(s < p for s in slots), 40, 90, 0.0)
             gains = {i: (gradient[p] @ (matrix[i] - matrix[ids[p]])).item() for i in options}
             best = max(gains, key=lambda i: gains[i], default=None)
@@ -482,8 +483,8 @@ class ByHand:
         order = [i for i in cosines.argsort(descending=True).tolist() if i not in (0, token)]
         return tuple(i for i in order[:count] if cosines[i] >= similarity)
 
-    def proposals(self, batch: Batch, places: Sequence[tuple[int, int]], count: int) -> list[tuple[int, ...]]:
-        return [tuple(VOCABULARY.index(w) for w in self.proposed)[:count] for _ in places]
+    def proposals(self, batch: Batch, row: int, position: int, count: int) -> Sequence[int]:
+        return [VOCABULARY.index(w) for w in self.proposed][:count]
 
 
 def tags(words: Sequence[str]) -> list[str]:
@@ -520,8 +521,8 @@ def test_the_best_candidate_is_near_proposed_and_no_opposite(
         gradient={"text": gradient}, substitutes=Substitutes(None, (), lexicon),
     )  # fmt: skip
     rules = Rules(**{"proposals": 9, "neighbours": 9, "similarity": 0.8, **options})
-    found = choose(step, {0: 0}, none, rules, lexicon)
-    assert {x: VOCABULARY[s.new] for x, s in found.items()} == ({} if chosen is None else {0: chosen})
+    found = choose(step, 0, 0, 0, 0, rules, lexicon)
+    assert (None if found is None else VOCABULARY[found.new]) == chosen
 
 
 @pytest.mark.parametrize(

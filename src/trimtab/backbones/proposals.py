@@ -4,11 +4,14 @@ Masked language models, and BART, read the text with the word hidden by the mask
 is asked for the first token behind the sentinel. Causal models tell what would follow the text on the left of the word.
 BART's decoder reads that text, too. Slots of a prompt are left out, and T5's other sentinels. A first word of a text
 that nothing stands before is unknown to a causal model.
+
+Every word is asked for in a pass of its own. In bfloat16 what a model thinks of one row depends, in the last bits, on
+the rows beside it; alone, the answer depends on the text only, so it may be remembered or asked for anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,39 +19,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones.loading import Backbone
-from trimtab.batching import collate, micro_batches
+from trimtab.batching import collate
 from trimtab.types import Batch, Encoded, Row
 
 
 @torch.no_grad()
-def propose(backbone: Backbone, batch: Batch, places: Sequence[tuple[int, int]]) -> list[Float[Tensor, "V"] | None]:
-    """Logits over the vocabulary at words of a batch, (row, position) each; None where the model cannot tell.
-
-    Passes are as large as that of the batch.
-    """
-    asked = [_asked(backbone, batch, *place) for place in places]
-    known = [i for i, its in enumerate(asked) if its is not None]
-    rows = [Row(its) for its in asked if its is not None]
-    found: list[Tensor | None] = [None] * len(places)
-    with _evaluating(backbone):
-        for group in micro_batches([r.cost for r in rows], batch.ids.numel()):
-            for j, its in zip(group, _logits(backbone, [rows[j] for j in group]), strict=True):
-                found[known[j]] = its
-    return found
-
-
-def _logits(backbone: Backbone, rows: Sequence[Row]) -> Float[Tensor, "B V"]:
+def propose(backbone: Backbone, asked: Encoded) -> Float[Tensor, "V"]:
+    """Logits over the vocabulary at the hidden word of what `ask` returned."""
     family, model = backbone.family, backbone.model
-    batch = collate(rows, backbone.pad_id, family.padding_side).to(backbone.device)
-    hidden = family.hidden(model, batch, None)
-    read = hidden[torch.arange(len(batch), device=hidden.device), batch.answer_at[:, 0]]
-    features = family.vocabulary_features(model, read[:, None])[:, 0]
+    batch = collate([Row(asked)], backbone.pad_id, family.padding_side).to(backbone.device)
+    with _evaluating(backbone):
+        hidden = family.hidden(model, batch, None)
+        features = family.vocabulary_features(model, hidden[:, asked.answer_at[0]][:, None])[:, 0]
     weight, bias = family.vocabulary_rows(model, slice(None))
-    return family.squash(model, features.float() @ weight.T + bias)
+    return family.squash(model, features.float() @ weight.T + bias)[0]
 
 
-def _asked(backbone: Backbone, batch: Batch, row: int, position: int) -> Encoded | None:
-    """The text of a row with one word hidden, and where its model answers."""
+def ask(backbone: Backbone, batch: Batch, row: int, position: int) -> Encoded | None:
+    """The text of a row with one word hidden, and where its model answers; None where it cannot tell."""
     encoder = backbone.encoder
     kept = batch.is_said(row)
     if encoder.sentinel_id is not None:

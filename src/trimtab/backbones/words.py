@@ -10,6 +10,7 @@ begin words are not told from words; a model that sees both sides of a gap does 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import NamedTuple, final
@@ -19,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trimtab.backbones.loading import Backbone
-from trimtab.backbones.proposals import propose
-from trimtab.types import Batch
+from trimtab.backbones.proposals import ask, propose
+from trimtab.types import Batch, Encoded
 
 BYTES_MARK = "Ġ"
 MARKS = (BYTES_MARK, "▁")
@@ -28,6 +29,8 @@ MARKS = (BYTES_MARK, "▁")
 _JOINERS = ("'", "’", "-")
 _INSIDE = "##"
 _CHUNK = 8192
+_REMEMBERED = 100_000
+"""Words of texts for which a frozen model's proposals are kept, some 400 bytes each."""
 
 
 class _Tables(NamedTuple):
@@ -64,6 +67,7 @@ class Words:
         self._backbone, self._label_ids = backbone, frozenset(label_ids)
         self._is_frozen = not any(p.requires_grad for p in backbone.model.parameters())
         self._near: dict[int, tuple[Tensor, Tensor]] = {}
+        self._proposed: dict[tuple[Encoded, int, int], array[int]] = {}
 
     def whole(self, ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         """Which tokens are whole words of one piece."""
@@ -117,19 +121,29 @@ class Words:
             self._near[token] = cosines, ids
         return tuple(ids[:count][cosines[:count] >= similarity].tolist())
 
-    def proposals(self, batch: Batch, places: Sequence[tuple[int, int]], count: int) -> list[tuple[int, ...]]:
-        """For words of a batch, (row, position) each: what the bare model finds likeliest there, of the same form."""
-        forms, found = self._tables.forms, list[tuple[int, ...]]()
-        logits = propose(self._backbone, batch, places)
-        for (row, position), its in zip(places, logits, strict=True):
-            if its is None:
-                found.append(())
-                continue
-            old = int(batch.ids[row, position])
-            fits = (forms == forms[old]).index_fill(0, torch.tensor([old]), False)
-            likely = its[: len(forms)].cpu().masked_fill(~fits, -torch.inf).topk(min(count, int(fits.sum())))
-            found.append(tuple(likely.indices.tolist()))
-        return found
+    def proposals(self, batch: Batch, row: int, position: int, count: int) -> Sequence[int]:
+        """What the bare model finds likeliest, of the same form, in the place of a word; nothing where it cannot
+        tell."""
+        asked = ask(self._backbone, batch, row, position)
+        if asked is None:
+            return ()
+        old = int(batch.ids[row, position])
+        forms = self._tables.forms
+        key = (asked, int(forms[old]), count)
+        likely = self._proposed.get(key)
+        if likely is None:
+            fits = forms == forms[old]
+            logits = propose(self._backbone, asked)[: len(forms)].cpu().masked_fill(~fits, -torch.inf)
+            likely = array("i", logits.topk(min(count + 1, int(fits.sum()))).indices.tolist())
+            if self._is_frozen:
+                self._remember(key, likely)
+        return [i for i in likely if i != old][:count]
+
+    def _remember(self, key: tuple[Encoded, int, int], likely: array[int]) -> None:
+        """Keep an answer; the oldest one goes where there are too many."""
+        if len(self._proposed) >= _REMEMBERED:
+            del self._proposed[next(iter(self._proposed))]
+        self._proposed[key] = likely
 
     @torch.no_grad()
     def _cosines(self, token: int, fits: Bool[Tensor, "V"], most: int = 256) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@
     choice:  argmax over candidates w' of g_i . (E(w') - E(x_i)),  only where that is > 0; see `swap_candidates`
     keep:    if loss( M(s, E(x')), y ) rises; else the swap is undone
 
-A round takes the next word of every example: one pass of the bare model over the examples that have one, and one that
-verifies. Nothing here leaves a gradient.
+All choices are made in the clean text, before the first swap. A round then takes the next one of every example, and one
+pass verifies them. Nothing here leaves a gradient.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trimtab.perturbations import TEXT, Lexicon, TrainStep, in_all_rows, text_of
-from trimtab.regularizers.swap_candidates import Rules, Swap, choose
+from trimtab.regularizers.swap_candidates import Rules, Swap, choose, text_places
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Attacked:
     Attributes:
         before: the loss of the clean text.
         after: the loss with the swaps.
-        left: entries that are still to be tried, the most important last.
+        left: swaps that are still to be tried, that of the most important word last.
         budget: swaps that are left.
     """
 
     before: float
     after: float
-    left: list[int]
+    left: list[Swap]
     budget: int
     swaps: list[Swap] = field(default_factory=list)
 
@@ -66,9 +66,7 @@ def attack(step: TrainStep, examples: Collection[int], limits: Limits, rules: Ru
     new = torch.full(step.mask.shape, -1, device=step.mask.device)
     wrong = _mistaken(step, step.scores, limits)
     while active := [x for x, its in found.items() if its.left and its.budget and not wrong[x]]:
-        swaps = choose(step, {x: found[x].left.pop() for x in active}, new, rules, lexicon)
-        if not swaps:
-            continue
+        swaps = {x: found[x].left.pop() for x in active}
         trial = new.clone()
         for x, swap in swaps.items():
             trial[x, swap.entry] = swap.new
@@ -86,8 +84,9 @@ def attack(step: TrainStep, examples: Collection[int], limits: Limits, rules: Ru
 def _opening(
     step: TrainStep, examples: Collection[int], limits: Limits, rules: Rules, lexicon: Lexicon
 ) -> dict[int, Attacked]:
-    """Which words are tried, and how many may be swapped."""
+    """What is tried: the best swaps of the most important words, and how many may be made."""
     batch = step.batch
+    rows, columns = (its.tolist() for its in text_places(batch))
     losses = step.loss(step.scores, batch.labels).tolist()
     ids = text_of(batch.ids, batch).tolist()
     whole = in_all_rows(lexicon.whole(batch.ids), batch) & step.mask
@@ -97,8 +96,9 @@ def _opening(
     may, found = whole.tolist(), {}
     for x in examples:
         budget = limits.budget(words[x])
-        left = [n for n in order[x] if budget and may[x][n] and rules.near(ids[x][n], lexicon)]
-        found[x] = Attacked(losses[x], losses[x], left[: limits.tries * budget][::-1], budget)
+        tried = [n for n in order[x] if budget and may[x][n] and rules.near(ids[x][n], lexicon)]
+        swaps = [choose(step, x, n, rows[x][n], columns[x][n], rules, lexicon) for n in tried[: limits.tries * budget]]
+        found[x] = Attacked(losses[x], losses[x], [s for s in reversed(swaps) if s is not None], budget)
     return found
 
 

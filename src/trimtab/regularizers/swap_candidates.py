@@ -1,13 +1,13 @@
 """Which words may stand in for a word of a text, and which of them promises the most; half of `swap_attack`.
 
-A candidate is proposed by the bare model in the place of the word, is among the word's neighbours in the input
-embeddings, and is neither a stop word nor an opposite. The first in the order of g . (E(w') - E(w)) that is of the same
-part of speech is taken, if that is above 0; g is the gradient of the clean loss at E(w).
+A candidate is proposed by the bare model in the place of the word in the clean text, is among the word's neighbours in
+the input embeddings, and is neither a stop word nor an opposite. The first in the order of g . (E(w') - E(w)) that is
+of the same part of speech is taken, if that is above 0; g is the gradient of the clean loss at E(w).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from trimtab.perturbations import TEXT, Lexicon, TrainStep, replace_tokens, text_of
+from trimtab.perturbations import TEXT, Lexicon, TrainStep, text_of
 from trimtab.regularizers.english import are_opposed
 from trimtab.types import Batch
 
@@ -59,33 +59,28 @@ class Swap(NamedTuple):
     new: int
 
 
-def choose(
-    step: TrainStep, picks: Mapping[int, int], new: Int[Tensor, "X N"], rules: Rules, lexicon: Lexicon
-) -> dict[int, Swap]:
-    """The best swap of one entry of each example in its text as it is now; examples without one are left out.
+def choose(step: TrainStep, x: int, n: int, row: int, position: int, rules: Rules, lexicon: Lexicon) -> Swap | None:
+    """The best swap of one entry of an example, in its clean text; None where no candidate promises anything.
 
     Args:
-        picks: from examples to entries.
-        new: what was swapped before.
+        x: the example.
+        n: the entry.
+        row: where the entry stands, see `text_places`.
+        position: likewise.
     """
-    batch = replace_tokens(step.batch, new)
-    row, column = text_places(batch)
-    places = [(int(row[x, n]), int(column[x, n])) for x, n in picks.items()]
-    proposals = lexicon.proposals(batch, places, rules.proposals)
-    found = {}
-    for (x, n), place, proposed in zip(picks.items(), places, proposals, strict=True):
-        old = int(batch.ids[place])
-        near = rules.near(old, lexicon)
-        words = [i for i in proposed if i in near]
-        if not words:
-            continue
-        embeds = lexicon.embed(torch.tensor([old, *words], device=batch.ids.device))
-        gains = ((embeds[1:] - embeds[0]) @ step.gradient[TEXT][x, n].float()).tolist()
-        best = sorted((-gain, i) for gain, i in zip(gains, words, strict=True) if gain > 0)
-        fits = (i for _, i in best if rules.tagger is None or _same_part(batch, place, i, rules.tagger, lexicon))
-        if (chosen := next(fits, None)) is not None:
-            found[x] = Swap(n, old, chosen)
-    return found
+    batch = step.batch
+    old = int(batch.ids[row, position])
+    near = rules.near(old, lexicon)
+    words = [i for i in lexicon.proposals(batch, row, position, rules.proposals) if i in near]
+    if not words:
+        return None
+    embeds = lexicon.embed(torch.tensor([old, *words], device=batch.ids.device))
+    gains = ((embeds[1:] - embeds[0]) @ step.gradient[TEXT][x, n].float()).tolist()
+    best = sorted((-gain, i) for gain, i in zip(gains, words, strict=True) if gain > 0)
+    place = (row, position)
+    fits = (i for _, i in best if rules.tagger is None or _same_part(batch, place, i, rules.tagger, lexicon))
+    chosen = next(fits, None)
+    return None if chosen is None else Swap(n, old, chosen)
 
 
 def _same_part(batch: Batch, place: tuple[int, int], new: int, tagger: Tagger, lexicon: Lexicon) -> bool:

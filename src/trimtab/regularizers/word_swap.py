@@ -12,15 +12,17 @@ loss is undone. A2T's floor is 4 words, and its attack ends at the first mistake
 
 Not as in A2T: no counter-fitted embeddings and no sentence encoder, as no backbone comes with them. Instead a
 substitute must be proposed by the bare model (A2T-MLM: 20 proposals) and be near in the backbone's own input
-embeddings; neither knows opposites, so a list of English ones is kept out. One candidate of a word is tried, the best
-to first order, not each. Swaps are of whole pieces of one form, so labels and positions stay; words of several pieces,
-label words, and those that the sequences of an example do not share, stay. Stop words are not put in, either. The part
-of speech is asked for only where nltk's tagger is installed. A2T leaves the premise of a pair; here all fields may
-change, answers that stand in a context too. The additive form and all other defaults are ours; `similarity`,
-`proposals` and `neighbours` were set by reading swaps of a small English BERT. Cosines differ between backbones.
+embeddings; neither knows opposites, so a list of English ones is kept out. Candidates are those of the clean text, and
+one of a word is tried, the best to first order, not each. Swaps are of whole pieces of one form, so labels and
+positions stay; words of several pieces, label words, and those that the sequences of an example do not share, stay.
+Stop words are not put in, either. The part of speech is asked for only where nltk's tagger is installed. A2T leaves the
+premise of a pair; here all fields may change, answers that stand in a context too. The additive form and all other
+defaults are ours; `similarity`, `proposals` and `neighbours` were set by reading swaps of a small English BERT. Cosines
+differ between backbones.
 
-Cost: one more pass per step; per refresh up to 2 `tries` passes without gradient for each word of the budget: a step
-that attacks took 7 plain ones on nano-masked and 20 on a six-layer BERT (docs/results/regularizer-costs.md and
+Cost: one more pass per step, and one without gradient per refresh for each swap that is tried. The model that proposes
+is asked once for each word that is tried, alone; a frozen one is remembered, so it is the first epoch that costs: a
+step took 8 plain ones on nano-masked and 39 on a six-layer BERT, later 3 (docs/results/regularizer-costs.md and
 regularizer-costs-minilm.md). What comes again before the next refresh keeps its swaps.
 
 `swaps.jsonl` in the run folder has the first 20 swapped examples of every refresh. `step` counts the updates of the
