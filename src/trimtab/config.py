@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, suggest
 from trimtab.overrides import DEFAULT_KINDS, SECTIONS, apply_overrides, parse_overrides
-from trimtab.registry import Registry, prompts, readouts, regularizers, validated
+from trimtab.registry import Registry, prompts, readouts, regularizers, tunings, validated
 
 
 class _Section(BaseModel):
@@ -35,6 +35,7 @@ class BackboneConfig(_Section):
     Attributes:
         dtype: of weights and arithmetic; of a trained backbone `auto` is float32, and nothing else is possible.
         dropout: keep the backbone's own dropout in training passes; off by default, as the model is frozen.
+        tuning: how it is trained, if it is: `all` its weights, its `biases`, or by `lora`; see `trimtab.tunings`.
     """
 
     model: str = "nano-masked"
@@ -44,6 +45,7 @@ class BackboneConfig(_Section):
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     quantization: dict[str, Any] | None = None
     dropout: bool = False
+    tuning: dict[str, Any] = {"kind": "all"}
 
 
 class Seeds(_Section):
@@ -207,7 +209,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
     if training.get("learning_rate") is None:
         training["learning_rate"] = prompts.get(raw["prompt"]["kind"]).default_learning_rate  # type: ignore[attr-defined]
     raw["training"] = training
-    raw["backbone"] = {"model": raw["backbone"]} if isinstance(raw.get("backbone"), str) else raw.get("backbone") or {}
+    raw["backbone"] = _backbone(raw.get("backbone"))
     is_new = "prompt.kind" in given or "readout.kind" in given
     if is_new and not any(key == "training" or key.startswith(_RATES) for key in given):
         dropped += _drop_rates(raw)
@@ -216,6 +218,15 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, A
         config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"dtype": "float32"})})
     check_groups(config)
     return Resolution(config, tuple(dropped))
+
+
+def _backbone(given: Any) -> Any:
+    """The section with its nested component; a lone text is the model."""
+    if isinstance(given, str):
+        return {"model": given}
+    if not isinstance(given, Mapping) or "tuning" not in given:
+        return given or {}
+    return {**given, "tuning": tunings.resolve(_mapped(given["tuning"], "backbone.tuning"), "backbone.tuning")}
 
 
 def _groups(prompt: Mapping[str, Any], readout: Mapping[str, Any]) -> tuple[Group, ...]:
@@ -254,12 +265,26 @@ def check_groups(config: RunConfig) -> None:
                 where=f"{_RATES}.{group}",
                 fix=f"Its groups: {', '.join(groups)}.",
             )
+    is_fixed = bool(prompts.get(config.prompt["kind"]).is_fixed)  # type: ignore[attr-defined]
+    if is_fixed and (config.training.tunes_backbone or ("head" in groups and config.readout["kind"] != "auto")):
+        raise ConfigError(
+            f"with the prompt {config.prompt['kind']!r} nothing is trained, neither a head nor the backbone.",
+            where="prompt.kind",
+            fix="Use prompt.kind=none, or a readout without a head and a frozen backbone.",
+        )
     if not config.training.tunes_backbone:
-        if groups == ("backbone",):
+        if config.backbone.tuning["kind"] != "all":
+            raise ConfigError(
+                f"the backbone is frozen, so there is nothing to train by {config.backbone.tuning['kind']!r}.",
+                where="backbone.tuning",
+                fix=f"Give the rate {_RATES}.backbone, or leave the tuning out.",
+            )
+        if groups == ("backbone",) and not is_fixed:
             raise ConfigError(
                 f"the prompt {config.prompt['kind']!r} with the readout {config.readout['kind']!r} trains nothing.",
                 where="prompt.kind",
-                fix="Use a prompt, readout.kind=head, or a rate for training.learning_rates.backbone.",
+                fix="Use a prompt, readout.kind=head, or a rate for training.learning_rates.backbone; "
+                "prompt.kind=manual scores the template as it is.",
             )
         return
     fix = f"Leave it out, or freeze the backbone: {_RATES}.backbone=0."

@@ -14,7 +14,7 @@ from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, T
 from trimtab.metrics import classification, written_answers
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
-from trimtab.registry import readouts
+from trimtab.registry import readouts, tunings
 from trimtab.storage import Bundle, read_bundle
 from trimtab.tasks.choices import choices_of
 from trimtab.tasks.tagged import with_words
@@ -413,14 +413,8 @@ def table_from(bundle: Bundle, device: torch.device) -> PromptTable:
 
 def _tuned(backbone: Backbone, bundle: Bundle, where: str) -> Backbone:
     """A private copy of the backbone with the weights that were trained with the prompt."""
-    own = {n: tuple(p.shape) for n, p in backbone.model.named_parameters()}
-    got = {n: v.shape for n, v in bundle.tuned.items()}
-    wrong = sorted(n for n in own.keys() | got.keys() if own.get(n) != got.get(n))
-    if wrong:
-        raise BundleError(
-            f"the trained weights do not fit the backbone {backbone.name!r}: {wrong[0]} must have the shape "
-            f"{own.get(wrong[0])}, got {got.get(wrong[0])}.",
-            where=where,
-            fix="Use the version of transformers that bundle.json names under provenance.environment.",
-        )
-    return backbone.with_weights({n: torch.from_numpy(v) for n, v in bundle.tuned.items()})
+    tuning = tunings.build(bundle.metadata["backbone"]["options"].get("tuning", {"kind": "all"}))
+    try:
+        return backbone.with_weights(tuning.open, {n: torch.from_numpy(v) for n, v in bundle.tuned.items()})
+    except BackboneError as error:
+        raise BundleError(error.what, where=where, fix=error.fix) from None

@@ -870,7 +870,7 @@ def test_saboteur_whose_bundle_forgets_the_trained_weights_is_caught(
     bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = check_tuned(bert, tmp_path, monkeypatch)
-    monkeypatch.setattr(Backbone, "with_weights", lambda self, weights: self)
+    monkeypatch.setattr(Backbone, "with_weights", lambda self, opened, weights: self)
     with pytest.raises(AssertionError):
         check_reload(trained, tmp_path / "bundle")
 

@@ -14,6 +14,7 @@ from tests.contract.test_backbone_families import BROKEN, attentions, sabotaged
 from tests.contract.toy_runs import LENGTH, reader, rows_of, toy_rendering
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.model import PromptedModel
+from trimtab.tunings.all import All
 from trimtab.types import Batch
 
 family_folder = matrix.family_folder
@@ -79,7 +80,7 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
 @pytest.mark.parametrize(("name", "attention"), [("t5", "sdpa")])
 def test_words_that_the_decoder_alone_reads_are_trained_with_the_backbone(loaded: Backbone) -> None:
     """T5's decoder begins with what stands in no text and is no label word: only the decoder's embedding trains it."""
-    own = loaded.trainable()
+    own = loaded.trainable(All().open)
     rendering = toy_rendering(own, template=BOTH)
     model = PromptedModel(own, reader(own, rendering))
     batch = model.collate(rows_of(own, rendering, 1))

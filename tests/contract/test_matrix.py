@@ -22,6 +22,7 @@ from trimtab.config import resolve
 from trimtab.errors import ConfigError
 from trimtab.registry import families, prompts, readouts
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder, build_head, count_parameters, prepare
 from trimtab.types import Row
 
@@ -122,6 +123,18 @@ def check_cell(folder: Path, backbone: Backbone, side: TextSide, method: str, re
     torch.testing.assert_close(scores[ROWS:][shown], own, rtol=1e-3, atol=1e-3)
 
 
+def check_manual(folder: Path, backbone: Backbone, readout: str) -> None:
+    """Its scores are those of the bare model on the same template."""
+    run = prepared(folder, backbone, "manual", readout, 1)
+    (trained,) = train_pack([run])
+    assert (trained.member.status, trained.member.step, trained.parameters) == ("done", 0, 0)
+    if not readouts.get(readout).writes:
+        model = model_of(run)
+        bare = model.score_rows([replace(row, prompt=-1) for row in run.rows["dev"]], None, 8192)
+        labels = torch.tensor([row.label for row in run.rows["dev"]])
+        assert trained.member.best_dev["loss"] == pytest.approx(float(model.readout.loss(bare, labels).mean()), 1e-4)
+
+
 def longer(row: Row) -> Any:
     """A sequence of more tokens, so that its mates are padded."""
     e = row.encoded
@@ -145,9 +158,15 @@ def test_every_method_works_with_every_readout(name: str, family_folder: Callabl
         for readout in backbone.family.readouts:
             for method in prompts.kinds():
                 try:
-                    if method == "none" and not readouts.get(readout).trains:
+                    trains = readouts.get(readout).trains
+                    if method == "none" and not trains:
                         with refused(ConfigError, "trains nothing", where="prompt.kind", fix="readout.kind=head"):
                             prepared(tmp_path, backbone, method, readout, 1)
+                    elif method == "manual" and trains:
+                        with refused(ConfigError, "nothing is trained", where="prompt.kind", fix="prompt.kind=none"):
+                            prepared(tmp_path, backbone, method, readout, 1)
+                    elif method == "manual":
+                        check_manual(tmp_path, backbone, readout)
                     else:
                         check_cell(tmp_path, backbone, side, method, readout)
                 except Exception as error:

@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "templates metrics span_metrics initializers injection batching perturbations",
         "verbalizers backbones chat",
-        "prompts readouts regularizers tasks trackers",
+        "prompts readouts regularizers tasks trackers tunings",
         "model",
         "predictor",
         "training",

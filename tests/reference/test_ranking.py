@@ -20,6 +20,7 @@ from trimtab.model import PromptedModel
 from trimtab.predictor import Rendering
 from trimtab.registry import readouts
 from trimtab.templates import Template
+from trimtab.tunings.all import All
 from trimtab.types import Example, PromptTable
 from trimtab.verbalizers import Verbalizer
 
@@ -211,7 +212,7 @@ def test_the_whole_vocabulary_matrix_is_made_float32_once_and_only_for_words_of_
 
 @pytest.mark.parametrize("words", [SHORT, LONG], ids=["short", "long"])
 def test_a_matrix_in_training_has_gradients_after_an_evaluation(words: dict[str, list[str]], folder: Path) -> None:
-    backbone = opened(folder, "gpt2").trainable()
+    backbone = opened(folder, "gpt2").trainable(All().open)
     readout = readouts.resolve({"kind": "ranking"}, "readout")
     rendering = Rendering(Template.parse("{prompt} {text} was {answer}", LENGTH), Verbalizer.of(words), 64, readout)
     rows = [rendering.row(Example(t, {"text": t}, None), backbone.encoder) for t in TEXTS]

@@ -27,6 +27,7 @@ from trimtab.templates import Template
 from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE
 from trimtab.training.preparing import label_ids
+from trimtab.tunings.all import All
 from trimtab.types import PromptTable, Row, table_of
 from trimtab.verbalizers import Verbalizer
 
@@ -381,7 +382,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
 )
 def test_an_ascent_leaves_no_gradient_behind(spec: Spec, scene: Scene) -> None:
     """Neither on the prompt nor on a backbone whose weights ask for some, and none at all on a frozen one."""
-    backbone = scene.world.model.backbone.trainable()
+    backbone = scene.world.model.backbone.trainable(All().open)
     world = replace(scene.world, model=PromptedModel(backbone, reader(backbone, scene.world.rendering)))
     tuned, leaf = replace(scene, world=world), scene.leaf([0, 1])
     watched = Watched(of_kind(**spec), [*leaf.tensors.values(), *backbone.model.parameters()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -140,17 +140,48 @@ class Backbone:
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def trainable(self) -> Backbone:
-        """A copy with weights of its own, float32, that require gradients; this one stays as it is."""
-        return replace(self, model=copy.deepcopy(self.model).float().requires_grad_(True))
+    def trainable(self, opened: Callable[[Any], None]) -> Backbone:
+        """A copy with weights of its own, float32; this one stays as it is.
+
+        Args:
+            opened: lets what is trained require gradients, see `trimtab.tunings`.
+        """
+        model = copy.deepcopy(self.model).float()
+        opened(model)
+        return replace(self, model=model)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The weights that require gradients, by name; none of a frozen backbone."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
-    def with_weights(self, weights: Mapping[str, Tensor]) -> Backbone:
-        """A frozen copy with other values of all its parameters, rounded to its dtype; this one stays as it is."""
+    def with_weights(self, opened: Callable[[Any], None], weights: Mapping[str, Tensor]) -> Backbone:
+        """A frozen copy in which what was trained has other values, rounded to its dtype; this one stays as it is.
+
+        Args:
+            opened: as `trainable`.
+            weights: by name.
+
+        Raises:
+            BackboneError: they are not those that were trained.
+        """
         model = copy.deepcopy(self.model)
-        for name, parameter in model.named_parameters():
+        opened(model)
+        copied = replace(self, model=model)
+        own = {n: tuple(p.shape) for n, p in copied.trained.items()}
+        got = {n: tuple(v.shape) for n, v in weights.items()}
+        for name in sorted(own.keys() | got.keys()):
+            if own.get(name) != got.get(name):
+                raise BackboneError(
+                    f"the trained weights do not fit the backbone {self.name!r}: {name} must have the shape "
+                    f"{own.get(name)}, got {got.get(name)}.",
+                    fix="Use the version of transformers that bundle.json names under provenance.environment.",
+                )
+        for name, parameter in copied.trained.items():
             parameter.copy_(weights[name])
-        return replace(self, model=model)
+        model.requires_grad_(False)
+        return copied
 
 
 def resolve_device(device: str) -> torch.device:

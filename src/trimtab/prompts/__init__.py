@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,12 +23,19 @@ class PromptEncoder(nn.Module, ABC):
 
     Attributes:
         default_learning_rate: used where the recipe names none.
+        is_fixed: whether it has nothing to train and says so, for a baseline; a run with it takes no steps.
+        searches: whether its raw prompt takes the best of values that are tried (`alternatives`), not an optimizer's
+            step.
+        judges: where it searches, how many training rows decide which is the best.
         is_stackable: whether vmap can run several of them at once (an LSTM cannot).
         layers: of prompts that enter attention, the layers of each site that have keys and values.
         text_shift: positions that the text moves on.
     """
 
     default_learning_rate: ClassVar[float]
+    is_fixed: ClassVar[bool] = False
+    searches: ClassVar[bool] = False
+    judges: int = 0
     is_stackable: ClassVar[bool] = True
     layers: Mapping[str, tuple[int, ...]] = {}
     text_shift: int = 0
@@ -53,6 +61,18 @@ class PromptEncoder(nn.Module, ABC):
         prompt = {name: part.detach().clone() for name, part in self.parts().items()}
         self.train(was_training)
         return prompt
+
+    def alternatives(
+        self, rows: Float[Tensor, "P E"], gradient: Float[Tensor, "P E"], rng: np.random.Generator
+    ) -> Float[Tensor, "K P E"]:
+        """Values of the raw prompt that a step tries, where the encoder `searches`.
+
+        Args:
+            rows: the raw prompt now.
+            gradient: of the loss with respect to it.
+            rng: of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not search")
 
     @staticmethod
     def slots(options: Mapping[str, Any]) -> int:

@@ -34,8 +34,9 @@ from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
+from trimtab.training.searching import best_of, spelled
 from trimtab.training.tuning import TunedPack
-from trimtab.types import Row
+from trimtab.types import PromptTable, Row
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -44,8 +45,9 @@ Report = Callable[[Mapping[str, Any]], None]
 class Member:
     """One run of a pack: its data, its settings, and how far it has come.
 
-    `best` is the state of the best checkpoint; empty where even the first evaluation was not finite. `findings` are
-    what regularizers keep for the reader of the run, by the name of a file.
+    A run that is not `is_trained` is scored as it is, and takes no steps. `best` is the state of the best checkpoint,
+    and `is_good` says whether there is one: even the first evaluation may not be finite. `findings` are what
+    regularizers keep for the reader of the run, by the name of a file.
     """
 
     seeds: Seeds
@@ -54,7 +56,9 @@ class Member:
     dev: Sequence[Row]
     regularizers: Sequence[Regularizer] = ()
     classes: Sequence[str] = ()
+    is_trained: bool = True
     status: str = "running"
+    is_good: bool = False
     best: dict[str, Tensor] = field(default_factory=dict)
     best_dev: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
@@ -72,6 +76,8 @@ class Member:
     @property
     def steps(self) -> int:
         """How many optimizer steps this run takes, early stopping aside."""
+        if not self.is_trained:
+            return 0
         t = self.training
         wanted = max(t.epochs * -(-len(self.train) // t.batch_size), t.min_steps)
         return wanted if t.max_steps is None else min(wanted, t.max_steps)
@@ -102,7 +108,7 @@ class LoopState:
 _REHEARSED_ROWS = 16
 """Of every member's dev split, for a guess of the time."""
 
-_PROGRESS = ("status", "best_dev", "best_step", "step", "stale", "history", "recent", "findings")
+_PROGRESS = ("status", "is_good", "best_dev", "best_step", "step", "stale", "history", "recent", "findings")
 """What a member has come to, apart from its tensors."""
 
 
@@ -192,6 +198,7 @@ class Loop:
         else:
             for r in self._running():
                 self.report({"event": "continue", "run": r, "step": self.members[r].step, "of": self.members[r].steps})
+        self._end_complete()
         while running := self._running():
             begun = time.perf_counter()
             self._step({r: next(streams[r]) for r in running})
@@ -200,14 +207,12 @@ class Loop:
             due = [r for r in self._running() if self.members[r].step in self.members[r].evaluation_steps]
             if due:
                 self._evaluate(due)
-            for r in self._running():
-                if self.members[r].step >= self.members[r].steps:
-                    self._end(r, "done")
+            self._end_complete()
             if due:
                 self.save(self.state)
         say(self.members, self.report, said)
         for r, member in enumerate(self.members):
-            if member.best:
+            if member.is_good:
                 self.pack.restore(r, member.best)
 
     def rehearse(self) -> tuple[float, float]:
@@ -221,9 +226,12 @@ class Loop:
             order = sorted(range(len(member.train)), key=lambda i: member.train[i].cost, reverse=True)
             return order[: member.training.batch_size]
 
-        self._step({r: longest(m) for r, m in enumerate(self.members)})
+        trained = {r: m for r, m in enumerate(self.members) if m.is_trained}
+        if trained:
+            self._step({r: longest(m) for r, m in trained.items()})
         begun = time.perf_counter()
-        self._step({r: next(m.batches()) for r, m in enumerate(self.members)})
+        if trained:
+            self._step({r: next(m.batches()) for r, m in trained.items()})
         stepped = time.perf_counter()
         table = self.pack.table(training=False)
         rows = [replace(row, prompt=r) for r, m in enumerate(self.members) for row in m.dev[:_REHEARSED_ROWS]]
@@ -233,6 +241,12 @@ class Loop:
 
     def _running(self) -> list[int]:
         return [r for r, m in enumerate(self.members) if m.status == "running"]
+
+    def _end_complete(self) -> None:
+        """End the members that have taken all their steps."""
+        for r in self._running():
+            if self.members[r].step >= self.members[r].steps:
+                self._end(r, "done")
 
     def _end(self, r: int, status: str) -> None:
         self.members[r].status = status
@@ -260,6 +274,31 @@ class Loop:
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
+    def _search(self, batches: Mapping[int, Sequence[int]]) -> None:
+        """Of running members whose prompts are searched for, try other ones on some training rows."""
+        encoders, table = self.pack.encoders, self.pack.table(training=False)
+        for r in batches:
+            member = self.members[r]
+            if member.status == "running":
+                rng = stream(member.seeds.noise, "noise:search", member.step)
+                tried = encoders.alternatives(r, rng)
+                judges = rng.permutation(len(member.train))[: encoders.judges]
+                best, loss = best_of(table, r, tried, [member.train[i] for i in judges], self._losses)
+                if best >= 0:
+                    encoders.accept(r, tried[best])
+                    words = spelled(self.model.backbone, tried[best])
+                    member.findings.setdefault("words", []).append({"step": member.step, "words": words, "loss": loss})
+        encoders.keep_rows()
+
+    def _losses(self, rows: Sequence[Row], table: PromptTable) -> Tensor:
+        """Of each row, the processes sharing the work."""
+
+        def score(part: Sequence[Row]) -> Tensor:
+            return self.model.score_rows(part, table, self.max_tokens)
+
+        scores = stacked(self.processes.merged(rows, [row.cost for row in rows], score))
+        return self.model.readout.loss(scores, labels_of(rows, scores.shape[1]))
+
     def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
         """Stop members whose loss or gradient is not finite, update the others."""
         for r in batches:
@@ -267,6 +306,8 @@ class Loop:
                 self._end(r, "diverged")
         active = torch.tensor([r in batches and m.status == "running" for r, m in enumerate(self.members)])
         factors = [schedule_factor(m.training.schedule, m.training.warmup, m.step, m.steps) for m in self.members]
+        if self.pack.searches:
+            self._search(batches)
         self.optimizer.step(factors, active)
         for r in batches:
             member = self.members[r]
@@ -309,8 +350,9 @@ class Loop:
             self._end(r, "diverged")
             return
         select = member.training.select
-        better = not member.best or _merit(dev, select) > _merit(member.best_dev, select)
+        better = not member.is_good or _merit(dev, select) > _merit(member.best_dev, select)
         if better:
+            member.is_good = True
             member.best, member.best_dev, member.best_step, member.stale = self.pack.state(r), dev, member.step, 0
         else:
             member.stale += 1

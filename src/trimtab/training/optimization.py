@@ -46,7 +46,7 @@ class StackedOptimizer(ABC):
         rates: Mapping[str, Sequence[float]],
         decays: Mapping[str, Sequence[float]],
     ) -> None:
-        first = next(iter(parameters.values()))
+        first = next(iter(parameters.values()), torch.zeros(0))  # nothing to train: no steps are taken
         self.parameters = dict(parameters)
         self.rates = {n: torch.tensor(r, device=first.device, dtype=torch.float64) for n, r in rates.items()}
         self.decays = {n: torch.tensor(d, device=first.device, dtype=torch.float64) for n, d in decays.items()}

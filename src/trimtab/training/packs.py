@@ -20,7 +20,7 @@ from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.memory import peak_memory
 from trimtab.training.parallel import ALONE, Processes
-from trimtab.training.preparing import Prepared, build_encoder, build_head, label_ids
+from trimtab.training.preparing import Prepared, build_encoder, build_head, label_ids, tuned_backbone
 from trimtab.training.resume import (
     Checkpoint,
     read_checkpoint,
@@ -108,12 +108,13 @@ def _assembled(
     check_pack(pack, processes)
     first = pack[0]
     is_tuned = first.config.training.tunes_backbone
-    backbone = first.backbone.trainable() if is_tuned else first.backbone
+    backbone = tuned_backbone(first) if is_tuned else first.backbone
     readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
     encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
-               [regularizers.build(spec) for spec in p.config.regularizers], p.task.verbalizer.classes)
+               [regularizers.build(spec) for spec in p.config.regularizers], p.task.verbalizer.classes,
+               not encoders[0].is_fixed)
         for p in pack
     ]  # fmt: skip
     heads = [build_head(p) for p in pack]

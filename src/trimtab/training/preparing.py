@@ -23,7 +23,7 @@ from trimtab.initializers import PromptContext
 from trimtab.predictor import Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import first_head
-from trimtab.registry import prompts, readouts, regularizers, tasks
+from trimtab.registry import prompts, readouts, regularizers, tasks, tunings
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION
 from trimtab.tasks import Task
@@ -69,7 +69,7 @@ class Prepared:
 
 def open_backbone(config: BackboneConfig, device: str = "auto") -> Backbone:
     """Load the backbone of a config's section."""
-    return load_backbone(config.model, device=device, **config.model_dump(exclude={"model", "dropout"}))
+    return load_backbone(config.model, device=device, **config.model_dump(exclude={"model", "dropout", "tuning"}))
 
 
 def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None) -> Prepared:
@@ -296,6 +296,13 @@ def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -
         context = prompt_context(rendering, backbone, config.seeds.init)
         encoder: PromptEncoder = prompts.build(config.prompt, context)
     return encoder.to(backbone.device)
+
+
+def tuned_backbone(p: Prepared) -> Backbone:
+    """A copy of the backbone for a run that trains it; new weights have values from the `init` stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(p.config.seeds.init, "init:backbone"))
+        return p.backbone.trainable(tunings.build(p.config.backbone.tuning).open)
 
 
 def build_head(p: Prepared) -> dict[str, torch.Tensor]:

@@ -72,7 +72,7 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
     A run that was not finite from the start has no good state, so it leaves its record only.
     """
     p, member = trained.prepared, trained.member
-    if not member.best:
+    if not member.is_good:
         folder.clear()
         folder.write_findings(member.findings)
         folder.finish(_record(folder, trained, {}, bare), member.status)
@@ -108,7 +108,7 @@ def rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
 
 def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: float | None) -> dict[str, Any]:
     p, member = trained.prepared, trained.member
-    tuned = trained.backbone.parameter_count if p.config.training.tunes_backbone else 0
+    tuned = sum(parameter.numel() for parameter in trained.backbone.trained.values())
     parameters = {"trained": trained.parameters, "kept": sum(v.size for v in trained.tensors.values()) + tuned}
     return {
         **opening(p),
@@ -117,7 +117,7 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
         "metrics": metrics,
         "metric": _headline(p),
         "baselines": {"majority": _constant_baseline(p), "no_prompt": bare},
-        "best_step": member.best_step if member.best else None,
+        "best_step": member.best_step if member.is_good else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
         "seconds_per_step": round(trained.seconds_per_step, 6),
@@ -168,8 +168,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "environment": environment(b),
         },
     }
-    own = trained.backbone.model.named_parameters() if p.config.training.tunes_backbone else ()
-    tuned = {n: v.detach().cpu().numpy() for n, v in own}
+    tuned = {n: v.detach().cpu().numpy() for n, v in trained.backbone.trained.items()}
     tensors = {n: np.ascontiguousarray(v, dtype=np.float32) for n, v in trained.tensors.items()}
     return Bundle(metadata, tensors, tuned)
 

@@ -40,13 +40,23 @@ class TunedPack:
         if encoders.size > 1:
             raise ValueError("a trained backbone needs a pack of one run: it belongs to that run alone")
         self._encoders = encoders
-        self._own = {PREFIX + n: p for n, p in backbone.model.named_parameters()}
+        self._own = {PREFIX + n: p for n, p in backbone.trained.items()}
         self.stacked = encoders.stacked | {n: nn.Parameter(p.detach()[None]) for n, p in self._own.items()}
 
     @property
     def size(self) -> int:
         """R, here 1."""
         return self._encoders.size
+
+    @property
+    def searches(self) -> bool:
+        """As `EncoderPack.searches`."""
+        return self._encoders.searches
+
+    @property
+    def encoders(self) -> EncoderPack:
+        """The pack of one."""
+        return self._encoders
 
     @property
     def names(self) -> list[str]:

@@ -29,6 +29,7 @@ from trimtab.backbones.loading import (
     weight_files,
 )
 from trimtab.errors import BackboneError
+from trimtab.tunings.all import All
 
 ADVICE = "Give an embedded model (nano-causal, nano-masked, nano-seq2seq)"
 
@@ -315,7 +316,7 @@ def test_the_tokenizer_s_fingerprint_changes_with_its_definition(change: str) ->
 
 def test_a_trainable_copy_has_weights_of_its_own_in_float32_and_keeps_ties(tiny_folder: Path) -> None:
     shared = load_backbone(str(tiny_folder), dtype="bfloat16", device="cpu")
-    own = shared.trainable()
+    own = shared.trainable(All().open)
     assert (shared.dtype, own.dtype) == (torch.bfloat16, torch.float32)
     assert all(p.requires_grad for p in own.model.parameters())
     assert not any(p.requires_grad for p in shared.model.parameters())
@@ -330,7 +331,7 @@ def test_a_trainable_copy_has_weights_of_its_own_in_float32_and_keeps_ties(tiny_
 
 def test_other_weights_are_set_in_a_frozen_copy(backbone: Backbone) -> None:
     before = {n: p.clone() for n, p in backbone.model.named_parameters()}
-    other = backbone.with_weights({n: p + 1 for n, p in before.items()})
+    other = backbone.with_weights(All().open, {n: p + 1 for n, p in before.items()})
     for name, parameter in other.model.named_parameters():
         assert torch.equal(parameter, before[name] + 1), name
         assert not parameter.requires_grad

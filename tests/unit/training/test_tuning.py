@@ -33,6 +33,7 @@ from trimtab.training.preparing import Prepared, build_encoder, prepare
 from trimtab.training.resume import FILE, read_checkpoint
 from trimtab.training.runs import run_pack
 from trimtab.training.tuning import TunedPack
+from trimtab.tunings.all import All
 
 TRAINING = {
     "learning_rate": 0.01, "learning_rates": {"backbone": 2e-3}, "max_steps": 6, "batch_size": 6, "evaluations": 6,
@@ -73,7 +74,7 @@ def test_runs_that_train_the_backbone_do_not_pack(tmp_path: Path, backbone: Back
     assert not (tmp_path / "runs").exists()
     encoders = [build_encoder(p.config, p.rendering, backbone) for p in (tuned, frozen)]
     with pytest.raises(ValueError, match="a trained backbone needs a pack of one run"):
-        TunedPack(EncoderPack(encoders, [1, 2]), backbone.trainable())
+        TunedPack(EncoderPack(encoders, [1, 2]), backbone.trainable(All().open))
 
 
 def test_a_rate_of_zero_leaves_it_frozen(tmp_path: Path, backbone: Backbone) -> None:
