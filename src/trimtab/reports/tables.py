@@ -87,6 +87,7 @@ def headline(facts: Facts) -> Table:
         Column("Dev mean"),
         Column("No prompt", about="the same model, template and label words without a prompt"),
         Column("Majority", about="always the most frequent answer"),
+        Column("Frozen", numeric=False, about="whether the backbone is frozen, or trained and kept with the prompt"),
         Column("Parameters kept"),
         Column("Time per run"),
         *([Column("Memory", about="of a pack, at the peak")] if has_memory else []),
@@ -112,12 +113,19 @@ def headline(facts: Facts) -> Table:
                 Cell(score(line["dev_mean"]), line["dev_mean"]),
                 Cell(score(line["no_prompt"]), line["no_prompt"]),
                 Cell(score(line["majority"]), line["majority"]),
+                _frozen(cost),
                 Cell(count(cost["kept"]), cost["kept"], f"{count(cost['trained'])} trained" if cost["trained"] else ""),
                 Cell(duration(cost["seconds_per_run"]), cost["seconds_per_run"]),
                 *([Cell(size(memory.get("bytes")), memory.get("bytes"))] if has_memory else []),
             ]
         )
     return table(f"Test {metric(facts)} of every line", columns, rows)
+
+
+def _frozen(cost: Facts) -> Cell | str:
+    """Whether the backbone of a line is frozen; nothing is known without a run."""
+    frozen = cost.get("frozen")
+    return DASH if frozen is None else "yes" if frozen else "no"
 
 
 def metric(facts: Facts) -> str:
@@ -324,6 +332,7 @@ def cost(facts: Facts) -> Table:
         Column("Time per run", about="of the chosen setting; a member of a pack has its share of the time"),
         Column("Steps"),
         Column("Per step"),
+        Column("Frozen", numeric=False, about="whether the backbone is frozen"),
         Column("Parameters trained"),
         Column("Parameters kept"),
         Column("Memory", about="of a pack, at the peak"),
@@ -341,6 +350,7 @@ def cost(facts: Facts) -> Table:
                 Cell(duration(c["seconds_per_run"]), c["seconds_per_run"]),
                 Cell(count(c["steps"]), c["steps"]),
                 Cell(DASH if step is None else f"{1000 * step:.1f} ms", step),
+                _frozen(c),
                 Cell(count(c["trained"]), c["trained"]),
                 Cell(count(c["kept"]), c["kept"]),
                 Cell(size(memory.get("bytes")), memory.get("bytes"), pack),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.study_folders import ROWS, Result, enter, write_study
 from trimtab.errors import BundleError, TrimtabError
+from trimtab.reports.tables import cost, headline
 from trimtab.studies.analysis import analyse
 from trimtab.studies.definition import check_study
 from trimtab.studies.folder import StudyFolder
@@ -136,6 +137,18 @@ def test_of_equal_dev_scores_the_lower_dev_loss_is_chosen(tmp_path: Path) -> Non
     (only,) = analyse(write_study(tmp_path / "s", raw, tied))["lines"]
     assert only["setting_cell"] == {"training.learning_rate": 0.01}
     assert only["label"] == "all runs"
+
+
+def test_a_line_says_whether_its_backbone_is_frozen(tmp_path: Path) -> None:
+    def tuned(run: PlannedRun) -> Result:
+        own = {"trained": 900, "kept": 900, "backbone": 800}
+        return Result(0.5, parameters=own if run.cell["prompt.kind"] == "residual" else None)
+
+    facts = analyse(write_study(tmp_path / "s", {"axes": {"prompt.kind": KINDS}, "seeds": 3}, tuned))
+    assert [x["cost"]["frozen"] for x in facts["lines"]] == [True, False]
+    for its in (headline(facts), cost(facts)):
+        at = [c.name for c in its.columns].index("Frozen")
+        assert {row[0].text: row[at].text for row in its.rows} == {"prompt_tuning": "yes", "residual": "no"}
 
 
 def failing(run: PlannedRun) -> Result:

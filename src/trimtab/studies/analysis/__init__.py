@@ -156,6 +156,7 @@ def _line_cost(line: Line, packs: dict[str, Any], fits: dict[str, Any]) -> dict[
         "steps": mean_of([r.get("steps") for r in records]),
         "trained": parameters.get("trained"),
         "kept": parameters.get("kept"),
+        "frozen": not parameters.get("backbone") if parameters else None,
         "memory": {"bytes": memory["bytes"], "size": memory.get("size")} if memory else None,
     }
 
@@ -255,6 +256,7 @@ def _row(study: StudyConfig, line: Line, run: StudyRun, scored: Scored | None, r
         "seconds_per_step": record.get("seconds_per_step"),
         "parameters.trained": (record.get("parameters") or {}).get("trained"),
         "parameters.kept": (record.get("parameters") or {}).get("kept"),
+        "parameters.backbone": (record.get("parameters") or {}).get("backbone"),
         "pack": run.pack,
         "device": environment.get("device"),
         "dtype": environment.get("dtype"),
