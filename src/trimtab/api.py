@@ -14,13 +14,16 @@ from trimtab.backbones.substitutes import hiding_token
 from trimtab.config import Resolution, RunConfig, read_recipe, resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, DataError, suggest
+from trimtab.grading import judged
 from trimtab.predictor import Rendering, load
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
-from trimtab.storage import RunFolder, find_run, list_runs, write_text
+from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_text
 from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
 from trimtab.studies.folder import StudyFolder
+from trimtab.submission import check_task, file_name, submission
 from trimtab.tasks import SPLITS, Task
+from trimtab.tasks.forms import Reading
 from trimtab.tasks.reading import Places, resolve_path
 from trimtab.text_encoder import TextEncoder
 from trimtab.trackers import Spec, check_trackers
@@ -220,15 +223,18 @@ def evaluate(
     run: str | Path,
     split: str = "test",
     *,
+    task: str | Mapping[str, Any] | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
     data_dir: str | Path | None = None,
 ) -> Evaluation:
-    """Score the prompt of a finished run on one split of its own task.
+    """Score the prompt of a finished run on one split of its own task, or of another one with the same classes.
 
     Args:
         run: a run folder, or an id under `runs_dir`.
         split: train, dev or test.
+        task: another table, whose rows and metrics are taken: a preset such as `superglue/ax_b`, or its options. The
+            template and the label words are those of the run.
 
     Raises:
         BundleError, DataError, BackboneError: see `load` and the task.
@@ -236,6 +242,12 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
     folder = find_run(str(run), Path(runs_dir))
+    if task is not None:
+        other = _other_task(task)
+        examples = other.examples(split, _places(data_dir))
+        predictor = load(folder, device=device)
+        rendering = replace(predictor.rendering, metrics=other.metrics, headline=other.headline)
+        return replace(predictor, rendering=rendering).evaluate(examples)
     predictor = load(folder, device=device)
     config = validated(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     return predictor.evaluate(_task_again(config, folder, data_dir).splits[split])
@@ -258,6 +270,47 @@ def predict(
         One prediction per input, in order.
     """
     return load(find_run(str(run_or_bundle), Path(runs_dir)), device=device).predict(inputs)
+
+
+def reading_of(
+    run_or_bundle: str | Path, *, task: str | Mapping[str, Any] | None = None, runs_dir: str | Path = "runs"
+) -> Reading:
+    """How files of the task that a prompt was trained on are read, or those of another task."""
+    if task is not None:
+        found: Reading = _other_task(task).reading
+        return found
+    stated = read_bundle(find_run(str(run_or_bundle), Path(runs_dir))).metadata["task"]
+    return Reading(stated.get("form"), stated.get("rename", {}))
+
+
+def submit(
+    run_or_bundle: str | Path,
+    examples: Sequence[Example],
+    *,
+    task: str | Mapping[str, Any] | None = None,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+) -> tuple[str, str, int]:
+    """Predictions in the format of SuperGLUE's server.
+
+    Args:
+        run_or_bundle: as `predict`.
+        examples: all rows of the official file, read as `reading_of` says.
+        task: another task than that of the run, such as `superglue/ax_b` with a run of RTE.
+
+    Returns:
+        The name of the file, its content, and how many rows got the first class because what was written names none.
+
+    Raises:
+        ConfigError: the task is none of SuperGLUE's.
+        DataError: a row without its number.
+    """
+    predictor = load(find_run(str(run_or_bundle), Path(runs_dir)), device=device)
+    name = predictor.metadata["task"].get("submission") if task is None else _other_task(task).submission
+    check_task(name)
+    records = predictor.predict(list(examples))
+    content, unnamed = submission(name, judged(examples, records), predictor.classes)
+    return file_name(name), content, unnamed
 
 
 @dataclass(frozen=True)
@@ -356,6 +409,8 @@ def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str
     classes = dict(zip(names, v.task.verbalizer.words, strict=True))
     for example in v.task.splits["train"][:n]:
         words = classes.get(str(example.label), (str(example.label),)) if has_slot else ()
+        if v.task.answer in ("infill", "match"):
+            words = tuple(filter(None, [v.rendering.gold(example)]))
         for part, label, encoded in _parts(v, replace(example, label=None)):
             tags = tuple(names[i] for i in label) if v.task.answer == "tags" and isinstance(label, tuple) else ()
             tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
@@ -467,6 +522,16 @@ def _course(
 def _places(data_dir: str | Path | None) -> Places:
     given = data_dir or os.environ.get("TRIMTAB_DATA")
     return Places(Path(given) if given else None)
+
+
+def _other_task(task: str | Mapping[str, Any]) -> Any:
+    """A table, built."""
+    built = tasks.build(tasks.resolve(task, "task"))
+    if not hasattr(built, "examples"):
+        raise ConfigError(
+            "rows of another task come from a table.", where="task", fix="Name one, as in `trimtab ls tasks`."
+        )
+    return built
 
 
 def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) -> Task:

@@ -47,8 +47,14 @@ class _Task(_Part):
     truncate: list[str]
     max_length: int
     label_words: dict[str, list[str]]
-    answer: Literal["class", "text", "tags", "span", "choice"] | None = None
+    answer: Literal["class", "text", "tags", "span", "choice", "infill", "match"] | None = None
     replace: dict[str, dict[str, str]] = {}
+    candidate: str | None = None
+    metrics: list[str] = []
+    headline: str | None = None
+    form: str | None = None
+    rename: dict[str, str] = {}
+    submission: str | None = None
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

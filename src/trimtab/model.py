@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
-from trimtab.readouts import Readout
+from trimtab.readouts import Look, LooksAhead, Readout, ScoresInPasses, WritesInPasses
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
 
 NOTHING: Delta = {}
@@ -45,13 +45,20 @@ class PromptedModel:
 
         A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
         """
+        hidden, batch, table = self._at_reads(batch, table, delta)
+        return self.readout.scores(hidden, batch, table.heads if table is not None else {})
+
+    def _at_reads(
+        self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING
+    ) -> tuple[Float[Tensor, "B A H"], Batch, PromptTable | None]:
+        """Hidden states at the reads; the batch and the table as perturbations and prompts have changed them."""
         if table is not None and delta.keys() - {TEXT}:
             table, batch = add_to_prompts(table, batch, delta)
         batch = self._shifted(batch, table)
         read, attention = self._read(batch, table, delta), self._attention(batch, table)
         hidden = self.backbone.family.hidden(self.backbone.model, batch, *read, attention)
         at = batch.answer_at[..., None].expand(-1, -1, hidden.shape[-1])
-        return self.readout.scores(hidden.gather(1, at), batch, table.heads if table is not None else {})
+        return hidden.gather(1, at), batch, table
 
     def _read(
         self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING
@@ -84,7 +91,6 @@ class PromptedModel:
         backbone = self.backbone
         return collate(rows, backbone.pad_id, backbone.family.padding_side).to(backbone.device)
 
-    @torch.no_grad()
     def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N *C"]:
         """Scores of many rows in their order, on the CPU, computed in batches of similar length; padded with -inf where
         rows have different numbers of them.
@@ -94,11 +100,18 @@ class PromptedModel:
         """
         if not rows:
             return torch.zeros(0, 0)
-        scores: list[Tensor | None] = [None] * len(rows)
-        for group in micro_batches([r.cost for r in rows], max_tokens):
-            for i, row in zip(group, self.scores(self.collate([rows[i] for i in group]), table).cpu(), strict=True):
-                scores[i] = row
-        return stacked([s for s in scores if s is not None])
+        if isinstance(self.readout, ScoresInPasses):
+            return self.readout.score_in_passes(rows, self._look(self.readout, table, max_tokens))
+        return stacked(_each(rows, max_tokens, lambda group: self.scores(self.collate(group), table)))
+
+    def _look(self, readout: LooksAhead, table: PromptTable | None, max_tokens: int) -> Look:
+        """One pass over rows, as a readout sees it that needs several."""
+
+        def seen(group: Sequence[Row]) -> Tensor:
+            hidden, batch, _ = self._at_reads(self.collate(group), table)
+            return readout.look(hidden, batch)
+
+        return lambda rows: _each(rows, max_tokens, seen)
 
     def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
         """What the model writes for many rows, in their order; for readouts that write.
@@ -106,7 +119,10 @@ class PromptedModel:
         Args:
             max_tokens: tokens per batch, padding and what is written included.
         """
-        written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
+        if isinstance(self.readout, WritesInPasses):
+            written = self.readout.write_in_passes(rows, self._look(self.readout, table, max_tokens))
+        else:
+            written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
         return [self.backbone.encoder.decode(ids) for ids in written]
 
     @torch.no_grad()
@@ -169,6 +185,16 @@ class PromptedModel:
                 where="backbone.model",
                 fix="Ask for fewer new tokens, or lower task.max_length.",
             )
+
+
+@torch.no_grad()
+def _each(rows: Sequence[Row], max_tokens: int, score: Callable[[Sequence[Row]], Tensor]) -> list[Tensor]:
+    """What is found of each row, on the CPU in the order of the rows, computed in batches of similar length."""
+    found: list[Tensor | None] = [None] * len(rows)
+    for group in micro_batches([row.cost for row in rows], max_tokens):
+        for i, its in zip(group, score([rows[i] for i in group]).cpu(), strict=True):
+            found[i] = its
+    return [its for its in found if its is not None]
 
 
 def stacked(scores: Sequence[Float[Tensor, "*_"]]) -> Float[Tensor, "N *C"]:

@@ -11,7 +11,7 @@ import torch
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
-from trimtab.metrics import classification, written_answers
+from trimtab.grading import Grader
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts, tunings
@@ -24,14 +24,10 @@ from trimtab.types import (
     AnswerPlan,
     Evaluation,
     Example,
-    Extracted,
     Label,
-    Prediction,
     PromptTable,
     Records,
     Row,
-    Tagged,
-    Written,
     table_of,
 )
 from trimtab.verbalizers import Verbalizer
@@ -49,6 +45,10 @@ class Rendering:
         max_length: positions available.
         readout: the resolved readout, which says how the answer slot is filled.
         replace: field -> what stands in the data -> what the template has instead.
+        answer: what an answer is, see `trimtab.tasks.Task`.
+        candidate: the field that answers of the sort `match` are compared with.
+        metrics: that the task names.
+        headline: the metric that stands for a run; None for the readout's.
     """
 
     template: Template
@@ -56,6 +56,10 @@ class Rendering:
     max_length: int
     readout: Mapping[str, Any] = field(default_factory=lambda: {"kind": "cloze"})
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    answer: str = "class"
+    candidate: str | None = None
+    metrics: tuple[str, ...] = ()
+    headline: str | None = None
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
     _words: dict[TextEncoder, dict[int, set[tuple[int, ...]]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -77,13 +81,21 @@ class Rendering:
         name = example.source or example.id
         plan, gold, classes = self.plan(encoder), self.gold(example), self.verbalizer.classes
         fills = plan.fills
-        if plan.write is not None and gold:
-            fills = (plan.write(self._ids(gold, encoder, name), name),)
-        room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
         label: Label = classes.index(example.label) if example.label in classes else -1
+        contents = self._contents(example, plan, name)
+        if plan.write is not None:
+            fills = (plan.write(self._ids(gold, encoder, name), name),) if gold else fills
+            label = label if self.answer == "class" and classes else 0 if gold else -1
+        if plan.compose is not None:
+            texts = [self._ids(text, encoder, name) for text in self._texts(contents[0], name)]
+            fill, label = plan.compose(texts, int(label), example.id)
+            fills = (fill,)
+        room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
+        if plan.compose is not None:
+            room = self.max_length - plan.room - len(fills[0].ids)
         variants = [
             self.template.render(fields, encoder, room + len(f.ids), name, f, plan.field, keep)
-            for fields in self._contents(example, plan, name)
+            for fields in contents
             for f in fills
         ]
         variants = [v.without_words(self._own_words(encoder)) for v in variants]
@@ -108,11 +120,23 @@ class Rendering:
             return [fields]
         return [{**fields, plan.each: text} for text in choices_of(fields, self.verbalizer.classes, name).values()]
 
+    def _texts(self, fields: Mapping[str, str], name: str) -> list[str]:
+        """The texts of an example that its slot may hold."""
+        if self.candidate is not None:
+            return [fields[self.candidate]]
+        return list(choices_of(fields, self.verbalizer.classes, name).values())
+
     def wanted(self, encoder: TextEncoder) -> list[str]:
         """The fields that every example must have."""
         plan = self.plan(encoder)
-        choices = self.verbalizer.classes[:2] if plan.each else ()
-        return [f for f in dict.fromkeys([*self.template.fields, *choices]) if f != plan.each]
+        texts = self.verbalizer.classes[:2] if plan.each or self.answer == "infill" else ()
+        texts = (*texts, *([] if self.candidate is None else [self.candidate]))
+        return [f for f in dict.fromkeys([*self.template.fields, *texts]) if f != plan.each]
+
+    @property
+    def grader(self) -> Grader:
+        """How answers are scored."""
+        return Grader(self.verbalizer, self.metrics, self.headline, self.candidate)
 
     def rows(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> list[Row]:
         """Render one example, as several rows where the readout reads it in parts.
@@ -128,9 +152,14 @@ class Rendering:
         return [replace(self.row(example, encoder, prompt, keep), part=i) for i, keep in enumerate(windows)]
 
     def gold(self, example: Example) -> str:
-        """The right answer as text: the first label word of the class, or the free text; empty if it is not known."""
+        """The right answer as text: the first label word of the class, the free text, the right choice, or the
+        candidate where it is right; empty if it is not known."""
         if example.label is None or self.verbalizer.is_free:
             return example.label or ""
+        if self.candidate is not None:
+            return example.fields[self.candidate] if example.label == self.verbalizer.classes[1] else ""
+        if self.answer == "infill":
+            return example.fields[example.label]
         words = dict(zip(self.verbalizer.classes, self.verbalizer.words, strict=True))
         return words[example.label][0] if example.label in words else ""
 
@@ -152,7 +181,7 @@ class Rendering:
     def _own_words(self, encoder: TextEncoder) -> dict[int, set[tuple[int, ...]]]:
         """How the label words that are read would stand in a text, by first token: never to be perturbed there."""
         if encoder not in self._words:
-            is_read = not self.verbalizer.is_free and not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
+            is_read = self._has_words
             words = [w for its in self.verbalizer.words for w in its] if is_read else []
             forms = [
                 encoder.encode(text, is_first=is_first).ids
@@ -165,6 +194,12 @@ class Rendering:
                 by_first.setdefault(ids[0], set()).add(tuple(ids))
             self._words[encoder] = by_first
         return self._words[encoder]
+
+    @property
+    def _has_words(self) -> bool:
+        """Whether label words are read or written."""
+        is_class = self.answer == "class" and not self.verbalizer.is_free
+        return is_class and not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
 
     def _lead(self, encoder: TextEncoder) -> str | None:
         """The text that an answer continues; a decoder of its own begins with the answer."""
@@ -185,8 +220,7 @@ class Rendering:
                     where="readout.kind",
                     fix="Use readout.kind=text with a causal or encoder-decoder model.",
                 )
-            needs_words = not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
-            plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if needs_words else [])
+            plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if self._has_words else [])
             for name in (plan.each, plan.field):
                 if name is not None and name not in self.template.fields:
                     raise TemplateError(
@@ -248,9 +282,9 @@ class Predictor:
 
     def _answered(self, examples: Sequence[Example], measured: bool = False) -> tuple[Records, dict[str, Any]]:
         """Predictions and, if asked for, the readout's metrics."""
-        readout = self.model.readout
+        readout, grader = self.model.readout, self.rendering.grader
         if readout.writes:
-            return self._written(examples), {}
+            return self._written(examples, measured)
         if not examples:
             return [], {}
         rows = self._rows(examples)
@@ -258,18 +292,19 @@ class Predictor:
         broken = next((row.example for row, its in zip(rows, scores, strict=True) if its.isnan().any()), None)
         if broken is not None:
             raise self._not_finite(_place(broken, examples.index(broken)))
-        found = readout.measure(rows, readout.decide(scores, rows), self.classes) if measured else {}
+        found = grader.measure(readout, scores, rows) if measured else {}
         return readout.records(rows, scores, self.classes), found
 
-    def _written(self, examples: Sequence[Example]) -> Records:
-        """The model's own words and, where the task has classes, the class that they name."""
+    def _written(self, examples: Sequence[Example], measured: bool) -> tuple[Records, dict[str, Any]]:
+        """The model's own words and, where the task has classes, the class that they name; and metrics if asked for."""
+        rendering, grader = self.rendering, self.rendering.grader
         prompt = -1 if self.table is None else 0
-        rows = [self.rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
+        rows = [rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
         texts = self.model.write_rows(rows, self.table, MAX_TOKENS)
-        verbalizer, pairs = self.rendering.verbalizer, list(zip(examples, texts, strict=True))
-        if verbalizer.is_free:
-            return [Written(e.id, text, e.label) for e, text in pairs]
-        return [Prediction(e.id, verbalizer.class_of(text), {}, e.label, text) for e, text in pairs]
+        if not measured:
+            return grader.named(examples, texts), {}
+        known = [replace(row, gold=rendering.gold(e), example=e) for row, e in zip(rows, examples, strict=True)]
+        return grader.named(examples, texts), grader.measure_texts(self.model.readout, known, texts)
 
     def evaluate(self, examples: Sequence[Example]) -> Evaluation:
         """Metrics and predictions on labelled examples.
@@ -285,21 +320,7 @@ class Predictor:
             if what is not None:
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
         predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
-        if self.model.readout.writes:
-            found = self._measured(examples, predictions)
         return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
-
-    def _measured(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction | Written | Tagged | Extracted]
-    ) -> dict[str, Any]:
-        """Metrics of written answers: as texts and, where the task has classes, as the classes that they name."""
-        found: dict[str, Any] = {}
-        if self.classes:
-            index = dict(zip([*self.classes, None], [*range(len(self.classes)), -1], strict=True))
-            labels = [p.label for p in predictions if isinstance(p, Prediction)]
-            found |= classification([index[e.label] for e in examples], [index[c] for c in labels], self.classes)
-        texts = [str(p.text) for p in predictions if isinstance(p, Prediction | Written)]
-        return found | written_answers([self.rendering.gold(e) for e in examples], texts)
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
         wanted = self.rendering.wanted(self.model.backbone.encoder)
@@ -398,7 +419,17 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     template = Template.parse(rendered or task["template"], slots, task["truncate"], is_verbatim=rendered is not None)
     readout = readouts.resolve(meta["readout"], "readout")
     verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
-    rendering = Rendering(template, verbalizer, int(task["max_length"]), readout, task.get("replace", {}))
+    rendering = Rendering(
+        template,
+        verbalizer,
+        int(task["max_length"]),
+        readout,
+        task.get("replace", {}),
+        task.get("answer") or "class",
+        task.get("candidate"),
+        tuple(task.get("metrics", ())),
+        task.get("headline"),
+    )
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)
 

@@ -33,8 +33,11 @@ class Example:
     """One row of a task. `source` is `file:line`, for errors; `label` is None when it is not known.
 
     `words` are those of the field `text`, where it is given in words, in their order; `tags` has one for each of them,
-    none where they are not known. `answers` are right answers that stand in the field `context`, each with the offset
-    of its first character; a question that is known to have none has the label "".
+    none where they are not known. `answers` are right answers that stand in a text, each with the offset of its first
+    character; a question that is known to have none has the label "".
+
+    `group` names what is scored together, from the coarsest to the finest: of an answer to a question about a passage
+    the passage and the question. Rows whose coarsest group is the same are never divided among splits.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Example:
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     answers: tuple[tuple[str, int], ...] = ()
+    group: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class AnswerPlan:
         field: the field whose tokens `locate` wants to know, see `Encoded.spans`.
         each: a field that stands for each of the example's choices in turn, a sequence for each.
         stride: where `field` is never cut, but read in windows: how many tokens two of them share.
+        compose: for readouts whose slot depends on texts of the example (its choices, or the candidate): from their
+            token ids, the number of the right one (-1 where it is not known) and the example's id to the fill and the
+            label.
     """
 
     fills: tuple[Fill, ...]
@@ -105,6 +112,7 @@ class AnswerPlan:
     field: str | None = None
     each: str | None = None
     stride: int | None = None
+    compose: Callable[[Sequence[tuple[int, ...]], int, str], tuple[Fill, Label]] | None = None
 
     @property
     def needs_slot(self) -> bool:
@@ -159,6 +167,23 @@ class Encoded:
         end = self.answer_slot
         slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
         return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
+
+    def refilled(self, ids: tuple[int, ...], targets: Mapping[int, int | None]) -> Encoded:
+        """The sequence of an encoder with other tokens in its slot, which is read at `targets`: place in the slot ->
+        the token that belongs there, None where any may."""
+        begin, end = self.answer_slot, max(self.answer_at) + 1
+
+        def moved(places: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(p + (len(ids) - (end - begin) if p >= end else 0) for p in places)
+
+        return replace(
+            self,
+            ids=(*self.ids[:begin], *ids, *self.ids[end:]),
+            slots=moved(self.slots),
+            eligible=moved(self.eligible),
+            answer_at=tuple(begin + place for place in targets),
+            targets=tuple(-1 if token is None else token for token in targets.values()),
+        )
 
     def without_words(self, words: Mapping[int, Collection[tuple[int, ...]]]) -> Encoded:
         """The same where these words, as token ids, are not eligible. `words` holds them by their first token."""

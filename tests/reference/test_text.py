@@ -205,13 +205,13 @@ def normalizes_over_the_answers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def scores(self: Any, hidden: Tensor, batch: Batch, heads: Any = None) -> Tensor:
         assert batch.targets is not None
         known = set(batch.targets.unique().tolist())
-        others = [i for i in range(len(self._backbone.embedding_weight)) if i not in known]
+        others = [i for i in range(len(self._vocabulary._backbone.embedding_weight)) if i not in known]
 
         def squash(family: Any, model: Any, logits: Tensor) -> Tensor:
             return logits.index_fill(-1, torch.tensor(others), -torch.inf)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(self._backbone.family), "squash", squash)
+            patch.setattr(type(self._vocabulary._backbone.family), "squash", squash)
             return right(self, hidden, batch)
 
     monkeypatch.setattr(written.Text, "scores", scores)

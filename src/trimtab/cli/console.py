@@ -41,6 +41,13 @@ def shown_metrics(metrics: Mapping[str, Any], between: str = "  ") -> str:
     return between.join(scores + [f"{metrics[key]} {what}" for key, what in _LEFT_OUT.items() if key in metrics])
 
 
+def parsed_task(text: str | None) -> Any:
+    """A task as it is given on the command line: a kind, or a mapping in YAML."""
+    from trimtab.overrides import parse_overrides
+
+    return None if text is None else parse_overrides([f"task={text}"])["task"]
+
+
 def plain_help() -> Literal["rich"] | None:
     """Boxes and colors in help only where someone looks at a terminal."""
     return "rich" if sys.stdout.isatty() else None

@@ -7,21 +7,34 @@ from typing import Annotated, Any
 
 import typer
 
-from trimtab.cli.console import AsJson, DataDir, Device, RunsDir, print_json, print_table, say, shown_metrics
+from trimtab.cli.console import (
+    AsJson,
+    DataDir,
+    Device,
+    RunsDir,
+    parsed_task,
+    print_json,
+    print_table,
+    say,
+    shown_metrics,
+)
 
 
 def command(
     run: Annotated[str, typer.Argument(help="A run folder, or an id under --runs-dir.")],
     split: Annotated[str, typer.Option("--split", help="train, dev or test.")] = "test",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Rows and metrics of another table, such as superglue/ax_b.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a finished run on one split of its task."""
+    """Score a finished run on one split of its task, or of another with the same classes."""
     from trimtab import api
 
-    found = api.evaluate(run, split, runs_dir=runs_dir, device=device, data_dir=data_dir)
+    found = api.evaluate(run, split, task=parsed_task(task), runs_dir=runs_dir, device=device, data_dir=data_dir)
     if as_json:
         print_json({"run": run, "split": split, "metrics": found.metrics})
         return

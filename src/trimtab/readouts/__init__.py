@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -69,6 +69,37 @@ class Readout(Protocol):
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """What the best constant answer would score; None where that says nothing."""
+        ...
+
+
+Look = Callable[[Sequence[Row]], list[Float[Tensor, "A 2"]]]
+"""One pass over rows: of each of their reads a token and its log-probability."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A readout that answers in several passes over rows, as what it has seen in one goes into the next."""
+
+    def look(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B A 2"]:
+        """What a pass sees."""
+        ...
+
+
+@runtime_checkable
+class ScoresInPasses(LooksAhead, Protocol):
+    """It scores rows so, where they are not trained on."""
+
+    def score_in_passes(self, rows: Sequence[Row], look: Look) -> Float[Tensor, "N *C"]:
+        """Scores of rows, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class WritesInPasses(LooksAhead, Protocol):
+    """It writes so."""
+
+    def write_in_passes(self, rows: Sequence[Row], look: Look) -> list[tuple[int, ...]]:
+        """What stands in the slot of each row, as token ids."""
         ...
 
 

@@ -48,9 +48,11 @@ class Text:
         max_new_tokens: how much may be written; an answer to learn from that is longer, its end token included, is
             refused.
         sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto`: where it can.
+        as_released: learn the end token twice, as the released code of Residual Prompt Tuning does, which writes it out
+            behind answers and lets the tokenizer append another.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("class", "text")
+    kinds: ClassVar[tuple[str, ...]] = ("class", "text", "match")
     trains: ClassVar[bool] = False
     writes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1", "rouge_l")
@@ -62,17 +64,25 @@ class Text:
         *,
         max_new_tokens: Annotated[int, Field(ge=1)] = 32,
         sentinel: Literal["auto", "yes", "no"] = "auto",
+        as_released: bool = False,
     ) -> None:
-        self._backbone, self._vocabulary = backbone, Vocabulary(backbone)
+        self._vocabulary = Vocabulary(backbone)
         self.new_tokens = max_new_tokens
         self.end_id = _end(backbone.encoder, sentinel)
 
     @classmethod
     def plan(
-        cls, encoder: TextEncoder, words: WordIds, *, max_new_tokens: int = 32, sentinel: str = "auto", **options: Any
+        cls,
+        encoder: TextEncoder,
+        words: WordIds,
+        *,
+        max_new_tokens: int = 32,
+        sentinel: str = "auto",
+        as_released: bool = False,
+        **options: Any,
     ) -> AnswerPlan:
         """An open slot to write into, and how a known answer fills it."""
-        end = _end(encoder, sentinel)
+        end = (_end(encoder, sentinel),) * (2 if as_released else 1)
         if encoder.decoder_start_id is None:
             begin = Fill((), (-1,), is_last=True)
             return AnswerPlan((begin,), write=partial(_write, begin, end, max_new_tokens), room=max_new_tokens)
@@ -86,18 +96,11 @@ class Text:
         self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
     ) -> Float[Tensor, "X 1"]:
         """Mean log-likelihood per token of the answer; not a number where none is known."""
-        if batch.targets is None:
-            return hidden.new_full((len(hidden), 1), torch.nan, dtype=torch.float32)
-        known = batch.targets >= 0
-        features = self._backbone.family.vocabulary_features(self._backbone.model, hidden)
-        logits = self._vocabulary.logits(features[known])
-        token = logits.gather(1, batch.targets[known][:, None])[:, 0] - logits.logsumexp(-1)
-        per_read = torch.zeros(known.shape, device=hidden.device).masked_scatter(known, token)
-        return (per_read.sum(1) / known.sum(1))[:, None]
+        return mean_likelihood(self._vocabulary.likelihoods(hidden, batch), batch)
 
     def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
-        """Mean cross-entropy per token of the answer, in nats; labels say nothing here."""
-        return -scores[:, 0]
+        """Mean cross-entropy per token of the answer, in nats; 0 where there is none to learn (a label of -1)."""
+        return torch.where(labels >= 0, -scores[:, 0], 0.0)
 
     def decide(self, scores: Float[Tensor, "X 1"], rows: Sequence[Row]) -> list[Any]:
         """The scores of a known answer decide nothing."""
@@ -117,8 +120,8 @@ class Text:
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the most frequent class; of free text, the metric of the most frequent answer."""
-        if all(row.label != -1 for row in rows):
-            return majority_baseline([int(row.label) for row in rows])  # type: ignore[arg-type]
+        if metric == "accuracy":
+            return majority_baseline([str(row.origin.label) for row in rows])
         always = mode(normalized(row.gold) for row in rows)
         return float(written_answers([row.gold for row in rows], [always] * len(rows))[metric])
 
@@ -137,17 +140,26 @@ def _end(encoder: TextEncoder, sentinel: str) -> int:
     return encoder.end_id
 
 
-def _write(begin: Fill, end: int, most: int, answer: tuple[int, ...], name: str) -> Fill:
-    """The slot with a known answer in it, every token of which is predicted."""
-    if len(answer) >= most:
+def mean_likelihood(per_read: Float[Tensor, "B A"], batch: Batch) -> Float[Tensor, "B 1"]:
+    """Mean over the reads that have a token to predict; not a number where none has."""
+    if batch.targets is None:
+        return per_read.new_full((len(per_read), 1), torch.nan)
+    known = (batch.targets >= 0).sum(1)
+    mean = per_read.sum(1) / known.clamp(min=1)
+    return torch.where(known > 0, mean, torch.nan)[:, None]
+
+
+def _write(begin: Fill, end: tuple[int, ...], most: int, answer: tuple[int, ...], name: str) -> Fill:
+    """The slot with a known answer in it, every token of which is predicted, the end token included."""
+    written = (*answer, *end)
+    if len(written) > most:
         raise TemplateError(
-            f"the answer has {len(answer) + 1} tokens, its end token included; the model may write {most}.",
+            f"the answer has {len(written)} tokens, its end token included; the model may write {most}.",
             where=name,
-            fix=f"Set readout.max_new_tokens={len(answer) + 1} or more, or shorten the answer.",
+            fix=f"Set readout.max_new_tokens={len(written)} or more, or shorten the answer.",
         )
     first = begin.reads[0]
-    reads = tuple(range(first, first + len(answer) + 1))
-    targets = (*answer, end)
+    reads = tuple(range(first, first + len(written)))
     if begin.decoder:
-        return Fill(begin.ids, reads, begin.decoder + answer, targets)
-    return Fill(answer, reads, targets=targets, is_last=True)
+        return Fill(begin.ids, reads, begin.decoder + written[:-1], written)
+    return Fill(written[:-1], reads, targets=written, is_last=True)

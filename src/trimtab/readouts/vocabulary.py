@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.backbones import Backbone
+from trimtab.types import Batch
 
 
 class Vocabulary:
@@ -30,3 +32,25 @@ class Vocabulary:
         if self._is_frozen:
             self._kept = weight, bias
         return family.squash(model, features.float() @ weight.T + bias)
+
+    def likelihoods(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B A"]:
+        """Log-probability of the token that belongs at each read; 0 where none does."""
+        if batch.targets is None:
+            return hidden.new_zeros(hidden.shape[:2], dtype=torch.float32)
+        known = batch.targets >= 0
+        logits = self._at(hidden[known])
+        token = logits.gather(1, batch.targets[known][:, None])[:, 0] - logits.logsumexp(-1)
+        return torch.zeros(known.shape, device=hidden.device).masked_scatter(known, token)
+
+    def likeliest(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B A 2"]:
+        """Of each read the token that belongs there, or else the likeliest one, and its log-probability."""
+        real = batch.answer_mask
+        logits = self._at(hidden[real]).log_softmax(-1)
+        wanted = torch.full_like(real, -1, dtype=torch.long) if batch.targets is None else batch.targets
+        token = torch.where(wanted[real] >= 0, wanted[real], logits.argmax(-1))
+        pairs = torch.stack([token.float(), logits.gather(1, token[:, None])[:, 0]], -1)
+        return torch.zeros(*real.shape, 2, device=hidden.device).masked_scatter(real[..., None], pairs)
+
+    def _at(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
+        family, model = self._backbone.family, self._backbone.model
+        return self.logits(family.vocabulary_features(model, hidden[None])[0])

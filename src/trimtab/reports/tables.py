@@ -188,9 +188,12 @@ def _ratio_bounds(s: Facts) -> str:
 def aggregate(facts: Facts) -> Table:
     """Methods over all tasks."""
     its = facts["aggregate"]
+    benchmarks = list(dict.fromkeys(m["benchmark"]["name"] for m in its["methods"] if m.get("benchmark")))
+    about = "as its papers take it: the metrics of a task first, then tasks; with a 95 % interval over seeds"
     columns = [
         Column("Method", numeric=False),
         *(Column(task) for task in its["tasks"]),
+        *(Column(metric_name(name), about=about) for name in benchmarks),
         Column("Mean of tasks"),
         Column("IQM of all runs", about="with a 95 % interval"),
         Column("Wins", about="chance that a run scores above one of the baseline, averaged over tasks; 95 % interval"),
@@ -199,6 +202,7 @@ def aggregate(facts: Facts) -> Table:
         [
             Cell(m["label"], m["label"], "baseline" if m["baseline"] is None else ""),
             *(Cell(score(m["tasks"].get(task)), m["tasks"].get(task)) for task in its["tasks"]),
+            *(_average(m.get("benchmark"), name) for name in benchmarks),
             Cell(score(m["mean"]), m["mean"]),
             Cell(score(m["iqm"]["estimate"]), m["iqm"]["estimate"], _between(m["iqm"])) if m["iqm"] else DASH,
             Cell(share(m["improvement"]["estimate"]), m["improvement"]["estimate"], _shares(m["improvement"]))
@@ -208,6 +212,12 @@ def aggregate(facts: Facts) -> Table:
         for m in its["methods"]
     ]
     return table("Methods over all tasks", columns, rows)
+
+
+def _average(found: Facts | None, name: str) -> Cell:
+    if not found or found["name"] != name:
+        return Cell(DASH)
+    return Cell(score(found["mean"]), found["mean"], _between(found["interval"]))
 
 
 def _shares(found: Facts) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from trimtab.tasks.forms import Reading
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 SPLITS = ("train", "dev", "test")
+Answer = Literal["class", "text", "tags", "span", "choice", "infill", "match"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,17 @@ class Task:
         truncate: fields that may be cut, first to last; empty: the longest first.
         max_length: positions a row may take; None for what the backbone has.
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
-            (`span`), or one of several texts of the example (`choice`): then the classes are the fields that hold them.
+            (`span`), one of several texts of the example, each read in a sequence of its own (`choice`) or all written
+            into one slot (`infill`): then the classes are the fields that hold them; or a text that is compared with
+            one of the example (`match`): then the classes, false and true, say whether it is right.
         notes: what was found in the data that a user should know, in sentences.
         replace: field -> what stands in the data -> what the template shall have instead.
         most: positions that a row takes at most where `max_length` says nothing.
+        candidate: the field that answers of the sort `match` are compared with.
+        metrics: that are reported beside the readout's, see `trimtab.benchmark_metrics`.
+        headline: the metric that stands for a run; None for the readout's.
+        reading: how its files are read.
+        submission: what SuperGLUE calls it, where predictions can be handed in.
     """
 
     name: str
@@ -39,10 +48,15 @@ class Task:
     truncate: tuple[str, ...]
     verbalizer: Verbalizer
     max_length: int | None = None
-    answer: Literal["class", "text", "tags", "span", "choice"] = "class"
+    answer: Answer = "class"
     notes: tuple[str, ...] = ()
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     most: int | None = None
+    candidate: str | None = None
+    metrics: tuple[str, ...] = ()
+    headline: str | None = None
+    reading: Reading = field(default_factory=Reading)
+    submission: str | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -58,5 +72,6 @@ class Task:
             for e in self.splits[split]:
                 facts: list[Any] = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
                 facts += [e.answers] if e.answers else []
+                facts += [e.group] if e.group else []
                 digest.update(json.dumps(facts, ensure_ascii=False).encode())
         return digest.hexdigest()

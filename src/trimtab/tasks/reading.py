@@ -15,6 +15,7 @@ from trimtab.errors import DataError, suggest
 ASSETS = Path(__file__).parent.parent / "assets"
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 _FIELD_LIMIT = 16 << 20
+_SORTS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,22 @@ def parse_json(text: str, name: str, line: int = 1) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "too deep" if isinstance(error, RecursionError) else "a number has too many digits"
         raise DataError(f"this is not valid JSON: {reason}.", where=at) from None
+    return value
+
+
+def part(holder: Any, key: str, kind: type, at: str) -> Any:
+    """What stands under a key of an object, of the kind that belongs there.
+
+    Raises:
+        DataError: no object, no such key, or something of another kind.
+    """
+    if not isinstance(holder, dict):
+        raise DataError(f"an object with {key!r} must stand here, got {type(holder).__name__}.", where=at)
+    if key not in holder:
+        raise DataError(f"there is no {key!r}.", where=at, fix=suggest(key, map(str, holder)) or None)
+    value = holder[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataError(f"{key!r} must be {_SORTS[kind]}, got {type(value).__name__}.", where=at)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,16 +10,24 @@ import numpy as np
 
 from trimtab.errors import ConfigError, DataError
 from trimtab.tasks import SPLITS
+from trimtab.types import Example
 
 T = TypeVar("T")
 
 
-def files_of(path: str | None, train: str | None, dev: str | None, test: str | None) -> dict[str, str]:
+def files_of(
+    path: str | None, train: str | None, dev: str | None, test: str | None, *, test_alone: bool = False
+) -> dict[str, str]:
     """The file of each split that has one; `path` stands for train, as the others are drawn from it.
+
+    Args:
+        test_alone: whether there may be a test file only, to score prompts of another task on.
 
     Raises:
         ConfigError: both `path` and `train`, or neither; or `path` beside other files.
     """
+    if test_alone and test and not (path or train or dev):
+        return {"test": test}
     if (path is None) == (train is None):
         raise ConfigError("give either path (one file) or train (and dev, test).", where="task")
     if path is not None and (dev or test):
@@ -68,6 +77,26 @@ def few(rows: Sequence[T], wanted: int, rng: np.random.Generator, noun: str, spl
     if len(rows) < wanted:
         raise DataError(f"{wanted} {noun} are asked for in {split}, there are {len(rows)}.", where=where)
     return [rows[i] for i in sorted(rng.choice(len(rows), wanted, replace=False))]
+
+
+def whole_groups(
+    rows: Sequence[Example], wanted: int, rng: np.random.Generator, noun: str, split: str, where: str
+) -> list[Example]:
+    """Groups in a random order until they have so many rows; the rows in their order.
+
+    Raises:
+        DataError: as `few`.
+    """
+    sizes = Counter(row.group for row in rows)
+    if len(rows) < wanted:
+        raise DataError(f"{wanted} {noun} are asked for in {split}, there are {len(rows)}.", where=where)
+    names, taken, count = list(sizes), set[tuple[str, ...]](), 0
+    for i in rng.permutation(len(names)):
+        if count >= wanted:
+            break
+        taken.add(names[i])
+        count += sizes[names[i]]
+    return [row for row in rows if row.group in taken]
 
 
 def check_filled(splits: Mapping[str, Sequence[Any]], fix: str = "Give more rows, or files per split.") -> None:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.errors import DataError, suggest
-from trimtab.tasks.reading import parse_json, read_lines, read_table
+from trimtab.errors import DataError
+from trimtab.tasks.reading import parse_json, part, read_lines, read_table
 
 _SHOWN = 60
-_KINDS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -70,49 +69,37 @@ def read_squad(path: Path, name: str | None = None, *, repair_offsets: bool = Fa
 
 
 def _nested(path: Path, shown: str) -> Iterator[Question]:
-    data = _part(parse_json("\n".join(read_lines(path, shown)), shown), "data", list, shown)
+    data = part(parse_json("\n".join(read_lines(path, shown)), shown), "data", list, shown)
     for i, article in enumerate(data):
-        for j, paragraph in enumerate(_part(article, "paragraphs", list, f"{shown}:data[{i}]")):
+        for j, paragraph in enumerate(part(article, "paragraphs", list, f"{shown}:data[{i}]")):
             at = f"{shown}:data[{i}].paragraphs[{j}]"
-            context = _part(paragraph, "context", str, at)
-            for k, qa in enumerate(_part(paragraph, "qas", list, at)):
+            context = part(paragraph, "context", str, at)
+            for k, qa in enumerate(part(paragraph, "qas", list, at)):
                 own = _id(qa, f"{at}.qas[{k}]")
                 source = f"{shown}:{own}"
-                given = _part(qa, "answers", list, source)
-                answers = [(_part(a, "text", str, source), _part(a, "answer_start", int, source)) for a in given]
+                given = part(qa, "answers", list, source)
+                answers = [(part(a, "text", str, source), part(a, "answer_start", int, source)) for a in given]
                 impossible = _impossible(qa, False, source)
-                yield Question(own, _part(qa, "question", str, source), context, tuple(answers), impossible, source)
+                yield Question(own, part(qa, "question", str, source), context, tuple(answers), impossible, source)
 
 
 def _flat(path: Path, shown: str) -> Iterator[Question]:
     table = read_table(path, shown)
     for row, at in zip(table.rows, table.sources, strict=True):
-        question, context = _part(row, "question", str, at), _part(row, "context", str, at)
-        answers = _part(row, "answers", dict, at)
-        texts, starts = _part(answers, "text", list, at), _part(answers, "answer_start", list, at)
+        question, context = part(row, "question", str, at), part(row, "context", str, at)
+        answers = part(row, "answers", dict, at)
+        texts, starts = part(answers, "text", list, at), part(answers, "answer_start", list, at)
         if len(texts) != len(starts):
             raise DataError(f"there are {len(texts)} answers and {len(starts)} offsets.", where=at)
         cells = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
-        pairs = tuple((_part(c, "text", str, at), _part(c, "answer_start", int, at)) for c in cells)
+        pairs = tuple((part(c, "text", str, at), part(c, "answer_start", int, at)) for c in cells)
         yield Question(_id(row, at), question, context, pairs, _impossible(row, not pairs, at), at)
-
-
-def _part(holder: Any, key: str, kind: type, at: str) -> Any:
-    """What stands under a key, of the kind that belongs there."""
-    if not isinstance(holder, dict):
-        raise DataError(f"an object with {key!r} must stand here, got {type(holder).__name__}.", where=at)
-    if key not in holder:
-        raise DataError(f"there is no {key!r}.", where=at, fix=suggest(key, map(str, holder)) or None)
-    value = holder[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{key!r} must be {_KINDS[kind]}, got {type(value).__name__}.", where=at)
-    return value
 
 
 def _id(holder: Any, at: str) -> str:
     if isinstance(holder, dict) and isinstance(number := holder.get("id"), int) and not isinstance(number, bool):
         return str(number)
-    if not (own := _part(holder, "id", str, at)):
+    if not (own := part(holder, "id", str, at)):
         raise DataError("the id is empty.", where=at)
     return str(own)
 

@@ -4,21 +4,23 @@ of text.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 
+from trimtab.benchmark_metrics import MEAN, METRICS
 from trimtab.chat import TemplateSource
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
-from trimtab.tasks import SPLITS, Task
-from trimtab.tasks.choices import choices_of, right_choice
-from trimtab.tasks.reading import Places, as_text, read_table, resolve_path, row_fields
-from trimtab.tasks.reading import Table as RawTable
-from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of
+from trimtab.tasks import SPLITS, Answer, Task
+from trimtab.tasks.forms import Reading, check_form
+from trimtab.tasks.labeled import Columns
+from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
+from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of, whole_groups
+from trimtab.templates import read_pieces
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
@@ -30,12 +32,15 @@ _MIN_DEV = 50
 class Table:
     """A table with a column of labels or free text: give `path`, or `train` and where they exist `dev` and `test`.
 
-    Give `label_words` for classes, `target` for free text, or `choices` where every row has choices of its own. Free
-    text counts as one class where rows are drawn, and so do choices.
+    Give `label_words` for classes, `target` for free text, `choices` where every row has choices of its own, or
+    `candidate` for a text that may be the answer. Free text counts as one class where rows are drawn, and so do
+    choices.
 
     Splits that have no file are drawn from the training rows, class by class and with `split_seed`, so they stay the
     same under every training seed: `test_fraction` for test, `dev_fraction` (but at least 50 rows where a third of the
-    rows allows it) for dev. In the few-shot setting a missing dev is drawn beside the `shots` from the same rows.
+    rows allows it) for dev. In the few-shot setting a missing dev is drawn beside the `shots` from the same rows. Where
+    a form groups rows, whole passages are drawn, so that no passage is in two splits; dev and test shots are whole
+    questions, until there are enough rows.
 
     Args:
         label_words: class -> label word or words; the classes of the task, in their order.
@@ -49,7 +54,10 @@ class Table:
         label: the label column.
         target: the column of answers in free text, which the model learns to write.
         choices: the columns of the choices, of which the last may be empty; `{choice}` in the template stands for each
-            in turn. The label is the name of the right column, its text, or its number from 0.
+            in turn, or `{answer}` for the slot into which each is written. The label is the name of the right column,
+            its text, or its number from 0.
+        candidate: the column of a text that may be the answer. The model says its own, and the label, true or false, is
+            whether that means the same.
         replace: column -> what stands in the data -> what the template shall have instead; every value must be named.
         split_column: a column of `path` that says train, dev or test.
         id_column: a column of ids, unique over all files; null takes `id` where it exists, else the position in the
@@ -62,6 +70,12 @@ class Table:
         dev_fraction: share of the training rows, where there is no dev file.
         test_fraction: share of all rows, where there is no test file.
         split_seed: of drawn splits.
+        form: how lines of the files become rows, where a line is not a row; see `trimtab.tasks.forms`.
+        rename: what a column is called in the files -> what the template calls it.
+        only: split -> labels; its other rows are left out.
+        metrics: that are reported beside the readout's, see `trimtab.benchmark_metrics`.
+        headline: the metric that stands for a run and selects the checkpoint; `score` is the mean of `metrics`.
+        submission: what SuperGLUE calls the task, for `trimtab predict --format superglue`.
     """
 
     def __init__(
@@ -88,22 +102,36 @@ class Table:
         dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
+        candidate: str | None = None,
+        form: str | None = None,
+        rename: dict[str, str] = {},  # noqa: B006  (likewise)
+        only: dict[Literal["train", "dev", "test"], list[str]] = {},  # noqa: B006  (likewise)
+        metrics: list[str] = [],  # noqa: B006  (likewise)
+        headline: str | None = None,
+        submission: str | None = None,
     ) -> None:
-        self.files = files_of(path, train, dev, test)
-        if sum(given is not None for given in (label_words, target, choices)) != 1:
+        self.files = files_of(path, train, dev, test, test_alone=True)
+        if sum(given is not None for given in (label_words, target, choices, candidate)) != 1:
             raise ConfigError(
-                "give either label_words (classes and their words), target (a column of free text) or choices (columns "
-                "of texts to choose from).",
+                "give either label_words (classes and their words), target (a column of free text), choices (columns "
+                "of texts to choose from) or candidate (a column of texts that may be the answer).",
                 where="task",
             )
-        self.choices, self.replace = tuple(choices or ()), replace
+        self.choices, self.replace, self.candidate = tuple(choices or ()), replace, candidate
         if choices is not None:
             if len(set(choices)) < max(2, len(choices)):
                 raise ConfigError(f"name at least two columns, each once, got {choices}.", where="task.choices")
             label_words = {c: c for c in choices}
+        if candidate is not None:
+            label_words = {c: c for c in ("false", "true")}
         self.verbalizer = Verbalizer.free() if label_words is None else Verbalizer.of(label_words)
-        self.template, self.name, self.label = template, name, target or label
-        self.split_column, self.id_column = split_column, id_column
+        self.columns = Columns(target or label, self.verbalizer, self.choices, split_column, id_column)
+        check_form(form)
+        _check_metrics(metrics, headline)
+        self.reading, self.only, self.metrics = Reading(form, rename), only, tuple(metrics)
+        self.headline, self.submission = headline, submission
+        self._check_only()
+        self.template, self.name = template, name
         self.truncate, self.max_length = tuple(truncate), max_length or None
         self.shots, self.dev_shots = shots, shots if dev_shots < 0 else dev_shots
         self.test_rows = test_rows
@@ -116,7 +144,13 @@ class Table:
             DataError: see `trimtab.tasks.reading`; also a missing label column, a label that has no label words, a
                 multi-label row, an empty split, a class missing from train, or fewer rows in a class than `shots`.
         """
-        splits = self._read(places)
+        if self.files.keys() == {"test"}:
+            raise DataError(
+                "the task has a test file only, to score prompts that were trained on another task.",
+                where="task",
+                fix="Use trimtab evaluate RUN --task, or give task.train.",
+            )
+        splits, notes = self._read(self.files, places)
         splits.setdefault("train", [])
         if "test" not in splits:
             splits["train"], splits["test"] = self._draw(splits["train"], self.test_fraction, 0, "test")
@@ -125,82 +159,102 @@ class Table:
         if self.shots:
             pool = splits["train"]
             splits["train"] = self._few(pool, self.shots, subset_seed, "train")
-            taken = {e.id for e in splits["train"]}
-            splits.setdefault("dev", [e for e in pool if e.id not in taken])
+            taken = {_unit(e) for e in splits["train"]}
+            splits.setdefault("dev", [e for e in pool if _unit(e) not in taken])
         if self.dev_shots:
             splits["dev"] = self._few(splits["dev"], self.dev_shots, subset_seed, "dev")
+        splits = {s: self._kept(its, s) for s, its in splits.items()}
         if 0 < self.test_rows < len(splits["test"]):
             rng = stream(self.split_seed, "test_rows")
-            splits["test"] = few(splits["test"], self.test_rows, rng, "rows", "test", "task.test_rows")
+            picked = whole_groups if splits["test"][0].group else few
+            splits["test"] = picked(splits["test"], self.test_rows, rng, "rows", "test", "task.test_rows")
         self._check(splits)
         template = self._auto_template(splits["train"][0]) if self.template == "auto" else self.template
         ordered = {s: tuple(splits[s]) for s in SPLITS}
-        answer: Literal["class", "text", "choice"] = "choice" if self.choices else "class"
-        if self.verbalizer.is_free:
-            answer = "text"
-        options = (template, self.truncate, self.verbalizer, self.max_length, answer)
-        return Task(self.name, ordered, *options, replace=self.replace)
+        options = (template, self.truncate, self.verbalizer, self.max_length, self._answer)
+        return Task(
+            self.name, ordered, *options, notes, replace=self.replace, candidate=self.candidate, metrics=self.metrics,
+            headline=self.headline, reading=self.reading, submission=self.submission,
+        )  # fmt: skip
 
-    def _read(self, places: Places) -> dict[str, list[Example]]:
+    def examples(self, split: str, places: Places) -> tuple[Example, ...]:
+        """The rows of one file, as they stand in it.
+
+        Raises:
+            DataError: the split has no file of its own; else as `load`.
+        """
+        if split not in self.files:
+            known = f"Splits with a file: {', '.join(self.files)}."
+            raise DataError(f"the task {self.name!r} has no file of the {split} split.", where="split", fix=known)
+        found, _ = self._read({split: self.files[split]}, places)
+        return tuple(self._kept(found.get(split, []), split))
+
+    @property
+    def _answer(self) -> Answer:
+        if self.candidate is not None:
+            return "match"
+        if self.choices:
+            source = str(self.template)
+            return "infill" if "{answer}" in source and "{choice}" not in source else "choice"
+        return "text" if self.verbalizer.is_free else "class"
+
+    def _read(self, files: Mapping[str, str], places: Places) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+        """Rows by split, and what was put right in them."""
         splits: dict[str, list[Example]] = {}
         seen: dict[str, str] = {}
-        for split, given in self.files.items():
+        notes: list[str] = []
+        for split, given in files.items():
             table = read_table(resolve_path(given, places), given if ":" in given else None)
-            for column in (self.label, self.split_column, self.id_column, *self.choices, *self.replace):
-                if column and column not in table.columns:
-                    raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, table.columns))
-            if self.choices and "choice" in table.columns:
-                what = "there is a column 'choice', and {choice} in the template stands for each choice in turn."
-                raise DataError(what, where=given, fix="Rename the column.")
-            for i, row in enumerate(table.rows):
-                example = self._example(row, table, i, split)
+            rows = self.reading.rows(table)
+            columns = tuple(dict.fromkeys(column for row in rows for column in row.cells))
+            self._check_columns(columns, given)
+            for i, row in enumerate(rows, 1):
+                example = self.columns.example(row, columns, split, i)
                 fix = "Make the ids unique over all files, or number the rows instead: task.id_column=false."
                 claim_id(seen, example.id, example.source, fix)
-                splits.setdefault(self._split_of(row, split, example.source), []).append(example)
-        return splits
+                splits.setdefault(self._split_of(row.cells, split, example.source), []).append(example)
+            remarks = Counter(row.remark for row in rows if row.remark)
+            notes += [f"{given}: in {n} row{'s' if n > 1 else ''} {remark}." for remark, n in remarks.items()]
+            self._check_fields(splits, split, columns)
+        return splits, tuple(notes)
 
-    def _example(self, row: Mapping[str, Any], table: RawTable, index: int, split: str) -> Example:
-        source = table.sources[index]
-        raw = row.get(self.label)
-        if isinstance(raw, list | tuple):
-            raise DataError(
-                "the label is a list; tasks with several labels per row are not supported."
-                if not self.verbalizer.is_free
-                else "the answer is a list; a row has one answer, as text.",
-                where=source,
-                fix="Give one label per row, or one table per label with yes/no answers."
-                if not self.verbalizer.is_free
-                else "Choose one answer, or give a row for each.",
-            )
-        label = as_text(raw, self.label, source).strip()
-        fields = row_fields({c: row.get(c) for c in table.columns}, skip=(self.label, self.split_column))
-        if self.choices and label:
-            label = right_choice(label, choices_of(fields, self.choices, source), source)
-        elif not self._is_answer(label):
-            parts = [p.strip() for d in "|;," for p in label.split(d)] if label else []
-            several = len(parts) > 3 and sum(p in self.verbalizer.classes for p in parts) > 1
-            raise DataError(
-                f"the row has no {'answer' if self.verbalizer.is_free else 'label'} in the column {self.label!r}."
-                if not label
-                else f"the label {label!r} names several classes; tasks with several labels per row are not supported."
-                if several
-                else f"the label {label!r} has no label words.",
-                where=source,
-                fix=None
-                if several or not label
-                else f"Add it to task.label_words. {suggest(label, self.verbalizer.classes)}",
-            )
-        column = "id" if self.id_column is None and "id" in table.columns else self.id_column
-        name = as_text(row.get(column), column, source) if column else ""
-        return Example(name or f"{split}-{index + 1}", fields, label, source)
+    def _check_columns(self, columns: Sequence[str], given: str) -> None:
+        its = self.columns
+        for column in (its.label, its.split, its.id, self.candidate, *self.choices, *self.replace):
+            if column and column not in columns:
+                raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, columns))
+        if self.choices and "choice" in columns:
+            what = "there is a column 'choice', and {choice} in the template stands for each choice in turn."
+            raise DataError(what, where=given, fix="Rename the column.")
+
+    def _check_fields(self, splits: Mapping[str, Sequence[Example]], split: str, columns: Sequence[str]) -> None:
+        """A file of another task may have the same labels; what the training file has and the template reads, all files
+        must have."""
+        if split == "train" or not splits.get("train") or not isinstance(self.template, str) or not splits.get(split):
+            return
+        pieces = read_pieces(self.template, "task.template")
+        read = [p.value for p in pieces if p.kind == "field" and p.value in splits["train"][0].fields]
+        for column in read:
+            if column not in columns:
+                raise DataError(
+                    f"there is no column {column!r}, which the template reads and the training file has.",
+                    where=splits[split][0].source,
+                    fix=f"This file has {', '.join(columns)}; is it of another task?",
+                )
 
     @property
     def _classes(self) -> tuple[str, ...]:
         """What labels say; nothing where every row has answers of its own."""
         return () if self.choices else self.verbalizer.classes
 
-    def _is_answer(self, label: str) -> bool:
-        return bool(label) if self.verbalizer.is_free else label in self.verbalizer.classes
+    def _labels(self, split: str) -> Sequence[str]:
+        """The classes that a split has."""
+        return self.only.get(split) or self._classes  # type: ignore[call-overload, no-any-return]
+
+    def _kept(self, rows: Iterable[Example], split: str) -> list[Example]:
+        """The rows that `only` leaves of a split."""
+        labels = self.only.get(split)
+        return [e for e in rows if labels is None or e.label in labels]
 
     def _groups(self, rows: Sequence[Example]) -> dict[str, list[Example]]:
         """Rows by class; free text is one group, and so are choices."""
@@ -210,9 +264,9 @@ class Table:
         return groups
 
     def _split_of(self, row: Mapping[str, Any], split: str, source: str) -> str:
-        if self.split_column is None:
+        if self.columns.split is None:
             return split
-        value = as_text(row.get(self.split_column), self.split_column, source).strip().lower()
+        value = as_text(row.get(self.columns.split), self.columns.split, source).strip().lower()
         value = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}.get(value, value)
         if value not in SPLITS:
             raise DataError(f"the split must be train, dev or test, got {value!r}.", where=source)
@@ -221,23 +275,28 @@ class Table:
     def _draw(
         self, rows: Sequence[Example], fraction: float, at_least: int, split: str
     ) -> tuple[list[Example], list[Example]]:
-        """Split off a share of every class, never the whole class."""
+        """Split off a share of every class, never the whole class; where rows are grouped, of the passages."""
+        if rows and rows[0].group:
+            units = list(dict.fromkeys(map(_unit, rows)))
+            its = set(draw([units], fraction, at_least, stream(self.split_seed, f"split:{split}"))[1])
+            return [e for e in rows if _unit(e) not in its], [e for e in rows if _unit(e) in its]
         return draw(self._groups(rows).values(), fraction, at_least, stream(self.split_seed, f"split:{split}"))
 
     def _few(self, rows: Sequence[Example], shots: int, seed: int, split: str) -> list[Example]:
-        rng = stream(seed, f"subset:{split}")
+        rng, where = stream(seed, f"subset:{split}"), "task.shots" if split == "train" else "task.dev_shots"
+        if split != "train" and rows and rows[0].group:
+            return whole_groups(rows, shots * max(1, len(self._classes)), rng, "rows", split, where)
         groups = self._groups(rows)
         picked: list[Example] = []
-        for label in self._classes or ("",):
+        for label in self._labels(split) or ("",):
             noun = f"rows of class {label!r}" if label else "rows"
-            where = "task.shots" if split == "train" else "task.dev_shots"
             picked += few(groups.get(label, []), shots, rng, noun, split, where)
         return picked
 
     def _check(self, splits: Mapping[str, Sequence[Example]]) -> None:
         check_filled(splits)
         present = {e.label for e in splits["train"]}
-        for label in self._classes:
+        for label in self._labels("train"):
             if label not in present:
                 raise DataError(
                     f"the class {label!r} has label words but no row in train.",
@@ -246,7 +305,7 @@ class Table:
                 )
 
     def _auto_template(self, example: Example) -> str:
-        texts = [c for c in example.fields if c not in ("id", self.id_column, *self.choices)]
+        texts = [c for c in example.fields if c not in ("id", self.columns.id, *self.choices)]
         answer = "{choice}" if self.choices else "{answer}"
         if "text" in texts:
             texts = ["text"]
@@ -257,3 +316,25 @@ class Table:
                 fix="Write, for example, {prompt} {" + (texts[0] if texts else "text") + "} " + f"{answer}.",
             )
         return f"{{prompt}} {{field:{texts[0]}}} {answer}"
+
+    def _check_only(self) -> None:
+        for split, labels in self.only.items():
+            for label in labels:
+                if label not in self._classes:
+                    known = suggest(label, self._classes) or None
+                    raise ConfigError(f"there is no class {label!r}.", where=f"task.only.{split}", fix=known)
+
+
+def _unit(example: Example) -> str:
+    """What must not be divided among splits: the passage where rows are grouped, else the row."""
+    return example.group[0] if example.group else example.id
+
+
+def _check_metrics(metrics: Sequence[str], headline: str | None) -> None:
+    for name in metrics:
+        if name not in METRICS:
+            raise ConfigError(f"there is no metric {name!r}.", where="task.metrics", fix=suggest(name, METRICS))
+    known = (*metrics, *([MEAN] if len(metrics) > 1 else []))
+    if headline is not None and headline not in known:
+        fix = f"Named: {', '.join(known)}." if known else "Name it in task.metrics."
+        raise ConfigError(f"the task names no metric {headline!r}.", where="task.headline", fix=fix)

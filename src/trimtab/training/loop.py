@@ -24,6 +24,7 @@ from torch import Tensor
 from trimtab.backbones.checkpointing import recomputing
 from trimtab.batching import epoch_batches, labels_of, micro_batches
 from trimtab.config import Seeds, TrainingConfig
+from trimtab.grading import PLAIN, Grader
 from trimtab.model import PromptedModel, stacked
 from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
 from trimtab.readouts import chosen
@@ -55,7 +56,7 @@ class Member:
     train: Sequence[Row]
     dev: Sequence[Row]
     regularizers: Sequence[Regularizer] = ()
-    classes: Sequence[str] = ()
+    grader: Grader = PLAIN
     is_trained: bool = True
     status: str = "running"
     is_good: bool = False
@@ -339,8 +340,7 @@ class Loop:
             mine = slice(at, at + len(self.members[r].dev))
             at = mine.stop
             texts = None if written is None else written[mine]
-            classes = self.members[r].classes
-            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts, classes))
+            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts, self.members[r].grader))
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
@@ -391,19 +391,20 @@ def dev_metrics(
     scores: Float[Tensor, "N *C"],
     rows: Sequence[Row],
     written: Sequence[str] | None = None,
-    classes: Sequence[str] = (),
+    grader: Grader = PLAIN,
 ) -> dict[str, float]:
-    """Mean loss of scored rows, and the readout's metrics: of its answers, or of what was written (if anything was)."""
+    """Mean loss of scored rows, and metrics: of the readout's answers, or of what was written (if anything was)."""
     readout = model.readout
     loss = float(readout.loss(scores, labels_of(rows, scores.shape[1])).mean())
     if readout.writes and written is None:
         return {"loss": loss}
     if not math.isfinite(loss):
-        return {"loss": loss, **dict.fromkeys(readout.metrics, 0.0)}
-    options = chosen(readout, scores, rows)
-    answers = readout.decide(scores, rows, **options) if written is None else written
-    found = readout.measure(rows, answers, classes or [str(c) for c in range(scores.shape[-1])])
-    return {"loss": loss, **{name: found[name] for name in readout.metrics}}
+        return {"loss": loss, **dict.fromkeys(grader.names(readout.metrics), 0.0)}
+    if written is None:
+        found = grader.measure(readout, scores, rows, **chosen(readout, scores, rows))
+    else:
+        found = grader.measure_texts(readout, rows, written)
+    return {"loss": loss, **{name: found[name] for name in grader.names(readout.metrics)}}
 
 
 def _merit(dev: Mapping[str, float], select: str) -> tuple[float, float]:

@@ -113,7 +113,7 @@ def _assembled(
     encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
-               [regularizers.build(spec) for spec in p.config.regularizers], p.task.verbalizer.classes,
+               [regularizers.build(spec) for spec in p.config.regularizers], p.rendering.grader,
                not encoders[0].is_fixed)
         for p in pack
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from trimtab.backbones.substitutes import hiding_token
 from trimtab.chat import read_template
 from trimtab.config import BackboneConfig, RunConfig, check_groups
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.grading import Grader
 from trimtab.initializers import PromptContext
 from trimtab.predictor import Rendering
 from trimtab.prompts import PromptEncoder
@@ -205,7 +206,8 @@ def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfi
             where="readout.kind",
             fix=f"Use {' or '.join(fitting)}, or leave it out.",
         )
-    select, known = config.training.select, readouts.get(spec["kind"]).metrics  # type: ignore[attr-defined]
+    grader = Grader(task.verbalizer, task.metrics, task.headline, task.candidate)
+    select, known = config.training.select, grader.names(readouts.get(spec["kind"]).metrics)  # type: ignore[attr-defined]
     if select not in ("auto", "loss", *known):
         raise ConfigError(
             f"the readout {spec['kind']!r} has no metric {select!r}.",
@@ -227,7 +229,9 @@ def render_task(
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     room = task.max_length or min(positions, task.most or positions)
-    rendering = Rendering(template, task.verbalizer, room, spec, task.replace)
+    rendering = Rendering(
+        template, task.verbalizer, room, spec, task.replace, task.answer, task.candidate, task.metrics, task.headline
+    )
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
     for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from trimtab.backbones import Backbone
+from trimtab.benchmark_metrics import MEAN
 from trimtab.errors import TrimtabError
 from trimtab.model import PromptedModel
 from trimtab.predictor import MAX_TOKENS, Predictor, table_from
@@ -158,6 +159,12 @@ def make_bundle(trained: Trained) -> Bundle:
             "label_words": words,
             "answer": p.task.answer,
             "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
+            "candidate": p.task.candidate,
+            "metrics": list(p.task.metrics),
+            "headline": p.task.headline,
+            "form": p.task.reading.form,
+            "rename": dict(p.task.reading.rename),
+            "submission": p.task.submission,
         },
         "readout": {**p.config.readout, **_chosen(trained)},
         "provenance": {
@@ -196,17 +203,23 @@ def _predictor(
 
 
 def _headline(p: Prepared) -> str:
-    """The metric that stands for a run: accuracy where there are classes, else the one that selects the checkpoint."""
+    """The metric that stands for a run: the task's, accuracy where there are classes, else the one that selects the
+    checkpoint."""
     select, readout = p.config.training.select, readouts.get(p.config.readout["kind"])
-    if p.task.answer in ("class", "choice"):
+    if p.task.headline is not None:
+        return p.task.headline
+    if p.task.verbalizer.classes and p.task.answer != "tags":
         return "accuracy"
     return str(readout.metrics[0]) if select == "loss" else select  # type: ignore[attr-defined]
 
 
 def _constant_baseline(p: Prepared) -> float | None:
     """Test score of the most frequent answer, given to every row."""
+    metric = _headline(p)
+    if metric in (*p.task.metrics, MEAN):
+        return p.rendering.grader.constant(p.task.splits["test"], metric)
     readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
-    found: float | None = readout.constant(p.rows["test"], _headline(p))
+    found: float | None = readout.constant(p.rows["test"], metric)
     return found
 
 

@@ -56,10 +56,10 @@ def prepared(task: dict[str, Any], backbone: Backbone, *overrides: str) -> Prepa
 def test_free_text_is_written_by_whatever_can(tmp_path: Path, llama: Backbone, t5: Backbone) -> None:
     for backbone in (llama, t5):
         p = prepared(written_task(tmp_path), backbone)
-        assert p.config.readout == {"kind": "text", "max_new_tokens": 32, "sentinel": "auto"}
+        assert p.config.readout == {"kind": "text", "max_new_tokens": 32, "sentinel": "auto", "as_released": False}
         assert p.config.training.select == "exact_match"
         assert {r.gold for r in p.rows["train"]} == {"yes", "not good"}
-        assert {r.label for r in p.rows["train"]} == {-1}
+        assert {r.label for r in p.rows["train"]} == {0}
 
 
 def test_classes_are_ranked_unless_text_is_asked_for(tmp_path: Path, llama: Backbone) -> None:
@@ -193,7 +193,7 @@ def test_a_run_folder_of_free_text(tmp_path: Path, llama: Backbone) -> None:
     assert all(set(h["dev"]) == {"loss", "exact_match", "token_f1", "rouge_l"} for h in history)
     bundle = json.loads((folder / "bundle.json").read_text())
     assert bundle["task"]["label_words"] == {}
-    assert bundle["readout"] == {"kind": "text", "max_new_tokens": 6, "sentinel": "auto"}
+    assert bundle["readout"] == {"kind": "text", "max_new_tokens": 6, "sentinel": "auto", "as_released": False}
     again = load(folder, backbone=llama).evaluate(p.task.splits["test"])
     assert again.metrics == record["metrics"]["test"]
     assert [x.as_json() for x in again.predictions] == kept

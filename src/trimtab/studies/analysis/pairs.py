@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from trimtab.errors import DataError
+from trimtab.studies.analysis.benchmarks import benchmark_average
 from trimtab.studies.analysis.lines import TASK_AXES, Line, fixed, labels_of, part, same
 from trimtab.studies.definition import StudyConfig
 from trimtab.studies.statistics.bootstrap import Interval, bootstrap_interval
@@ -138,8 +139,8 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
     at = [next(i for i, its in enumerate(groups.values()) if base in its) for base in bases]
     methods = [
         {"label": label, "baseline": None if i == k else labels[k],
-         **_over_tasks(its, None if i == k else scores[k], len(tasks))}
-        for i, (k, label, its) in enumerate(zip(at, labels, scores, strict=True))
+         **_over_tasks(its, None if i == k else scores[k], len(tasks)), "benchmark": benchmark_average(of)}
+        for i, (k, label, its, of) in enumerate(zip(at, labels, scores, groups.values(), strict=True))
     ]  # fmt: skip
     metrics = sorted({line.metric for line in lines if line.metric})
     return {"tasks": tasks, "metrics": metrics, "methods": methods}

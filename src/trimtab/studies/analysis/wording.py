@@ -13,6 +13,15 @@ METRIC_NAMES = {
     "precision": "precision",
     "recall": "recall",
     "token_accuracy": "token accuracy",
+    "score": "mean score",
+    "f1a": "F1a",
+    "question_em": "exact match over questions",
+    "answer_f1": "answer F1",
+    "answer_em": "answer exact match",
+    "matthews": "Matthews correlation",
+    "gender_parity": "gender parity",
+    "superglue_average": "SuperGLUE average",
+    "fewglue_average": "FewGLUE average",
 }
 """Metrics as people write them, in the order in which they are shown."""
 

@@ -1,0 +1,137 @@
+"""From scores, or from what was written, to answers and metrics: the readout's own, and those that the task names.
+
+The same code grades dev during training and any split after it, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mode
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trimtab.benchmark_metrics import MEAN, Judged, benchmark
+from trimtab.metrics import classification
+from trimtab.readouts import Readout
+from trimtab.types import Example, Extracted, Prediction, Records, Row, Tagged, Written
+from trimtab.verbalizers import Verbalizer
+
+_LETTERS = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Grader:
+    """How the answers of one task are scored.
+
+    Attributes:
+        verbalizer: its classes and their label words.
+        metrics: that the task names, see `trimtab.benchmark_metrics`.
+        headline: the metric that stands for a run; None for the readout's.
+        candidate: the field that what the model says is compared with, where classes say whether it is right.
+    """
+
+    verbalizer: Verbalizer
+    metrics: tuple[str, ...] = ()
+    headline: str | None = None
+    candidate: str | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of scores."""
+        return self.verbalizer.classes
+
+    def names(self, own: Sequence[str]) -> tuple[str, ...]:
+        """The metrics that may select a checkpoint, the default first.
+
+        Args:
+            own: those of the readout.
+        """
+        first = () if self.headline is None else (self.headline,)
+        basis = tuple(own) if self.candidate is None else ("accuracy", "macro_f1")
+        mean = (MEAN,) if len(self.metrics) > 1 else ()
+        return tuple(dict.fromkeys((*first, *basis, *self.metrics, *mean)))
+
+    def measure(
+        self, readout: Readout, scores: Float[Tensor, "N *C"], rows: Sequence[Row], **options: Any
+    ) -> dict[str, Any]:
+        """Metrics of scored rows whose right answers are known.
+
+        Args:
+            options: of the readout's `decide`.
+        """
+        classes = self.classes or [str(c) for c in range(scores.shape[-1])]
+        found = readout.measure(rows, readout.decide(scores, rows, **options), classes)
+        if self.metrics:
+            found |= self._benchmark([row.origin for row in rows], readout.records(rows, scores, self.classes))
+        return found
+
+    def measure_texts(self, readout: Readout, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
+        """Metrics of what was written for rows whose right answers are known."""
+        examples = [row.origin for row in rows]
+        records = self.named(examples, texts)
+        found: dict[str, Any] = {}
+        if self.classes:
+            index = {None: -1, **{c: i for i, c in enumerate(self.classes)}}
+            said = [index[r.label] for r in records if isinstance(r, Prediction)]
+            found |= classification([index[e.label] for e in examples], said, self.classes)
+        if self.candidate is None:
+            found |= readout.measure(rows, texts, self.classes)
+        return found | (self._benchmark(examples, records) if self.metrics else {})
+
+    def named(self, examples: Sequence[Example], texts: Sequence[str]) -> Records:
+        """What was written, and the class that it names where there are classes."""
+        pairs = list(zip(examples, texts, strict=True))
+        if self.verbalizer.is_free:
+            return [Written(e.id, text, e.label) for e, text in pairs]
+        return [Prediction(e.id, self._class_of(e, text), {}, e.label, text) for e, text in pairs]
+
+    def _class_of(self, example: Example, text: str) -> str | None:
+        if self.candidate is None:
+            return self.verbalizer.class_of(text)
+        return self.classes[int(means_the_same(text, example.fields[self.candidate]))]
+
+    def _benchmark(self, examples: Sequence[Example], records: Records) -> dict[str, float]:
+        return benchmark(self.metrics, judged(examples, records), self.classes)
+
+    def constant(self, examples: Sequence[Example], metric: str) -> float | None:
+        """What the best constant answer scores in a metric that the task names; None for other metrics."""
+        if metric not in (*self.metrics, MEAN):
+            return None
+        if self.verbalizer.is_free:
+            always = mode(str(e.label) for e in examples)
+            tries = [[Judged(e, text=always) for e in examples]]
+        else:
+            tries = [[Judged(e, c, {c: 1.0}) for e in examples] for c in self.classes]
+        return max(benchmark(self.metrics, its, self.classes)[metric] for its in tries)
+
+
+PLAIN = Grader(Verbalizer.free())
+"""The metrics of the readout, and no others."""
+
+
+def means_the_same(said: str, candidate: str) -> bool:
+    """Whether one of two phrases has all words of the other: letters only, case aside (Raffel et al. 2020, appendix
+    C.2.1 on WSC; P-tuning's code). Nothing means nothing.
+
+    Deviation: P-tuning's code takes an empty answer, whose words are all in any phrase, for right.
+
+    >>> means_the_same("the councilmen.", "The city councilmen"), means_the_same("", "The city councilmen")
+    (True, False)
+    """
+    ours, theirs = (set(_LETTERS.findall(text.lower())) for text in (said, candidate))
+    return bool(ours and theirs) and (ours <= theirs or theirs <= ours)
+
+
+def judged(examples: Sequence[Example], records: Records) -> list[Judged]:
+    """Examples with what was said of them."""
+    return [_judged(e, record) for e, record in zip(examples, records, strict=True)]
+
+
+def _judged(example: Example, record: Prediction | Written | Tagged | Extracted) -> Judged:
+    if isinstance(record, Prediction):
+        return Judged(example, record.label, record.scores, record.text)
+    return Judged(example, text=record.text if isinstance(record, Written | Extracted) else None)

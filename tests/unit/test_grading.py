@@ -1,0 +1,64 @@
+"""Graders: names of metrics, phrases that mean the same, the best constant answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from trimtab.grading import PLAIN, Grader, judged, means_the_same
+from trimtab.types import Example, Prediction, Written
+from trimtab.verbalizers import Verbalizer
+
+TRUTH = Verbalizer.of({"false": "no", "true": "yes"})
+
+
+def test_names_of_metrics_begin_with_what_selects() -> None:
+    assert PLAIN.names(["accuracy", "macro_f1"]) == ("accuracy", "macro_f1")
+    both = Grader(TRUTH, ("f1a", "question_em"), "score")
+    assert both.names(["accuracy", "macro_f1"]) == ("score", "accuracy", "macro_f1", "f1a", "question_em")
+    assert Grader(TRUTH, ("matthews",)).names(["accuracy"]) == ("accuracy", "matthews")
+    assert Grader(TRUTH, candidate="referent").names(["exact_match"]) == ("accuracy", "macro_f1")
+
+
+@pytest.mark.parametrize(
+    ("said", "candidate", "is_same"),
+    [
+        ("the councilmen", "The city councilmen", True),
+        ("The city councilmen of Mill", "The city councilmen", True),
+        ("city, councilmen the!", "The city councilmen", True),
+        ("the demonstrators", "The city councilmen", False),
+        ("the the", "The city councilmen", True),
+        ("", "The city councilmen", False),
+        ("12", "The city councilmen", False),
+    ],
+)
+def test_phrases_mean_the_same_where_one_has_all_words_of_the_other(said: str, candidate: str, is_same: bool) -> None:
+    assert means_the_same(said, candidate) == is_same
+
+
+def test_what_was_written_is_compared_with_the_candidate_of_the_example() -> None:
+    grader = Grader(TRUTH, candidate="referent")
+    examples = [Example("a", {"referent": "the cup"}, "true"), Example("b", {"referent": "the bag"}, "false")]
+    found = grader.named(examples, ["cup", "the cup"])
+    assert [(p.label, p.text, p.gold) for p in found if isinstance(p, Prediction)] == [
+        ("true", "cup", "true"), ("false", "the cup", "false")
+    ]  # fmt: skip
+
+
+def test_free_text_and_classes_are_named_as_before() -> None:
+    free = Grader(Verbalizer.free())
+    assert free.named([Example("a", {}, "x")], ["y"]) == [Written("a", "y", "x")]
+    (one,) = Grader(TRUTH).named([Example("a", {}, "true")], ["Yes."])
+    assert isinstance(one, Prediction)
+    assert one.label == "true"
+    assert [j.text for j in judged([Example("a", {}, "x")], [Written("a", "y", "x")])] == ["y"]
+
+
+def test_the_best_constant_answer_of_a_named_metric() -> None:
+    rows = [Example(str(i), {}, label, group=("0", str(i // 2))) for i, label in enumerate(["true", "false"] * 3)]
+    grader = Grader(TRUTH, ("f1a", "question_em"), "score")
+    assert grader.constant(rows, "f1a") == pytest.approx(2 * 0.5 / 1.5)
+    assert grader.constant(rows, "score") == pytest.approx(0.5 / 1.5)
+    assert grader.constant(rows, "accuracy") is None
+    answers = (("Mill", 0),)
+    queries = [Example(str(i), {}, "Mill", answers=answers, group=("0", str(i))) for i in range(2)]
+    assert Grader(Verbalizer.free(), ("answer_em",)).constant(queries, "answer_em") == 1.0
