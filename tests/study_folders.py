@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Result:
     task: str = "support_desk"
     has_folder: bool = True
     pack: int = 0
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_study(
@@ -100,7 +101,10 @@ def _write(folder: RunFolder, run: PlannedRun, its: Result) -> None:
     if its.test is not None:
         dev = its.test if its.dev is None else its.dev
         right = round(its.test * ROWS)
-        metrics = {"dev": {its.metric: dev, "loss": its.loss}, "test": {its.metric: its.test, "rows": ROWS}}
+        metrics = {
+            "dev": {its.metric: dev, "loss": its.loss},
+            "test": {its.metric: its.test, "rows": ROWS, **its.extra},
+        }
         if its.classes:
             metrics["test"]["confusion"] = {"classes": list(its.classes), "counts": []}
             folder.write_predictions("test", predictions(its.classes, right))

@@ -75,7 +75,7 @@ class Grader:
         records = self.named(examples, texts)
         found: dict[str, Any] = {}
         if self.classes:
-            index = {None: -1, **{c: i for i, c in enumerate(self.classes)}}
+            index: dict[str | None, int] = {None: -1, **{c: i for i, c in enumerate(self.classes)}}
             said = [index[r.label] for r in records if isinstance(r, Prediction)]
             found |= classification([index[e.label] for e in examples], said, self.classes)
         if self.candidate is None:
@@ -128,7 +128,7 @@ def means_the_same(said: str, candidate: str) -> bool:
 
 def judged(examples: Sequence[Example], records: Records) -> list[Judged]:
     """Examples with what was said of them."""
-    return [_judged(e, record) for e, record in zip(examples, records, strict=True)]
+    return [_judged(e, record) for e, record in zip(examples, list[Any](records), strict=True)]
 
 
 def _judged(example: Example, record: Prediction | Written | Tagged | Extracted) -> Judged:

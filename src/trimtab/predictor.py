@@ -81,14 +81,15 @@ class Rendering:
         name = example.source or example.id
         plan, gold, classes = self.plan(encoder), self.gold(example), self.verbalizer.classes
         fills = plan.fills
-        label: Label = classes.index(example.label) if example.label in classes else -1
+        right = classes.index(example.label) if example.label in classes else -1
+        label: Label = right
         contents = self._contents(example, plan, name)
         if plan.write is not None:
             fills = (plan.write(self._ids(gold, encoder, name), name),) if gold else fills
             label = label if self.answer == "class" and classes else 0 if gold else -1
         if plan.compose is not None:
             texts = [self._ids(text, encoder, name) for text in self._texts(contents[0], name)]
-            fill, label = plan.compose(texts, int(label), example.id)
+            fill, label = plan.compose(texts, right, example.id)
             fills = (fill,)
         room = self.max_length - max(plan.room, *(len(f.ids) for f in fills))
         if plan.compose is not None:

@@ -65,12 +65,36 @@ def questions(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def infills(folder: Path) -> dict[str, Any]:
+    """Choices of several tokens that are written into masks. The rows differ: a hinge may be at rest in one of them,
+    and where it is in neither, their gradients must not cancel."""
+
+    def row(i: int) -> dict[str, Any]:
+        return {"text": ("the cat", "a big old film")[i % 2], "one": "is good", "two": "is bad indeed", "label": i % 2}
+
+    return {**choices(folder), **files(folder, "infills", row), "template": "{prompt} {text} {answer}"}
+
+
+def phrases(folder: Path) -> dict[str, Any]:
+    """A phrase that is written and compared with the example's own."""
+
+    def row(i: int) -> dict[str, Any]:
+        return {"text": "the cat saw it", "who": ("the dog", "bird")[i % 2], "label": i % 2 == 0 or i > 1}
+
+    return {
+        "kind": "table", "name": "phrases", **files(folder, "phrases", row), "candidate": "who",
+        "template": "{prompt} {text} {answer}",
+    }  # fmt: skip
+
+
 ROWS = 2
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "class": lambda folder: toy_task(folder, 6),
     "tags": lambda folder: tagged_task(folder, 6),
     "choice": choices,
     "span": questions,
+    "infill": infills,
+    "match": phrases,
 }
 
 

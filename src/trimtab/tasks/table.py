@@ -128,7 +128,8 @@ class Table:
         self.columns = Columns(target or label, self.verbalizer, self.choices, split_column, id_column)
         check_form(form)
         _check_metrics(metrics, headline)
-        self.reading, self.only, self.metrics = Reading(form, rename), only, tuple(metrics)
+        self.reading, self.metrics = Reading(form, rename), tuple(metrics)
+        self.only: dict[str, list[str]] = {str(split): labels for split, labels in only.items()}
         self.headline, self.submission = headline, submission
         self._check_only()
         self.template, self.name = template, name
@@ -249,7 +250,7 @@ class Table:
 
     def _labels(self, split: str) -> Sequence[str]:
         """The classes that a split has."""
-        return self.only.get(split) or self._classes  # type: ignore[call-overload, no-any-return]
+        return self.only.get(split) or self._classes
 
     def _kept(self, rows: Iterable[Example], split: str) -> list[Example]:
         """The rows that `only` leaves of a split."""
