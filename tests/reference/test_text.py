@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.contract.tiny_families import BUILDERS, VARIANTS
 from trimtab import predictor as prediction
 from trimtab.backbones import Backbone, load_backbone
+from trimtab.errors import TemplateError
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Rendering
 from trimtab.readouts import text as written
@@ -251,3 +252,17 @@ def test_a_model_that_sees_the_right_answer_before_it_writes_is_seen(
     monkeypatch.setattr(Encoded, "opened", lambda encoded: encoded)
     with pytest.raises(AssertionError):
         check_written(opened(folder, kind), kind, "auto", True)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_the_released_code_learns_the_end_twice(kind: str, folder: Path) -> None:
+    encoder = opened(folder, kind).encoder
+    once, twice = (written.Text.plan(encoder, [], max_new_tokens=4, as_released=on).write for on in (False, True))
+    assert once is not None
+    assert twice is not None
+    plain, released = (write((7, 8), "row") for write in (once, twice))
+    assert released.targets == (*plain.targets, plain.targets[-1])
+    assert len(released.reads) == len(plain.reads) + 1 == 4
+    assert (released.decoder or released.ids)[-1] == plain.targets[-1], "the first end is read to predict the second"
+    with pytest.raises(TemplateError, match="the answer has 5 tokens, its end token included; the model may write 4"):
+        twice((7, 8, 9), "row")

@@ -36,7 +36,7 @@ def test_fewglue_leaves_record_out_and_superglue_has_eight_tasks() -> None:
 
 
 def test_with_equally_many_seeds_the_interval_is_that_of_all_runs_together() -> None:
-    metrics = {"a": ("x",), "b": ("x", "y")}
+    metrics = {"a": ("x",), "b": ("x", "y"), "c": ("x",)}
     its = runs(6, metrics)
     found = average(metrics, its)
     scores = {t: [fmean(run.values()) for run in of] for t, of in its.items()}
