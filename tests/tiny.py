@@ -182,3 +182,24 @@ def bundle_metadata(shape: Sequence[int], fingerprint: str = "f1", **changes: An
         "readout": {"kind": "cloze", "combine": "mean"},
         **changes,
     }
+
+
+LIVES = {"cat": "sea", "dog": "tree", "bird": "sun", "book": "moon"}
+"""What the objects in the toy of facts follow from: the first word of the subject."""
+
+
+def fact_rows(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """A toy of facts, as T-REx has them: the object follows from the subject's first word, and one is frequent."""
+    generator = torch.Generator().manual_seed(seed)
+    others = ("red", "blue", "green", "old", "new", "big", "small", "happy", "sad", "fine")
+    pairs = [f"{a} {b}" for a in others for b in others]
+    order = torch.randperm(len(pairs), generator=generator).tolist()
+    firsts = [list(LIVES)[max(0, i % 6 - 2)] for i in range(n)]  # half of them cats
+    return [{"sub_label": f"{a} {pairs[order[i]]}", "obj_label": LIVES[a]} for i, a in enumerate(firsts)]
+
+
+def facts_task(folder: Path, n: int = 60, **options: Any) -> dict[str, Any]:
+    """The `task` section of a recipe for the toy of facts, its file written to `folder`."""
+    path = write_jsonl(folder / "P1.jsonl", fact_rows(n))
+    section = {"kind": "lama", "name": "toy", "path": str(path), "relation": "P1"}
+    return {**section, "templates": {"P1": "the [X] is in the [Y] ."}, **options}

@@ -35,6 +35,7 @@ from trimtab.training.preparing import (
     check_components,
     concrete,
     count_parameters,
+    notes_on,
     open_backbone,
     prepare,
     render_task,
@@ -354,6 +355,7 @@ class Validation:
     truncated: dict[str, int]
     dropped_options: tuple[str, ...]
     parameters: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Rows, lengths and truncation per split, classes, parameters, and the resolved config."""
@@ -363,7 +365,7 @@ class Validation:
             "rows": {s: len(n) for s, n in self.lengths.items()},
             "longest": {s: max(n) for s, n in self.lengths.items()},
             "truncated": self.truncated,
-            "notes": list(self.task.notes),
+            "notes": list(self.notes),
             "positions": self.rendering.max_length,
             "dropped_options": list(self.dropped_options),
             "parameters": self.parameters,
@@ -395,7 +397,9 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     check_regularizers(built, config.readout["kind"], train, hiding_token(encoder) is not None)
     lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
     truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
-    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters)
+    own = {s: [row for its in rendered[s] for row in its] for s in SPLITS}
+    notes = (*task.notes, *notes_on(own, rendering, encoder))
+    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters, notes)
 
 
 def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str | Path | None = None) -> Preview:

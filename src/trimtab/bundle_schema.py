@@ -47,7 +47,7 @@ class _Task(_Part):
     truncate: list[str]
     max_length: int
     label_words: dict[str, list[str]]
-    answer: Literal["class", "text", "tags", "span", "choice", "infill", "match"] | None = None
+    answer: Literal["class", "text", "tags", "span", "choice", "infill", "match", "word"] | None = None
     replace: dict[str, dict[str, str]] = {}
     candidate: str | None = None
     metrics: list[str] = []
@@ -55,6 +55,7 @@ class _Task(_Part):
     form: str | None = None
     rename: dict[str, str] = {}
     submission: str | None = None
+    candidates: dict[str, list[str]] = {}
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

@@ -36,6 +36,8 @@ class BackboneConfig(_Section):
         dtype: of weights and arithmetic; of a trained backbone `auto` is float32, and nothing else is possible.
         dropout: keep the backbone's own dropout in training passes; off by default, as the model is frozen.
         tuning: how it is trained, if it is: `all` its weights, its `biases`, or by `lora`; see `trimtab.tunings`.
+        random_weights: seed of random weights in the place of the checkpoint's, by the model's own rule of
+            initialization: the control for what is learned without any knowledge in the model.
     """
 
     model: str = "nano-masked"
@@ -46,6 +48,7 @@ class BackboneConfig(_Section):
     quantization: dict[str, Any] | None = None
     dropout: bool = False
     tuning: dict[str, Any] = {"kind": "all"}
+    random_weights: int | None = Field(None, ge=0)
 
 
 class Seeds(_Section):
@@ -142,8 +145,11 @@ class RunConfig(_Section):
         return raw
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as it is saved with the run."""
-        return self.model_dump(mode="json")
+        """Plain data, as it is saved with the run. A control that is off is left out, so ids are those of before it."""
+        raw = self.model_dump(mode="json")
+        if self.backbone.random_weights is None:
+            del raw["backbone"]["random_weights"]
+        return raw
 
     def digest(self, *fingerprints: str) -> str:
         """Ten hexadecimal digits over this config and what else decides the result."""

@@ -14,7 +14,7 @@ from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
-from trimtab.readouts import Look, LooksAhead, Readout, ScoresInPasses, WritesInPasses
+from trimtab.readouts import Condenses, Look, LooksAhead, Readout, ScoresInPasses, WritesInPasses
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
 
 NOTHING: Delta = {}
@@ -93,7 +93,7 @@ class PromptedModel:
 
     def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N *C"]:
         """Scores of many rows in their order, on the CPU, computed in batches of similar length; padded with -inf where
-        rows have different numbers of them.
+        rows have different numbers of them. Of a readout with a method `condensed`, what that keeps of them.
 
         Args:
             max_tokens: tokens per batch, padding included.
@@ -102,7 +102,12 @@ class PromptedModel:
             return torch.zeros(0, 0)
         if isinstance(self.readout, ScoresInPasses):
             return self.readout.score_in_passes(rows, self._look(self.readout, table, max_tokens))
-        return stacked(_each(rows, max_tokens, lambda group: self.scores(self.collate(group), table)))
+        return stacked(_each(rows, max_tokens, lambda group: self._kept(self.collate(group), table)))
+
+    def _kept(self, batch: Batch, table: PromptTable | None) -> Float[Tensor, "X *C"]:
+        """Scores of rows that are not learned from."""
+        scores = self.scores(batch, table)
+        return self.readout.condensed(scores, batch) if isinstance(self.readout, Condenses) else scores
 
     def _look(self, readout: LooksAhead, table: PromptTable | None, max_tokens: int) -> Look:
         """One pass over rows, as a readout sees it that needs several."""

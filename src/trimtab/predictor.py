@@ -49,6 +49,7 @@ class Rendering:
         candidate: the field that answers of the sort `match` are compared with.
         metrics: that the task names.
         headline: the metric that stands for a run; None for the readout's.
+        candidates: group of examples -> the words that may be their answers; empty where any may.
     """
 
     template: Template
@@ -60,6 +61,7 @@ class Rendering:
     candidate: str | None = None
     metrics: tuple[str, ...] = ()
     headline: str | None = None
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
     _words: dict[TextEncoder, dict[int, set[tuple[int, ...]]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -104,6 +106,8 @@ class Rendering:
             located = [plan.locate(v, example, classes) for v in variants]
             variants = [replace(v, answer_at=reads) for v, (reads, _) in zip(variants, located, strict=True)]
             label = label if located[0][1] is None else located[0][1]
+        if plan.label is not None:
+            label = plan.label(self._answer(gold, encoder) if gold else (), self._group(example, name))
         return Row(variants[0], label, prompt, others=tuple(variants[1:]), gold=gold, example=example)
 
     def _contents(self, example: Example, plan: AnswerPlan, name: str) -> list[Mapping[str, str]]:
@@ -164,8 +168,22 @@ class Rendering:
         words = dict(zip(self.verbalizer.classes, self.verbalizer.words, strict=True))
         return words[example.label][0] if example.label in words else ""
 
+    def _answer(self, text: str, encoder: TextEncoder) -> tuple[int, ...]:
+        return encoder.answer(text, spaced=self.template.answer_is_spaced, lead=self._lead(encoder))
+
+    def _group(self, example: Example, name: str) -> int:
+        """The number of the example's group among those that have answers of their own; 0 where none has."""
+        groups = list(self.candidates)
+        if len(groups) < 2:
+            return 0
+        own = example.fields.get("relation", "")
+        if own not in groups:
+            what = f"the relation must be known, as each has answers of its own; got {own!r}."
+            raise DataError(what, where=name, fix=f"Give the field 'relation'. {suggest(own, groups)}")
+        return groups.index(own)
+
     def _ids(self, text: str, encoder: TextEncoder, name: str) -> tuple[int, ...]:
-        ids = encoder.answer(text, spaced=self.template.answer_is_spaced, lead=self._lead(encoder))
+        ids = self._answer(text, encoder)
         if not encoder.decode(ids):
             raise TemplateError(
                 f"the tokenizer knows nothing of the answer {text!r}.",
@@ -178,6 +196,24 @@ class Rendering:
         """Token ids of the label words, class by class."""
         spaced, lead = self.template.answer_is_spaced, self._lead(encoder)
         return self.verbalizer.encode(encoder, spaced=spaced, lead=lead)
+
+    def candidate_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
+        """Token ids of the words that may be answers, group by group: of those that are one token, each once.
+
+        Raises:
+            TemplateError: a group has none.
+        """
+        found: list[list[tuple[int, ...]]] = []
+        for group, words in self.candidates.items():
+            ids = dict.fromkeys(self._answer(word, encoder) for word in words)
+            found.append([i for i in ids if len(i) == 1 and i[0] != encoder.unk_id])
+            if not found[-1]:
+                raise TemplateError(
+                    f"none of the {len(words)} words that may be answers is one token of the backbone's vocabulary.",
+                    where=f"task.vocabulary ({group})" if group else "task.vocabulary",
+                    fix="Use another backbone, or task.vocabulary=full.",
+                )
+        return found
 
     def _own_words(self, encoder: TextEncoder) -> dict[int, set[tuple[int, ...]]]:
         """How the label words that are read would stand in a text, by first token: never to be perturbed there."""
@@ -221,7 +257,8 @@ class Rendering:
                     where="readout.kind",
                     fix="Use readout.kind=text with a causal or encoder-decoder model.",
                 )
-            plan = plan_answers(self.readout, encoder, self.label_ids(encoder) if self._has_words else [])
+            words = self.label_ids(encoder) if self._has_words else self.candidate_ids(encoder)
+            plan = plan_answers(self.readout, encoder, words)
             for name in (plan.each, plan.field):
                 if name is not None and name not in self.template.fields:
                     raise TemplateError(
@@ -258,7 +295,8 @@ class Predictor:
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
         """Raw scores, float32, in the order of the examples' rows: [N,C] for classes.
 
-        Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text.
+        Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text. Of
+        readouts that condense their scores, what they keep.
         """
         return self.model.score_rows(self._rows(examples), self.table, MAX_TOKENS)
 
@@ -386,6 +424,7 @@ def load(
     stated = bundle.metadata["backbone"]
     if not isinstance(backbone, Backbone):
         options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
+        options["random_weights"] = stated["options"].get("random_weights")
         loaded = load_backbone(
             backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
         )
@@ -430,6 +469,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
         task.get("candidate"),
         tuple(task.get("metrics", ())),
         task.get("headline"),
+        {group: tuple(words) for group, words in task.get("candidates", {}).items()},
     )
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)

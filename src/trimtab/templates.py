@@ -256,6 +256,8 @@ class Template:
                 where=name,
                 fix="Shorten the prompt or the label words.",
             )
+        if first + min(fill.reads, default=0) < 0:
+            raise TemplateError("there is no token before the answer that the model could read.", where=name)
         slots_by_row, decoder_slots = self._sites(slots)
         return Encoded(
             tuple(ids),

@@ -38,6 +38,9 @@ class Example:
 
     `group` names what is scored together, from the coarsest to the finest: of an answer to a question about a passage
     the passage and the question. Rows whose coarsest group is the same are never divided among splits.
+
+    `prior` is, of a fact, the rank of the label among those of the training facts of its relation, the most frequent
+    first: 1 for the majority, 0 for a label that none of them has, None where that is not known.
     """
 
     id: str
@@ -48,6 +51,7 @@ class Example:
     tags: tuple[str, ...] = ()
     answers: tuple[tuple[str, int], ...] = ()
     group: tuple[str, ...] = ()
+    prior: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class AnswerPlan:
 
     Attributes:
         fills: the variants of a sequence, at least one; where the answer is written, what stands in the slot before.
-        words: by class, by label word; none where the answer is written.
+        words: by class, by label word; none where the answer is written. Where `label` is given: by group of examples,
+            the words that may be answers; none where any may.
         write: for readouts that write: the fill that holds an answer of these token ids; the text names the example in
             errors.
         room: positions that a sequence keeps free for the answer, where that is more than its fills need.
@@ -101,6 +106,8 @@ class AnswerPlan:
         compose: for readouts whose slot depends on texts of the example (its choices, or the candidate): from their
             token ids, the number of the right one (-1 where it is not known) and the example's id to the fill and the
             label.
+        label: for readouts whose answers are tokens: from the token ids of the right answer (none where it is not
+            known) and the number of the example's group to the label.
     """
 
     fills: tuple[Fill, ...]
@@ -113,6 +120,7 @@ class AnswerPlan:
     each: str | None = None
     stride: int | None = None
     compose: Callable[[Sequence[tuple[int, ...]], int, str], tuple[Fill, Label]] | None = None
+    label: Callable[[tuple[int, ...], int], Label] | None = None
 
     @property
     def needs_slot(self) -> bool:
@@ -545,7 +553,37 @@ class Extracted:
         return record if self.gold is None else record | {"gold": list(self.gold)}
 
 
-Records = list[Prediction] | list[Written] | list[Tagged] | list[Extracted]
+@dataclass(frozen=True)
+class Ranked:
+    """The words that fit best into one text.
+
+    Attributes:
+        text: the first of them.
+        top: the best words with their probabilities, best first.
+        gold: the right word, if known.
+        rank: its place among all words that may be answers, from 1; None where it is not known or is none of them.
+    """
+
+    id: str
+    text: str
+    top: tuple[tuple[str, float], ...]
+    gold: str | None = None
+    rank: int | None = None
+    relation: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """`{id, text, top: [{text, score}][, relation][, gold, rank]}`, scores rounded to 6 places."""
+        top = [{"text": text, "score": round(score, 6)} for text, score in self.top]
+        record = {
+            "id": self.id,
+            "text": self.text,
+            "top": top,
+            **({"relation": self.relation} if self.relation else {}),
+        }
+        return record if self.gold is None else record | {"gold": self.gold, "rank": self.rank}
+
+
+Records = list[Prediction] | list[Written] | list[Tagged] | list[Extracted] | list[Ranked]
 """What a user sees, one per example; all of one sort."""
 
 
@@ -554,4 +592,4 @@ class Evaluation:
     """Metrics and predictions of one prompt on one split."""
 
     metrics: Mapping[str, Any]
-    predictions: tuple[Prediction | Written | Tagged | Extracted, ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction | Written | Tagged | Extracted | Ranked, ...] = field(default=(), repr=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.contract.test_backbone_families import MODELS, family_folder
 from tests.contract.toy_runs import LENGTH, model_of
-from tests.tiny import tagged_task, toy_task, write_jsonl
+from tests.tiny import facts_task, tagged_task, toy_task, write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.loading import TextSide, load_encoder
@@ -95,6 +95,7 @@ TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "span": questions,
     "infill": infills,
     "match": phrases,
+    "word": lambda folder: facts_task(folder, 24, template="{prompt} {subject} {answer}"),
 }
 
 

@@ -27,6 +27,8 @@ DOCTESTED = (
     "errors",
     "metrics",
     "span_metrics",
+    "fact_metrics",
+    "tasks.lama",
     "tasks.bio",
     "batching",
     "seeding",

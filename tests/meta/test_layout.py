@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "registry storage",
         "overrides",
         "config",
-        "templates metrics span_metrics initializers injection batching perturbations",
+        "templates metrics span_metrics fact_metrics initializers injection batching perturbations",
         "verbalizers backbones chat benchmark_metrics",
         "prompts readouts regularizers tasks trackers tunings",
         "model grading submission",

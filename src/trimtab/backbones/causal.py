@@ -23,7 +23,7 @@ class DecoderOnly(Family):
     """What decoder-only models have in common."""
 
     auto_class = "AutoModelForCausalLM"
-    readouts = ("ranking", "text", *HEADS)
+    readouts = ("ranking", "text", "word", *HEADS)
     is_causal = True
     padding_side = "left"
     head_prefix = "lm_head"

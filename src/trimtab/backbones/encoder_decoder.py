@@ -52,7 +52,7 @@ class EncoderDecoder(Family):
     """What encoder-decoders have in common."""
 
     auto_class = "AutoModelForSeq2SeqLM"
-    readouts = ("ranking", "text", *HEADS)
+    readouts = ("ranking", "text", "word", *HEADS)
     takes_positions = False
     head_prefix = "lm_head"
     head_advice = "Use a checkpoint that was saved with its language-model head."

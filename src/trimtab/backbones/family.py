@@ -21,7 +21,7 @@ class Family(ABC):
     """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    readouts: ClassVar[tuple[str, ...]] = ("cloze", *HEADS, "cloze_choice", "cloze_span")
+    readouts: ClassVar[tuple[str, ...]] = ("cloze", "word", *HEADS, "cloze_choice", "cloze_span")
     """Readouts that make sense, the default first."""
     is_causal: ClassVar[bool] = False
     """Whether a position sees only what stands before it."""

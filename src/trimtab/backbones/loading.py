@@ -246,6 +246,7 @@ def load_backbone(
     trust_remote_code: bool = False,
     attention: Literal["auto", "eager", "sdpa"] = "auto",
     quantization: dict[str, Any] | None = None,
+    random_weights: int | None = None,
 ) -> Backbone:
     """Load and freeze a model. Safetensors only.
 
@@ -258,15 +259,22 @@ def load_backbone(
         attention: `auto` is eager for bfloat16 on a CPU (measured faster for short sequences) and for families that
             have nothing else, else SDPA.
         quantization: options of a transformers quantization config, `quant_method` among them.
+        random_weights: seed of random weights in the place of the checkpoint's, which are not read (Zhong et al. 2021,
+            arXiv 2104.05240, section 4.1, their random model). The same seed gives the same weights with the same
+            versions of torch and transformers; the fingerprint is that of the weights.
 
     Raises:
         BackboneError: unknown or unreachable model, no safetensors, an unsupported family, a checkpoint without the
-            vocabulary head, a slow tokenizer, or SDPA asked of a family that has eager attention only.
+            vocabulary head, a slow tokenizer, SDPA asked of a family that has eager attention only, or random weights
+            that shall be quantized.
     """
     import transformers
 
     where = "backbone.model"
     place = locate(name)
+    if quantization and random_weights is not None:
+        what = "random weights cannot be quantized."
+        raise BackboneError(what, where="backbone.random_weights", fix="Leave one of them out.")
     source: dict[str, Any] = {"revision": revision} if revision else {}
     with _explained(name, where), _quiet():
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
@@ -278,7 +286,10 @@ def load_backbone(
         if quantization:
             options["quantization_config"] = transformers.quantizers.AutoQuantizationConfig.from_dict(quantization)
         loader = getattr(transformers, family.auto_class)
-        model, info = loader.from_pretrained(place, output_loading_info=True, **options)
+        if random_weights is None:
+            model, info = loader.from_pretrained(place, output_loading_info=True, **options)
+        else:
+            model, info = _random_model(loader, config, options, random_weights), {"missing_keys": ()}
         family.adopt(model, options["attn_implementation"])
         tokenizer = load_tokenizer(place, revision=revision, trust_remote_code=trust_remote_code)
     _check_loaded(name, model, tokenizer, info, family)
@@ -292,7 +303,9 @@ def load_backbone(
         model=model,
         family=family,
         encoder=TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal),
-        fingerprint=_fingerprint(weight_files(place, revision)),
+        fingerprint=_fingerprint(weight_files(place, revision))
+        if random_weights is None
+        else _drawn_fingerprint(model),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         revision=getattr(config, "_commit_hash", None),
     )
@@ -365,6 +378,24 @@ def _check_loaded(name: str, model: nn.Module, tokenizer: Any, info: Any, family
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise BackboneError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the model {rows}.", where=where)
+
+
+def _random_model(loader: Any, config: Any, options: Mapping[str, Any], seed: int) -> nn.Module:
+    """A model with the weights that training from scratch would begin with, drawn on the CPU in float32."""
+    kept = {k: options[k] for k in ("trust_remote_code", "attn_implementation")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = loader.from_config(config, dtype=torch.float32, **kept)
+    return model.to(options["dtype"])
+
+
+def _drawn_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over weights that no file holds."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tuple(value.shape)};".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _embedded() -> str:

@@ -31,7 +31,7 @@ Track = Annotated[
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
 
-_LEFT_OUT = {"unanswered": "name no class", "unread": "words not read"}
+_LEFT_OUT = {"unanswered": "name no class", "unread": "words not read", "unreachable": "cannot be ranked"}
 """Counts of what the scores take for wrong, or for outside of entities."""
 
 

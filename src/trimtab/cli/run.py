@@ -30,6 +30,7 @@ _CONSTANTS = {
     "accuracy": "most frequent choice",
     "entity_f1": "most frequent tag",
     "f1": "no answer",
+    "p_at_1": "most frequent object",
 }
 """What the best constant answer is called; the first metric that a run has says what its answers are."""
 

@@ -25,7 +25,7 @@ def command(
         return
     for option in found.dropped_options:
         err.print(f"note: {option} does not exist for the new kind and was dropped", markup=False)
-    for note in found.task.notes:
+    for note in found.notes:
         err.print(f"note: {note}", markup=False, soft_wrap=True)
     say(f"{recipe} is valid: {found.task.name}, {found.config.prompt['kind']} on {found.config.backbone.model}")
     print_table(

@@ -86,6 +86,16 @@ class LooksAhead(Protocol):
 
 
 @runtime_checkable
+class Condenses(Protocol):
+    """Its scores are many, so less is kept of rows that are not learned from. Its `loss`, `decide`, `measure` and
+    `records` know what to do with that, too."""
+
+    def condensed(self, scores: Float[Tensor, "X *C"], batch: Batch) -> Float[Tensor, "X K"]:
+        """What is kept of scores."""
+        ...
+
+
+@runtime_checkable
 class ScoresInPasses(LooksAhead, Protocol):
     """It scores rows so, where they are not trained on."""
 
@@ -144,7 +154,7 @@ def divergence(
 def mistaken(readout: Readout, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Bool[Tensor, "X"]:
     """Which examples the likeliest answers get wrong, in one of their distributions at least; see `divergence`."""
     log_p, known = readout.distribution(scores, labels)  # type: ignore[attr-defined]
-    wrong = log_p.argmax(-1) != labels.reshape(len(labels), -1)
+    wrong = log_p.argmax(-1) != labels.reshape(len(labels), -1)[:, : known.shape[1]]
     return (wrong & known).any(1)
 
 

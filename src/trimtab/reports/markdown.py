@@ -22,6 +22,8 @@ def markdown(facts: Facts) -> str:
     parts += ["## Results", _table(tables.headline(facts))]
     if facts["aggregate"]:
         parts += ["## Tasks", _table(tables.aggregate(facts))]
+        others = tables.other_scores(facts)
+        parts += [_table(others)] if others else []
     if facts["comparisons"]["pairs"]:
         parts += ["## Comparisons", _table(tables.comparisons(facts, "baseline"))]
     for grid in facts["rates"]:

@@ -90,7 +90,9 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
         found.append(("seeds", "Seeds", figures.seed_dots(facts)))
     if facts["aggregate"]:
         lead = "Tasks weigh equally in the mean; in the IQM every run counts, and seeds are redrawn within tasks."
-        found.append(("tasks", "Tasks", [_lead(lead), html_table("tasks-table", tables.aggregate(facts))]))
+        others = tables.other_scores(facts)
+        found.append(("tasks", "Tasks", [_lead(lead), html_table("tasks-table", tables.aggregate(facts)),
+                                         html_table("others-table", others) if others else None]))  # fmt: skip
     if facts["comparisons"]["pairs"]:
         found.append(("comparisons", "Comparisons", _comparisons(facts)))
     if facts["rates"]:

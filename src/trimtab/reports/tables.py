@@ -220,6 +220,28 @@ def _average(found: Facts | None, name: str) -> Cell:
     return Cell(score(found["mean"]), found["mean"], _between(found["interval"]))
 
 
+def other_scores(facts: Facts) -> Table | None:
+    """Other metrics of methods, as means over tasks; None where the runs have no others."""
+    methods = facts["aggregate"]["methods"]
+    names = list(dict.fromkeys(name for m in methods for name in m["others"]))
+    if not names:
+        return None
+    tasks = len(facts["aggregate"]["tasks"])
+    rows = [
+        [Cell(m["label"], m["label"]), *(_other(m["others"].get(name), tasks) for name in names)] for m in methods
+    ]  # fmt: skip
+    columns = [Column("Method", numeric=False), *(Column(metric_name(name)) for name in names)]
+    return table("Other scores, means over tasks", columns, rows)
+
+
+def _other(found: Facts | None, tasks: int) -> Cell | str:
+    if found is None:
+        return DASH
+    return Cell(
+        score(found["mean"]), found["mean"], f"{found['tasks']} of {tasks} tasks" if found["tasks"] < tasks else ""
+    )
+
+
 def _shares(found: Facts) -> str:
     return f"[{share(found['low'])}, {share(found['high'])}]"
 

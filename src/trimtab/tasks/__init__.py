@@ -14,7 +14,7 @@ from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 SPLITS = ("train", "dev", "test")
-Answer = Literal["class", "text", "tags", "span", "choice", "infill", "match"]
+Answer = Literal["class", "text", "tags", "span", "choice", "infill", "match", "word"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Task:
         max_length: positions a row may take; None for what the backbone has.
         answer: what an answer is: one of the classes, free text, a class for every word (`tags`), a stretch of a text
             (`span`), one of several texts of the example, each read in a sequence of its own (`choice`) or all written
-            into one slot (`infill`): then the classes are the fields that hold them; or a text that is compared with
-            one of the example (`match`): then the classes, false and true, say whether it is right.
+            into one slot (`infill`): then the classes are the fields that hold them; a text that is compared with one
+            of the example (`match`): then the classes, false and true, say whether it is right; or a word of the
+            backbone's vocabulary (`word`).
         notes: what was found in the data that a user should know, in sentences.
         replace: field -> what stands in the data -> what the template shall have instead.
         most: positions that a row takes at most where `max_length` says nothing.
@@ -40,6 +41,10 @@ class Task:
         headline: the metric that stands for a run; None for the readout's.
         reading: how its files are read.
         submission: what SuperGLUE calls it, where predictions can be handed in.
+        causal: the template of models that read from left to right, where it is another.
+        manual: what the bare model is asked for the baseline without a prompt, where that is not the template without
+            its slots, and what a model that reads from left to right is asked, if it can be.
+        candidates: relation -> the words that may be answers to it; empty where any may.
     """
 
     name: str
@@ -57,6 +62,13 @@ class Task:
     headline: str | None = None
     reading: Reading = field(default_factory=Reading)
     submission: str | None = None
+    causal: str | None = None
+    manual: tuple[str, str | None] | None = None
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def template_for(self, is_causal: bool) -> str | Mapping[str, Any]:
+        """The template of a model that reads from left to right, or of another."""
+        return self.causal if is_causal and self.causal is not None else self.template
 
     @property
     def columns(self) -> list[str]:
@@ -66,12 +78,15 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the examples of all splits."""
+        """SHA-256 over the examples of all splits and the words that may be answers."""
         digest = hashlib.sha256()
         for split in SPLITS:
             for e in self.splits[split]:
                 facts: list[Any] = [split, e.id, dict(e.fields), e.label, *([e.words, e.tags] if e.words else [])]
                 facts += [e.answers] if e.answers else []
                 facts += [e.group] if e.group else []
+                facts += [e.prior] if e.prior is not None else []
                 digest.update(json.dumps(facts, ensure_ascii=False).encode())
+        if self.candidates:
+            digest.update(json.dumps(dict(self.candidates), ensure_ascii=False).encode())
         return digest.hexdigest()

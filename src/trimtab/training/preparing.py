@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
+from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.objective import check_regularizers
 from trimtab.types import Row, Site
@@ -48,6 +49,11 @@ class Prepared:
     task: Task
     rendering: Rendering
     rows: dict[str, list[Row]]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What the backbone makes of the data, where a user should know it, in sentences."""
+        return notes_on(self.rows, self.rendering, self.backbone.encoder)
 
     @cached_property
     def initializer_fingerprint(self) -> str | None:
@@ -222,16 +228,15 @@ def render_task(
     task: Task, length: int, encoder: TextEncoder, positions: int, readout: Mapping[str, Any] | str = "cloze"
 ) -> Rendering:
     """Parse a task's template for a number of slots and check fields and label words."""
-    template = read_template(task.template, length, task.truncate, encoder)
+    template = read_template(task.template_for(encoder.is_causal), length, task.truncate, encoder)
     template.check_fields(task.columns)
     template.check_decoder(encoder)
     if task.max_length is not None and task.max_length > positions:
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     room = task.max_length or min(positions, task.most or positions)
-    rendering = Rendering(
-        template, task.verbalizer, room, spec, task.replace, task.answer, task.candidate, task.metrics, task.headline
-    )
+    own = (task.answer, task.candidate, task.metrics, task.headline, task.candidates)
+    rendering = Rendering(template, task.verbalizer, room, spec, task.replace, *own)
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
     for room, there in ((plan.room, rendering.max_length), (decoder_room, positions)):
@@ -242,6 +247,20 @@ def render_task(
                 fix="Lower it, or use a backbone with more positions.",
             )
     return rendering
+
+
+def bare_rendering(p: Prepared) -> Rendering | None:
+    """What the bare model reads for the baseline without a prompt; None where it cannot be asked."""
+    if p.task.manual is None:
+        return replace(p.rendering, template=p.rendering.template.without_prompt())
+    source = p.task.manual[p.backbone.encoder.is_causal]
+    return None if source is None else replace(p.rendering, template=Template.parse(source, 0))
+
+
+def notes_on(rows: Mapping[str, Sequence[Row]], rendering: Rendering, encoder: TextEncoder) -> tuple[str, ...]:
+    """What the tokenizer makes of the right answers and of the words that may be answers, in sentences."""
+    told = getattr(readouts.get(rendering.readout["kind"]), "notes", None)
+    return () if told is None else tuple(told(rows, rendering.candidates, rendering.candidate_ids(encoder)))
 
 
 def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: TextSide) -> dict[str, int]:

@@ -18,14 +18,14 @@ from trimtab.backbones import Backbone
 from trimtab.benchmark_metrics import MEAN
 from trimtab.errors import TrimtabError
 from trimtab.model import PromptedModel
-from trimtab.predictor import MAX_TOKENS, Predictor, table_from
+from trimtab.predictor import MAX_TOKENS, Predictor, Rendering, table_from
 from trimtab.readouts import chosen
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import notes_of
 from trimtab.storage import Bundle, RunFolder, write_bundle, write_json, write_tensors
 from trimtab.training.packs import Trained
 from trimtab.training.parallel import current_size
-from trimtab.training.preparing import Prepared
+from trimtab.training.preparing import Prepared, bare_rendering
 from trimtab.training.tuning import PREFIX
 from trimtab.types import PromptTable, table_of
 
@@ -36,7 +36,7 @@ def opening(p: Prepared) -> dict[str, Any]:
     if p.initializer_fingerprint:
         fingerprints["initializer"] = p.initializer_fingerprint
     built = [regularizers.build(spec) for spec in p.config.regularizers]
-    notes = [*p.task.notes, *notes_of([r for r in built if r.weight])]
+    notes = [*p.task.notes, *p.notes, *notes_of([r for r in built if r.weight])]
     return {
         "id": p.id,
         "task": p.task.name,
@@ -85,7 +85,7 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
         write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
     metrics: dict[str, Any] = {}
     table, spec = table_from(bundle, p.backbone.device), bundle.metadata["readout"]
-    predictor = _predictor(p, trained.backbone, table, spec)
+    predictor = _predictor(trained.backbone, p.rendering, table, spec)
     for split in ("dev", "test"):
         evaluation = predictor.evaluate(p.task.splits[split])
         metrics[split] = dict(evaluation.metrics)
@@ -152,7 +152,7 @@ def make_bundle(trained: Trained) -> Bundle:
         "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not template.is_verbatim},
         "task": {
             "name": p.task.name,
-            "template": p.task.template,
+            "template": p.task.template_for(b.encoder.is_causal),
             "rendered": template.source if template.is_verbatim else None,
             "truncate": list(p.task.truncate),
             "max_length": p.rendering.max_length,
@@ -165,6 +165,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "form": p.task.reading.form,
             "rename": dict(p.task.reading.rename),
             "submission": p.task.submission,
+            **({"candidates": {g: list(w) for g, w in p.task.candidates.items()}} if p.task.candidates else {}),
         },
         "readout": {**p.config.readout, **_chosen(trained)},
         "provenance": {
@@ -187,18 +188,15 @@ def _chosen(trained: Trained) -> dict[str, Any]:
         return {}
     parts = {n: torch.from_numpy(v)[None].to(p.backbone.device) for n, v in trained.tensors.items()}
     table = table_of(parts, trained.layers, trained.shift)
-    model = _predictor(p, trained.backbone, table).model
+    model = _predictor(trained.backbone, p.rendering, table, p.config.readout).model
     rows = [replace(row, prompt=0) for row in p.rows["dev"]]
     return chosen(model.readout, model.score_rows(rows, table, MAX_TOKENS), rows)
 
 
 def _predictor(
-    p: Prepared, backbone: Backbone, table: PromptTable | None, spec: Mapping[str, Any] | None = None
+    backbone: Backbone, rendering: Rendering, table: PromptTable | None, spec: Mapping[str, Any]
 ) -> Predictor:
-    rendering = p.rendering
-    if table is None:
-        rendering = replace(rendering, template=rendering.template.without_prompt())
-    readout = readouts.build(spec or p.config.readout, backbone, [rendering.plan(backbone.encoder)])
+    readout = readouts.build(spec, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
@@ -224,8 +222,11 @@ def _constant_baseline(p: Prepared) -> float | None:
 
 
 def bare_score(p: Prepared) -> float | None:
-    """Test score of the bare model with the same template and label words; the same for all runs of a pack. None where
-    the readout has a head, without which it reads nothing."""
-    if readouts.get(p.config.readout["kind"]).trains:  # type: ignore[attr-defined]
+    """Test score of the bare model with the same label words, and the same template or the task's manual one; the same
+    for all runs of a pack. None where the readout has a head, without which it reads nothing, or the model cannot be
+    asked so."""
+    rendering = bare_rendering(p)
+    if rendering is None or readouts.get(p.config.readout["kind"]).trains:  # type: ignore[attr-defined]
         return None
-    return float(_predictor(p, p.backbone, None).evaluate(p.task.splits["test"]).metrics[_headline(p)])
+    predictor = _predictor(p.backbone, rendering, None, p.config.readout)
+    return float(predictor.evaluate(p.task.splits["test"]).metrics[_headline(p)])

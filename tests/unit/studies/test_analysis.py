@@ -13,6 +13,7 @@ import pytest
 
 from tests.study_folders import ROWS, Result, enter, write_study
 from trimtab.errors import BundleError, TrimtabError
+from trimtab.reports.study import write_report
 from trimtab.reports.tables import cost, headline
 from trimtab.studies.analysis import analyse
 from trimtab.studies.definition import check_study
@@ -283,6 +284,48 @@ def test_tasks_are_compared_within_and_summed_up_over(tmp_path: Path) -> None:
     assert residual["improvement"] is None
     assert plain["iqm"]["estimate"] == pytest.approx((0.62 + 0.8 + 0.61 + 0.81) / 4)  # one of six cut off at each end
     assert facts["verdict"]["headline"].startswith("Over 2 tasks, residual has the highest mean test score: 0.760.")
+
+
+def test_relations_are_tasks_with_means_over_them(tmp_path: Path) -> None:
+    relations = {"P19": 0.2, "P20": 0.4}
+
+    def result(run: PlannedRun) -> Result:
+        relation, seed = run.cell["task.relation"], run.seeds["init"]
+        score = relations[relation] + (0.1 if run.cell["prompt.kind"] == "residual" else 0.0) + 0.02 * seed
+        others = {"mrr": score + 0.1, **({"p_at_1_new_objects": 0.05 * seed} if relation == "P19" else {})}
+        return Result(score, metric="p_at_1", classes=(), extra=others, task=f"lama/trex/{relation}")
+
+    raw = {
+        "recipe": {"task": {"kind": "lama/trex"}, "prompt": {"kind": "prompt_tuning", "length": 9}},
+        "axes": {"task.relation": list(relations), "prompt.kind": KINDS},
+        "seeds": 3,
+    }
+    folder = write_study(tmp_path / "s", raw, result)
+    facts = analyse(folder)
+    plain, residual = sorted(facts["aggregate"]["methods"], key=lambda m: m["label"])
+    assert facts["aggregate"]["tasks"] == ["P19", "P20"]
+    assert (plain["label"], residual["label"]) == ("prompt_tuning", "residual")
+    assert plain["mean"] == pytest.approx(0.32), "the mean over relations of the mean over seeds"
+    assert residual["mean"] == pytest.approx(0.42)
+    assert plain["others"] == {
+        "mrr": {"mean": pytest.approx(0.42), "tasks": 2},
+        "p_at_1_new_objects": {"mean": pytest.approx(0.05), "tasks": 1},
+    }
+    assert len(facts["comparisons"]["pairs"]) == 2, "relations are not compared with each other"
+    write_report(folder)
+    text = (folder.path / "report.md").read_text()
+    assert "| Method | MRR | P@1 of new objects |" in text
+    assert "| prompt_tuning | 0.420 | 0.050 (1 of 2 tasks) |" in text
+    assert "Other scores, means over tasks" in (folder.path / "report.html").read_text()
+
+
+def test_metrics_that_only_some_runs_have_are_not_averaged(tmp_path: Path) -> None:
+    def result(run: PlannedRun) -> Result:
+        return Result(0.5, extra={"macro_f1": 0.4} if run.seeds["init"] else {}, task=run.cell["task.kind"])
+
+    raw = {"axes": {"task.kind": ["sst2", "trec"]}, "seeds": 2}
+    facts = analyse(write_study(tmp_path / "s", raw, result))
+    assert [m["others"] for m in facts["aggregate"]["methods"]] == [{}]
 
 
 def test_a_baseline_that_names_one_axis_is_taken_from_each_lines_own_kind(tmp_path: Path) -> None:

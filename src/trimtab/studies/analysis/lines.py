@@ -18,8 +18,8 @@ from trimtab.studies.folder import StudyRun
 from trimtab.studies.plan import lines as line_cells
 from trimtab.studies.plan import show_value
 
-TASK_AXES = ("task", "task.kind")
-"""Axes whose values are tasks: scores of different tasks are not compared with each other."""
+TASK_AXES = ("task", "task.kind", "task.relation")
+"""Axes whose values are tasks: scores of different tasks are not compared with each other, but averaged over tasks."""
 
 RULE = (
     "For each line, the setting is the one with the best mean dev score over seeds; of equal ones that with the lower "
@@ -138,7 +138,7 @@ def build_lines(study: StudyConfig, runs: Sequence[StudyRun]) -> list[Line]:
             Line(
                 cell=cell,
                 label=label,
-                task=next((show_value(cell[a]) for a in TASK_AXES if a in cell), ""),
+                task=", ".join(show_value(cell[a]) for a in TASK_AXES if a in cell),
                 metric=metrics[0] if metrics else "",
                 settings=settings,
                 chosen=choose(settings),

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from trimtab.errors import DataError
 from trimtab.studies.analysis.benchmarks import benchmark_average
 from trimtab.studies.analysis.lines import TASK_AXES, Line, fixed, labels_of, part, same
+from trimtab.studies.analysis.wording import METRIC_NAMES
 from trimtab.studies.definition import StudyConfig
 from trimtab.studies.statistics.bootstrap import Interval, bootstrap_interval
 from trimtab.studies.statistics.comparison import Difference, difference, paired_difference, probability_of_improvement
@@ -139,11 +140,25 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
     at = [next(i for i, its in enumerate(groups.values()) if base in its) for base in bases]
     methods = [
         {"label": label, "baseline": None if i == k else labels[k],
-         **_over_tasks(its, None if i == k else scores[k], len(tasks)), "benchmark": benchmark_average(of)}
+         **_over_tasks(its, None if i == k else scores[k], len(tasks)), "others": other_means(of),
+         "benchmark": benchmark_average(of)}
         for i, (k, label, its, of) in enumerate(zip(at, labels, scores, groups.values(), strict=True))
     ]  # fmt: skip
     metrics = sorted({line.metric for line in lines if line.metric})
     return {"tasks": tasks, "metrics": metrics, "methods": methods}
+
+
+def other_means(lines: Sequence[Line]) -> dict[str, dict[str, float | int]]:
+    """Other metrics than the one that stands for the runs: the mean over seeds, then over the tasks that have it, and
+    how many these are. A task has it if every run that is reported does."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        tests = [(r.run.record.get("metrics") or {}).get("test") or {} for r in line.reported]
+        for name in METRIC_NAMES:
+            values = [test[name] for test in tests if isinstance(test.get(name), int | float)]
+            if name != line.metric and values and len(values) == len(tests):
+                found.setdefault(name, []).append(fmean(values))
+    return {name: {"mean": fmean(found[name]), "tasks": len(found[name])} for name in METRIC_NAMES if name in found}
 
 
 def _over_tasks(

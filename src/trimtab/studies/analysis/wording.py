@@ -22,6 +22,12 @@ METRIC_NAMES = {
     "gender_parity": "gender parity",
     "superglue_average": "SuperGLUE average",
     "fewglue_average": "FewGLUE average",
+    "p_at_1": "P@1",
+    "p_at_10": "P@10",
+    "mrr": "MRR",
+    "p_at_1_all": "P@1 of all facts",
+    "p_at_1_not_majority": "P@1 off the majority object",
+    "p_at_1_new_objects": "P@1 of new objects",
 }
 """Metrics as people write them, in the order in which they are shown."""
 
