@@ -51,6 +51,7 @@ DOCTESTED = (
     "reports.charts",
     "reports.markdown",
     "cli.progress",
+    "cli.data",
     "__init__",
 )
 

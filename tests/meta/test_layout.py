@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "templates metrics span_metrics fact_metrics initializers injection batching perturbations",
         "verbalizers backbones chat benchmark_metrics",
-        "prompts readouts regularizers tasks trackers tunings",
+        "prompts readouts regularizers tasks trackers tunings fetching",
         "model grading submission",
         "predictor",
         "training",

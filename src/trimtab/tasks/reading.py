@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.errors import DataError, suggest
+from trimtab.tasks.hub import SCHEME, hub_file
 
 ASSETS = Path(__file__).parent.parent / "assets"
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -36,10 +37,11 @@ class Places:
 
 
 def resolve_path(path: str, places: Places) -> Path:
-    """`asset:...` is bundled data, `data:...` lies in the data directory, anything else is an ordinary path.
+    """`asset:...` is bundled data, `data:...` lies in the data directory, `hub:...` is a table of the Hugging Face hub
+    (see `trimtab.tasks.hub`), anything else is an ordinary path.
 
     Raises:
-        DataError: `data:` without a data directory.
+        DataError: `data:` without a data directory; for `hub:` see there.
     """
     if path.startswith("asset:"):
         return ASSETS / path.removeprefix("asset:")
@@ -51,6 +53,8 @@ def resolve_path(path: str, places: Places) -> Path:
                 fix="Give --data-dir or set TRIMTAB_DATA.",
             )
         return places.data / path.removeprefix("data:")
+    if path.startswith(SCHEME):
+        return hub_file(path)
     return places.root / path
 
 
