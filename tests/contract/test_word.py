@@ -498,3 +498,10 @@ def test_the_readout_needs_a_mask_where_it_reads_at_one() -> None:
     with refused(TemplateError, "the readout 'word' needs a mask token", where="readout.kind", fix="causal"):
         plan("word", [], Masked(mask=None))
     assert readouts.get("word").kinds == ("word",)  # type: ignore[attr-defined]
+
+
+def test_the_manual_prompt_is_the_manual_template_asked(backbone: Backbone, tmp_path: Path) -> None:
+    recipe = {**sections(tmp_path, {"training": {"select": "mrr"}}, template="manual"), "prompt": {"kind": "manual"}}
+    record = run_pack([prepare(resolve(recipe).config, backbone)], tmp_path / "runs")[0]
+    assert record["metric"] == "mrr"
+    assert record["metrics"]["test"]["mrr"] == pytest.approx(record["baselines"]["no_prompt"])
