@@ -55,7 +55,7 @@ class _Task(_Part):
     form: str | None = None
     rename: dict[str, str] = {}
     submission: str | None = None
-    candidates: dict[str, list[str]] = {}
+    allowed: dict[str, list[str]] = {}
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

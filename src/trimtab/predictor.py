@@ -49,7 +49,7 @@ class Rendering:
         candidate: the field that answers of the sort `match` are compared with.
         metrics: that the task names.
         headline: the metric that stands for a run; None for the readout's.
-        candidates: group of examples -> the words that may be their answers; empty where any may.
+        allowed: relation -> the words that may be their answers; empty where any may.
     """
 
     template: Template
@@ -61,7 +61,7 @@ class Rendering:
     candidate: str | None = None
     metrics: tuple[str, ...] = ()
     headline: str | None = None
-    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
     _words: dict[TextEncoder, dict[int, set[tuple[int, ...]]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -173,7 +173,7 @@ class Rendering:
 
     def _group(self, example: Example, name: str) -> int:
         """The number of the example's group among those that have answers of their own; 0 where none has."""
-        groups = list(self.candidates)
+        groups = list(self.allowed)
         if len(groups) < 2:
             return 0
         own = example.fields.get("relation", "")
@@ -197,14 +197,14 @@ class Rendering:
         spaced, lead = self.template.answer_is_spaced, self._lead(encoder)
         return self.verbalizer.encode(encoder, spaced=spaced, lead=lead)
 
-    def candidate_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
+    def allowed_ids(self, encoder: TextEncoder) -> list[list[tuple[int, ...]]]:
         """Token ids of the words that may be answers, group by group: of those that are one token, each once.
 
         Raises:
             TemplateError: a group has none.
         """
         found: list[list[tuple[int, ...]]] = []
-        for group, words in self.candidates.items():
+        for group, words in self.allowed.items():
             ids = dict.fromkeys(self._answer(word, encoder) for word in words)
             found.append([i for i in ids if len(i) == 1 and i[0] != encoder.unk_id])
             if not found[-1]:
@@ -257,7 +257,7 @@ class Rendering:
                     where="readout.kind",
                     fix="Use readout.kind=text with a causal or encoder-decoder model.",
                 )
-            words = self.label_ids(encoder) if self._has_words else self.candidate_ids(encoder)
+            words = self.label_ids(encoder) if self._has_words else self.allowed_ids(encoder)
             plan = plan_answers(self.readout, encoder, words)
             for name in (plan.each, plan.field):
                 if name is not None and name not in self.template.fields:
@@ -469,7 +469,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
         task.get("candidate"),
         tuple(task.get("metrics", ())),
         task.get("headline"),
-        {group: tuple(words) for group, words in task.get("candidates", {}).items()},
+        {group: tuple(words) for group, words in task.get("allowed", {}).items()},
     )
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)

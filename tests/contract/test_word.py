@@ -120,7 +120,7 @@ def test_ranks_and_top_words_equal_a_sort(any_backbone: Backbone, tmp_path: Path
     scores = torch.randn(len(rows), 1, len(any_backbone.embedding_weight), generator=torch.Generator().manual_seed(5))
     scores = (scores * 2).round() / 2  # many words score the same
     kept = model.readout.condensed(scores, batch)  # type: ignore[attr-defined]
-    (words,) = p.rendering.candidate_ids(any_backbone.encoder)
+    (words,) = p.rendering.allowed_ids(any_backbone.encoder)
     ids = sorted(i for (i,) in words)
     assert len(ids) == len(set(LIVES.values()))
     for row, its, answer in zip(rows, scores[:, 0].tolist(), model.readout.decide(kept, rows), strict=True):
@@ -151,7 +151,7 @@ def test_a_loss_over_the_words_that_may_be_answers(any_backbone: Backbone, tmp_p
     own = fact_run(tmp_path, any_backbone, {"readout": {"kind": "word", "loss": "allowed"}}, vocabulary="relation")
     rows = [replace(r, prompt=0) for r in own.rows["dev"]]
     table = table_of(any_backbone, own.rendering.template.length)
-    (words,) = own.rendering.candidate_ids(any_backbone.encoder)
+    (words,) = own.rendering.allowed_ids(any_backbone.encoder)
     ids = [i for (i,) in words]
     everywhere, restricted = (model_of(p).scores(model_of(p).collate(rows), table) for p in (full, own))
     for row, its, small in zip(rows, everywhere[:, 0], restricted, strict=True):

@@ -44,7 +44,7 @@ class Task:
         causal: the template of models that read from left to right, where it is another.
         manual: what the bare model is asked for the baseline without a prompt, where that is not the template without
             its slots, and what a model that reads from left to right is asked, if it can be.
-        candidates: relation -> the words that may be answers to it; empty where any may.
+        allowed: relation -> the words that may be answers to it; empty where any may.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Task:
     submission: str | None = None
     causal: str | None = None
     manual: tuple[str, str | None] | None = None
-    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def template_for(self, is_causal: bool) -> str | Mapping[str, Any]:
         """The template of a model that reads from left to right, or of another."""
@@ -87,6 +87,6 @@ class Task:
                 facts += [e.group] if e.group else []
                 facts += [e.prior] if e.prior is not None else []
                 digest.update(json.dumps(facts, ensure_ascii=False).encode())
-        if self.candidates:
-            digest.update(json.dumps(dict(self.candidates), ensure_ascii=False).encode())
+        if self.allowed:
+            digest.update(json.dumps(dict(self.allowed), ensure_ascii=False).encode())
         return digest.hexdigest()

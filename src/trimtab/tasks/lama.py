@@ -160,7 +160,7 @@ class Lama:
         return Task(
             f"{self.name}/{relations[0].id}" if len(relations) == 1 else self.name,
             examples, template, (), Verbalizer.free(), self.max_length, "word", notes=tuple(notes), causal=causal,
-            manual=(_ANSWERED[0], _ANSWERED[1] if readable else None), candidates=self._candidates(frequent, places),
+            manual=(_ANSWERED[0], _ANSWERED[1] if readable else None), allowed=self._allowed(frequent, places),
         )  # fmt: skip
 
     def _load_relations(self, places: Places, notes: list[str]) -> list[Relation]:
@@ -236,7 +236,7 @@ class Lama:
         before, _, after = text.partition("[Y]")
         return f"{{prompt}} {before}{{answer}}{after}", f"{{prompt}} {before}{{answer}}" if before.strip() else None
 
-    def _candidates(self, frequent: Mapping[str, Sequence[str]], places: Places) -> dict[str, tuple[str, ...]]:
+    def _allowed(self, frequent: Mapping[str, Sequence[str]], places: Places) -> dict[str, tuple[str, ...]]:
         if self.vocabulary == "full":
             return {}
         if self.vocabulary == "relation":

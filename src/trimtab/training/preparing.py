@@ -235,7 +235,7 @@ def render_task(
         raise ConfigError(f"the backbone has {positions} positions, got {task.max_length}.", where="task.max_length")
     spec = readouts.resolve(readout, "readout")
     room = task.max_length or min(positions, task.most or positions)
-    own = (task.answer, task.candidate, task.metrics, task.headline, task.candidates)
+    own = (task.answer, task.candidate, task.metrics, task.headline, task.allowed)
     rendering = Rendering(template, task.verbalizer, room, spec, task.replace, *own)
     plan = rendering.plan(encoder)
     decoder_room = plan.decoder_room + len(template.decoder_rows)
@@ -260,7 +260,7 @@ def bare_rendering(p: Prepared) -> Rendering | None:
 def notes_on(rows: Mapping[str, Sequence[Row]], rendering: Rendering, encoder: TextEncoder) -> tuple[str, ...]:
     """What the tokenizer makes of the right answers and of the words that may be answers, in sentences."""
     told = getattr(readouts.get(rendering.readout["kind"]), "notes", None)
-    return () if told is None else tuple(told(rows, rendering.candidates, rendering.candidate_ids(encoder)))
+    return () if told is None else tuple(told(rows, rendering.allowed, rendering.allowed_ids(encoder)))
 
 
 def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: TextSide) -> dict[str, int]:

@@ -165,7 +165,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "form": p.task.reading.form,
             "rename": dict(p.task.reading.rename),
             "submission": p.task.submission,
-            **({"candidates": {g: list(w) for g, w in p.task.candidates.items()}} if p.task.candidates else {}),
+            **({"allowed": {g: list(w) for g, w in p.task.allowed.items()}} if p.task.allowed else {}),
         },
         "readout": {**p.config.readout, **_chosen(trained)},
         "provenance": {

@@ -199,13 +199,13 @@ def test_priors_are_ranks_of_frequency_in_train(tmp_path: Path) -> None:
 
 def test_vocabularies(data: Path) -> None:
     section = {"kind": "lama/trex", "relation": ["P1", "P2"]}
-    assert load(section, Places(data)).candidates == {}
-    own = load({**section, "vocabulary": "relation"}, Places(data)).candidates
+    assert load(section, Places(data)).allowed == {}
+    own = load({**section, "vocabulary": "relation"}, Places(data)).allowed
     assert set(own) == {"P1", "P2"}
     assert own["P1"][0] == "sea"
     (data / "v.json").write_text(json.dumps({"bert": ["sun", "moon"], "gpt2": ["Ġsun"]}))
     shared = load({**section, "vocabulary": "data:v.json", "vocabulary_entry": "gpt2"}, Places(data))
-    assert shared.candidates == {"": ("sun",)}
+    assert shared.allowed == {"": ("sun",)}
     full = load(section, Places(data))
     assert (
         len(
