@@ -196,6 +196,22 @@ class FromRun:
         return hashlib.sha256(f"{prompt.shape}".encode() + np.ascontiguousarray(prompt, "<f4").tobytes()).hexdigest()
 
 
+def factors(
+    values: Float[Tensor, "N E"], start: Float[Tensor, "N r"]
+) -> tuple[Float[Tensor, "N r"], Float[Tensor, "r E"]]:
+    """Two factors A and B whose product is the nearest matrix of rank r (truncated singular value decomposition).
+
+    Args:
+        start: columns of A where r is more than the rank of `values`; B is zero there, and can be trained from there.
+    """
+    rank = min(start.shape[1], *values.shape)
+    u, s, v = torch.linalg.svd(values.double(), full_matrices=False)
+    root = s[:rank].sqrt()
+    left, right = start.clone(), values.new_zeros(start.shape[1], values.shape[1])
+    left[:, :rank], right[:rank] = (u[:, :rank] * root).float(), (root[:, None] * v[:rank]).float()
+    return left, right
+
+
 def fingerprint(spec: Mapping[str, Any]) -> str | None:
     """The fingerprint of what an initializer reads from disk; None where its options say all.
 

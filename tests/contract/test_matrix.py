@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.test_backbone_families import MODELS, family_folder
-from tests.contract.toy_runs import LENGTH, model_of
+from tests.contract.toy_runs import LENGTH, TINY, model_of
 from tests.tiny import facts_task, tagged_task, toy_task, write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
@@ -28,8 +28,8 @@ from trimtab.types import Row
 
 __all__ = ["family_folder"]
 
-EXTRA: dict[str, dict[str, Any]] = {"deep": {"input": {"kind": "prompt_tuning", "length": 2}}}
-"""Options that make a method do more of what it can: here both sorts of prompt at once."""
+EXTRA: dict[str, dict[str, Any]] = {**TINY, "deep": {"input": {"kind": "prompt_tuning", "length": 2}}}
+"""Options that make a method do more of what it can: both sorts of prompt at once."""
 
 
 def files(folder: Path, name: str, row: Callable[[int], dict[str, Any]]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.contract.toy_runs import (
     ENCODERS,
     LENGTH,
+    TINY,
     build,
     context,
     name_of,
@@ -215,7 +216,7 @@ def test_learns_the_toy(spec: dict[str, Any], backbone: Backbone) -> None:
 
 def test_length_of_one_row_works_for_every_kind() -> None:
     for kind in {spec["kind"] for spec in ENCODERS}:
-        assert build({"kind": kind}, length=1)().shape == (1, SIZE)
+        assert build({"kind": kind, **TINY.get(kind, {})}, length=1)().shape == (1, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,8 @@ def test_length_of_one_row_works_for_every_kind() -> None:
         ("residual", 1024, 100, {}, 925_072),
         ("residual", 1024, 100, {"bottleneck": 800}, 1_744_672),
         ("prompt_tuning", 768, 100, {}, 76_800),
+        # DPT: figure 1, "11.2K" for T5-large
+        ("dpt", 1024, 100, {}, 11_240),
     ],
 )
 def test_formula_gives_the_published_count(
@@ -245,9 +248,13 @@ def test_formula_gives_the_published_count(
 
 
 def test_numbers_in_docstrings_are_those_of_the_formula() -> None:
+    import trimtab.prompts.dpt as dpt
     import trimtab.prompts.p_tuning_lstm as lstm
     import trimtab.prompts.residual as residual
+    import trimtab.prompts.superpos as superpos
 
+    assert f"{dpt.DPT.count(100, 1024):,}" in str(dpt.__doc__)
+    assert f"{superpos.SuperPos.count(10, 768):,}" in str(superpos.__doc__)
     assert f"{lstm.PTuningLSTM.count(9, 768):,}" in str(lstm.__doc__)
     assert f"{residual.Residual.count(100, 1024):,}" in str(residual.__doc__)
 

@@ -29,6 +29,8 @@ from trimtab.verbalizers import Verbalizer
 LENGTH = 5
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "dpt": [{"rank": 2, "range": 0.5}, {"rank": 3, "initializer": "sampled_vocab"}],
+    "superpos": [{"words": 40, "tune_words": True}],
     "p_tuning_lstm": [{"width": "full"}],
     "p_tuning_mlp": [{"width": 7}],
     "residual": [
@@ -42,18 +44,22 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 """Options worth testing beside the defaults; a new kind is tested with its defaults without an entry here."""
 
+TINY: dict[str, dict[str, Any]] = {"superpos": {"words": 50}}
+"""Options in the place of defaults that a vocabulary of a hundred words is too small for."""
+
 ENCODERS: list[dict[str, Any]] = [
     {"kind": kind, **options}
     for kind in prompts.kinds()
     if "length" in prompts.options(kind) and not prompts.options(kind).keys() & {"layers"}
-    for options in [{}, *VARIANTS.get(kind, [])]
+    for options in [TINY.get(kind, {}), *VARIANTS.get(kind, [])]
 ]
 """Encoders of input prompts."""
 
 
 def others_slow(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Parameters of a test that takes seconds: variants of a kind are left to `make test-all`."""
-    return [pytest.param(s, marks=pytest.mark.slow) if len(s) > 1 else s for s in specs]
+    first = {s["kind"]: s for s in reversed(specs)}
+    return [s if s is first[s["kind"]] else pytest.param(s, marks=pytest.mark.slow) for s in specs]
 
 
 def name_of(spec: Mapping[str, Any]) -> str:

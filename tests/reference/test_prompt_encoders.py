@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -171,3 +172,69 @@ def test_p_tuning_lstm_is_two_recurrent_layers_in_both_directions_and_an_mlp(wid
 def test_prompt_tuning_is_its_rows() -> None:
     encoder = build("prompt_tuning")
     assert torch.equal(encoder(), encoder.rows)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_dpt_is_a_sum_of_outer_products(rank: int) -> None:
+    """P_ij = sum over b of A_ib B_bj, DPT, equation 1, transposed."""
+    encoder: Any = build("dpt", rank=rank)
+    left, right, found = listed(encoder.left), listed(encoder.right), listed(encoder())
+    for i in range(LENGTH):
+        expected = [sum(left[i][b] * right[b][j] for b in range(rank)) for j in range(SIZE)]
+        assert found[i] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert torch.linalg.matrix_rank(encoder()) == min(rank, LENGTH)
+
+
+def first_dpt(size: int = 400, rms: float = 0.7, **options: Any) -> Any:
+    context = PromptContext(torch.ones(30, size), rms, range(30), [1], lambda text: [3], torch.Generator())
+    return prompts.build(prompts.resolve({"kind": "dpt", "length": 400, **options}, "prompt"), context)
+
+
+@pytest.mark.parametrize("rank", [4, 25])
+def test_dpt_starts_at_the_size_of_the_embeddings_or_as_in_the_paper(rank: int) -> None:
+    """An element is a sum of b products of two variables of variance h^2 / 3."""
+    assert float(first_dpt(rank=rank)().detach().square().mean().sqrt()) == pytest.approx(0.7, rel=0.1)
+    paper = first_dpt(rank=rank, range=0.5)
+    for factor in (paper.left, paper.right):
+        assert 0.49 < float(factor.detach().abs().max()) <= 0.5
+    assert float(paper().detach().square().mean().sqrt()) == pytest.approx(rank**0.5 * 0.25 / 3, rel=0.1)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 9])
+def test_dpt_starts_at_the_nearest_rows_that_its_rank_allows(rank: int) -> None:
+    """Eckart and Young: what is left of the rows are the singular values behind the first b."""
+    context = PromptContext(
+        torch.randn(30, SIZE, generator=torch.Generator().manual_seed(1)), 0.7, range(30), [1], lambda text: [3],
+        torch.Generator().manual_seed(2),
+    )  # fmt: skip
+    spec = {"kind": "dpt", "length": 3, "rank": rank, "initializer": {"kind": "text", "text": "x"}}
+    text = [context.embeddings[3] * k for k in (1, 2, 3)]
+    rows = torch.stack([row + 0.1 * context.embeddings[k] for k, row in enumerate(text)])
+    encoder: Any = prompts.build(
+        prompts.resolve(spec, "prompt"), replace(context, embeddings=rows, encode=lambda t: [0, 1, 2])
+    )
+    left_over = torch.linalg.svdvals(rows)[rank:].square().sum().sqrt()
+    assert float((encoder() - rows).detach().norm()) == pytest.approx(float(left_over), abs=1e-5)
+    encoder().sum().backward()
+    assert bool((encoder.left.grad.abs().sum(0) + encoder.right.grad.abs().sum(1) > 0).all()), "a dead direction"
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["frozen", "tuned"])
+def test_superpos_is_a_weighted_sum_of_the_embeddings_of_words(tuned: bool) -> None:
+    """p_i = sum over j of w_ij e_j."""
+    encoder: Any = build("superpos", words=5, tune_words=tuned)
+    weights, words, found = listed(encoder.weights), listed(encoder.rows), listed(encoder())
+    for i in range(LENGTH):
+        expected = [sum(weights[i][j] * words[j][k] for j in range(5)) for k in range(SIZE)]
+        assert found[i] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert [n for n, _ in encoder.named_parameters()] == ["weights", *(["rows"] if tuned else [])]
+
+
+def test_superpos_sums_up_distinct_words_of_the_vocabulary_and_starts_at_their_size() -> None:
+    embeddings = torch.randn(500, 64, generator=torch.Generator().manual_seed(1)) * 0.2
+    context = PromptContext(embeddings, 0.2, range(30, 500), [1], lambda text: [3], torch.Generator().manual_seed(2))
+    encoder: Any = prompts.build(prompts.resolve({"kind": "superpos", "length": 50}, "prompt"), context)
+    drawn = [int((embeddings == row).all(1).nonzero()) for row in encoder.rows]
+    assert len(set(drawn)) == 128
+    assert min(drawn) >= 30
+    assert float(encoder().detach().square().mean().sqrt()) == pytest.approx(0.2, rel=0.1)

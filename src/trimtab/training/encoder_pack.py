@@ -1,7 +1,8 @@
 """A pack: the encoders of R runs of one kind, their parameters stacked [R,...] and computed together.
 
 An encoder is written for one prompt. The pack runs `vmap` over the stacked parameters where the encoder allows it, and
-a plain loop otherwise (an LSTM, or dropout, whose random numbers must not depend on the pack).
+a plain loop otherwise (an LSTM, or dropout, whose random numbers must not depend on the pack). What an encoder has
+beside parameters, its buffers, differs from run to run as well and is stacked beside them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from trimtab.types import PromptTable, table_of
 HEAD = "head."
 """How the names of a head's parameters begin beside those of an encoder."""
 
+FIXED = "fixed."
+"""How the names of buffers begin in the pack."""
+
 
 class EncoderPack(nn.Module):
     """R prompt encoders as one module.
@@ -33,6 +37,7 @@ class EncoderPack(nn.Module):
 
     Attributes:
         stacked: parameter name -> [R,...].
+        constants: the same of what is not trained.
     """
 
     def __init__(
@@ -52,6 +57,10 @@ class EncoderPack(nn.Module):
         for name in self.names:
             stacked = torch.stack([its[name].detach() for its in own])
             self.register_parameter(_flat(name), nn.Parameter(stacked))
+        fixed = [dict(e.named_buffers()) for e in encoders]
+        self.fixed_names = list(fixed[0])
+        for name in self.fixed_names:
+            self.register_buffer(_flat(FIXED + name), torch.stack([its[name] for its in fixed]))
         self.encoder = [copy.deepcopy(encoders[0])]  # in a list: its own parameters are not the pack's
         self.noise_seeds = tuple(noise_seeds)
 
@@ -104,6 +113,10 @@ class EncoderPack(nn.Module):
     def stacked(self) -> dict[str, nn.Parameter]:
         return {name: self.get_parameter(_flat(name)) for name in self.names}
 
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(_flat(FIXED + name)) for name in self.fixed_names}
+
     def group(self, name: str) -> str:
         """The learning-rate group of a parameter: `head`, `prompt` for the raw prompt, else `encoder`."""
         if name.startswith(HEAD):
@@ -125,13 +138,14 @@ class EncoderPack(nn.Module):
         own = {n: v for n, v in self.stacked.items() if not n.startswith(HEAD)}
         heads = {n.removeprefix(HEAD): v * 1.0 for n, v in self.stacked.items() if n.startswith(HEAD)}
         if encoder.is_stackable and own and not (training and encoder.is_random):
-            parts = vmap(lambda values: named_parts(functional_call(encoder, values, ())))(own)
+            parts = vmap(lambda *values: named_parts(functional_call(encoder, values, ())))(own, self.constants)
         else:
             rows = []
             for r, seed in enumerate(self.noise_seeds):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(torch_seed(seed, "noise:encoder", step))
-                    rows.append(named_parts(functional_call(encoder, {n: v[r] for n, v in own.items()}, ())))
+                    values = {n: v[r] for n, v in (*own.items(), *self.constants.items())}
+                    rows.append(named_parts(functional_call(encoder, values, ())))
             parts = {name: torch.stack([its[name] for its in rows]) for name in rows[0]}
         return table_of(parts, encoder.layers, encoder.text_shift, heads)
 

@@ -31,7 +31,8 @@ from trimtab.training.tuning import TunedPack
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one."""
+    """The outcome of one member of a pack. `backbone` is its own if that was trained, else the shared one; `constants`
+    are what its encoder has beside parameters."""
 
     prepared: Prepared
     member: Member
@@ -42,6 +43,7 @@ class Trained:
     seconds_per_step: float
     layers: Mapping[str, tuple[int, ...]]
     shift: int
+    constants: Mapping[str, np.ndarray]
 
     @property
     def prompt(self) -> np.ndarray:
@@ -74,6 +76,7 @@ def train_pack(
                 write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
 
     loop, stacked = _assembled(pack, report, save, processes)
+    kept = stacked.encoder[0].state_dict().keys() & stacked.constants.keys()
     found, begun = None, time.perf_counter()
     if checkpoint_folder is not None:
         found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
@@ -93,6 +96,7 @@ def train_pack(
             loop.seconds_per_step / len(pack),
             stacked.layers,
             stacked.text_shift,
+            {name: stacked.constants[name][r].cpu().numpy() for name in kept},
         )
         for r, (p, m) in enumerate(zip(pack, loop.members, strict=True))
     ]

@@ -82,7 +82,8 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
     written = write_bundle(folder.path, bundle)
     if p.config.training.keep_encoder:
         kept = {n: v for n, v in member.best.items() if not n.startswith(PREFIX)}
-        write_tensors(folder.path / "encoder.safetensors", {k: v.float().cpu().numpy() for k, v in kept.items()})
+        trained_part = {k: v.float().cpu().numpy() for k, v in kept.items()}
+        write_tensors(folder.path / "encoder.safetensors", {**trained_part, **trained.constants})
     metrics: dict[str, Any] = {}
     table, spec = table_from(bundle, p.backbone.device), bundle.metadata["readout"]
     predictor = _predictor(trained.backbone, p.rendering, table, spec)
