@@ -25,7 +25,8 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         max(map(len, its)) for its in zip(*((e.ids, e.slots, e.answer_at, e.decoder) for e in encoded), strict=True)
     )
     ids, decoder = np.full((len(flat), length), pad_id), np.full((len(flat), n_decoder), pad_id)
-    mask, eligible = np.zeros((len(flat), length), dtype=np.int64), np.zeros((len(flat), length), dtype=bool)
+    mask = np.zeros((len(flat), length), dtype=np.int64)
+    eligible, text = np.zeros((2, len(flat), length), dtype=bool)
     slots, decoder_slots = np.full((len(flat), n_slots), -1), np.full((len(flat), n_slots), -1)
     answer_at, targets = np.zeros((len(flat), n_answers), dtype=np.int64), np.full((len(flat), n_answers), -1)
     for b, e in enumerate(encoded):
@@ -38,6 +39,7 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         decoder[b, : len(e.decoder)] = e.decoder
         targets[b, : len(e.targets)] = e.targets
         eligible[b, [place + shift for place in e.eligible]] = True
+        text[b, [place + shift for place in e.text]] = True
     return Batch(
         ids=torch.from_numpy(ids),
         attention_mask=torch.from_numpy(mask),
@@ -54,6 +56,7 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         decoder_ids=torch.from_numpy(decoder) if n_decoder else None,
         decoder_slots=torch.from_numpy(decoder_slots) if any(e.decoder_slots for e in encoded) else None,
         targets=torch.from_numpy(targets) if any(e.targets for e in encoded) else None,
+        text=torch.from_numpy(text) if text.any() else None,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trimtab.errors import BundleError, ConfigError
 from trimtab.registry import initializers
-from trimtab.storage import read_bundle, read_prompt
+from trimtab.storage import Bundle, read_bundle
 from trimtab.types import Site
 
 
@@ -67,6 +67,31 @@ class Initializer(Protocol):
     """`initializer(context, length)` -> first values [P,E]."""
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]: ...
+
+
+@runtime_checkable
+class Transfer(Protocol):
+    """An initializer that has a whole prompt, so that encoders of more than rows can begin with the rest of it too."""
+
+    def part(self, context: PromptContext, name: str, shape: tuple[int, ...], option: str) -> Tensor | None:
+        """A part by its name in a bundle; None where the prompt has no such part.
+
+        Args:
+            shape: that is needed.
+            option: that decides it, for errors.
+        """
+        ...
+
+    def stated(self, context: PromptContext) -> Mapping[str, Any]:
+        """What the bundle states about its prompt, such as `layers` and `shift`."""
+        ...
+
+
+def part_of(
+    initializer: Initializer, context: PromptContext, name: str, shape: tuple[int, ...], option: str
+) -> Tensor | None:
+    """`Transfer.part`; None of initializers that give rows only."""
+    return initializer.part(context, name, shape, option) if isinstance(initializer, Transfer) else None
 
 
 @final
@@ -164,6 +189,9 @@ def repeated_ids(context: PromptContext, text: str, length: int, where: str) -> 
 class FromRun:
     """The trained prompt of another run or bundle on the same backbone (prompt transfer, Vu et al. 2022, SPoT).
 
+    Encoders begin with what they have of it: all of them with its rows, deep prompts with its keys and values, others
+    of more than rows with their offset or router. A head is never carried over.
+
     Args:
         run: a run folder or bundle.
     """
@@ -171,6 +199,32 @@ class FromRun:
     run: str
 
     def __call__(self, context: PromptContext, length: int) -> Float[Tensor, "P E"]:
+        bundle = self._bundle(context)
+        kind, rows = bundle.metadata["prompt"]["kind"], len(bundle.prompt)
+        what = None if rows else "has no rows that stand in the text"
+        if "router" in bundle.tensors:
+            what = f"is {rows // bundle.slots} prompts that a router chooses from, and none of them is the one"
+        if what is not None:
+            raise ConfigError(
+                f"the prompt of {self.run} {what}.",
+                where="prompt.initializer.run",
+                fix=f"Name a run with an input prompt, or set prompt.kind={kind}.",
+            )
+        wanted = (length, context.embedding_size)
+        return self._fitting(bundle, "inputs", wanted, f"Set prompt.length={rows}.")
+
+    def part(self, context: PromptContext, name: str, shape: tuple[int, ...], option: str) -> Tensor | None:
+        """See `Transfer`."""
+        bundle = self._bundle(context)
+        return self._fitting(bundle, name, shape, f"Set {option} to fit.") if name in bundle.tensors else None
+
+    def stated(self, context: PromptContext) -> Mapping[str, Any]:
+        """See `Transfer`."""
+        found: Mapping[str, Any] = self._bundle(context).metadata["prompt"]
+        return found
+
+    def _bundle(self, context: PromptContext) -> Bundle:
+        """The other run, if it is on the same backbone."""
         bundle = read_bundle(Path(self.run))
         stated = bundle.metadata["backbone"]
         if stated["fingerprint"] != context.fingerprint:
@@ -180,20 +234,30 @@ class FromRun:
                 where="prompt.initializer.run",
                 fix=f"Name a run on {context.backbone!r}, or train on {stated['model']!r}.",
             )
-        values = torch.from_numpy(bundle.prompt)
-        wanted = (length, context.embedding_size)
+        return bundle
+
+    def _fitting(self, bundle: Bundle, name: str, wanted: tuple[int, ...], fix: str) -> Tensor:
+        """A part that has the shape that is needed."""
+        values = torch.from_numpy(bundle.tensors[name])
         if tuple(values.shape) != wanted:
+            what = "prompt" if name == "inputs" else name
             raise ConfigError(
-                f"the prompt of {self.run} has shape {tuple(values.shape)}, this run needs {wanted}.",
+                f"the {what} of {self.run} has shape {tuple(values.shape)}, this run needs {wanted}.",
                 where="prompt.initializer.run",
-                fix=f"Set prompt.length={values.shape[0]}." if values.shape[1] == wanted[1] else None,
+                fix=fix if values.shape[-1] == wanted[-1] else None,
             )
         return values
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shape and values of the other run's prompt."""
-        prompt = read_prompt(Path(self.run))
-        return hashlib.sha256(f"{prompt.shape}".encode() + np.ascontiguousarray(prompt, "<f4").tobytes()).hexdigest()
+        """SHA-256 over the shape and values of the other run's prompt, all its parts but a head."""
+        tensors = read_bundle(Path(self.run)).tensors
+        others = sorted(n for n in tensors if n != "inputs" and not n.startswith("head."))
+        hashed = hashlib.sha256()
+        for name in ("inputs", *others):
+            about = "" if name == "inputs" else name
+            hashed.update(f"{about}{tensors[name].shape}".encode())
+            hashed.update(np.ascontiguousarray(tensors[name], "<f4").tobytes())
+        return hashed.hexdigest()
 
 
 def factors(
@@ -212,10 +276,17 @@ def factors(
     return left, right
 
 
-def fingerprint(spec: Mapping[str, Any]) -> str | None:
-    """The fingerprint of what an initializer reads from disk; None where its options say all.
+def fingerprint(prompt: Mapping[str, Any]) -> str | None:
+    """The fingerprint of what the initializers of a resolved prompt read from disk, those of a prompt inside it
+    included; None where their options say all.
 
     An initializer that reads files has a method `fingerprint()`; what it returns becomes part of the run's id.
     """
-    read = getattr(initializers.build(spec), "fingerprint", None)
-    return None if read is None else str(read())
+    found = []
+    for option, spec in prompt.items():
+        if option == "initializer" and spec is not None:
+            read = getattr(initializers.build(spec), "fingerprint", None)
+            found.append(None if read is None else str(read()))
+        elif isinstance(spec, Mapping):
+            found.append(fingerprint(spec))
+    return "+".join(filter(None, found)) or None

@@ -1,6 +1,13 @@
 """How a prompt enters the backbone.
 
-Input prompts: their vectors replace the slots of the embedded sequence (`place_prompt`).
+Input prompts: their vectors replace the slots of the embedded sequence (`place_prompt`). Some look at the text before
+they do: an offset is added to the embeddings of its tokens (`offset_text`), or a router reads them and chooses one of
+several prompts (`choose`):
+
+    s = softmax( W mean_t e_t ),  j = argmax s,  slots of the row <- s_j P_j
+
+e_t are the embeddings of the row's text, as perturbed but without the offset. Text is what literals and fields say;
+special tokens, slots, the answer and pads are neither read nor moved.
 
 Deep prompts (Li and Liang 2021; Liu et al. 2022): in each layer their keys PK and values PV stand before those of the
 text, Attn(q, [PK; K], [PV; V]), and every query of the row sees them, whatever its mask or window (`prefix_attention`).
@@ -26,25 +33,91 @@ from torch import Tensor
 from trimtab.types import AttentionCall, AttentionPrompts, Batch, DeepPrompt, PromptTable
 
 
-def place_prompt(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> Float[Tensor, "B T E"]:
+@dataclass(frozen=True)
+class Choice:
+    """The prompts that rows have chosen.
+
+    Attributes:
+        first: the row of `PromptTable.inputs` that the prompt begins with.
+        share: what its vectors are multiplied with.
+    """
+
+    first: Int[Tensor, "B"]
+    share: Float[Tensor, "B"]
+
+
+def choose(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> Choice | None:
+    """Let the text of each row choose its prompt, see above; None where no entry of the table has several.
+
+    In training each score is multiplied with 1 + noise, noise drawn per example (`Batch.jitter`) and held constant. A
+    row without text has scores of zero. Entries of one prompt are taken as they are.
+    """
+    routing = table.routing
+    if routing is None:
+        return None
+    own = batch.prompt_of.clamp(min=0)
+    scores = torch.einsum("bje,be->bj", routing.weights[own], _mean_text(embeds, batch))
+    if batch.jitter is not None:
+        scores = scores + routing.noise * batch.jitter[batch.example_of] * scores.detach()
+    there = torch.arange(scores.shape[1], device=scores.device) < routing.counts[own][:, None]
+    share, chosen = scores.masked_fill(~there, -torch.inf).softmax(1).max(1)
+    return Choice(chosen * routing.lengths[own], share)
+
+
+def _mean_text(embeds: Float[Tensor, "B T E"], batch: Batch) -> Float[Tensor, "B E"]:
+    """Mean embedding of each row's text, float32; zero where there is none."""
+    if batch.text is None:
+        return embeds.new_zeros(len(embeds), embeds.shape[2], dtype=torch.float32)
+    total = embeds.float().masked_fill(~batch.text[..., None], 0.0).sum(1)
+    return total / batch.text.sum(1, keepdim=True).clamp(min=1)
+
+
+def offset_text(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> Float[Tensor, "B T E"]:
+    """Add the offset of each row's prompt to its text: its n-th entry to the n-th token, whatever stands between.
+
+    Tokens behind the last entry stay as they are, and so do rows without a prompt. Added in float32, rounded once.
+    """
+    if table.offsets is None or batch.text is None:
+        return embeds
+    number = batch.text.cumsum(1) - 1
+    moved = batch.text & (number < table.offsets.shape[1]) & (batch.prompt_of >= 0)[:, None]
+    row, position = moved.nonzero(as_tuple=True)
+    offset = table.offsets[batch.prompt_of[row], number[row, position]]
+    return embeds.index_put((row, position), (embeds[row, position].float() + offset).to(embeds.dtype))
+
+
+def place_prompt(
+    embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch, choice: Choice | None = None
+) -> Float[Tensor, "B T E"]:
     """Put each row's prompt into its slots; rows with `prompt_of` -1 stay as they are.
 
     One gather, so one batch may mix prompts. The result has the dtype of `embeds` (a float32 prompt is rounded once,
     where it enters a bfloat16 backbone); gradients flow to the table in float32, and to `embeds` outside the slots.
     """
-    return _place(embeds, table, batch.prompt_of, batch.slots)
+    return _place(embeds, table, batch.prompt_of, batch.slots, choice)
 
 
-def place_decoder_prompt(embeds: Float[Tensor, "B U E"], table: PromptTable, batch: Batch) -> Float[Tensor, "B U E"]:
+def place_decoder_prompt(
+    embeds: Float[Tensor, "B U E"], table: PromptTable, batch: Batch, choice: Choice | None = None
+) -> Float[Tensor, "B U E"]:
     """The same for what the decoder of an encoder-decoder reads; the rows of a prompt that stand there."""
-    return embeds if batch.decoder_slots is None else _place(embeds, table, batch.prompt_of, batch.decoder_slots)
+    if batch.decoder_slots is None:
+        return embeds
+    return _place(embeds, table, batch.prompt_of, batch.decoder_slots, choice)
 
 
 def _place(
-    embeds: Float[Tensor, "B T E"], table: PromptTable, prompt_of: Int[Tensor, "B"], slots: Int[Tensor, "B P"]
+    embeds: Float[Tensor, "B T E"],
+    table: PromptTable,
+    prompt_of: Int[Tensor, "B"],
+    slots: Int[Tensor, "B P"],
+    choice: Choice | None,
 ) -> Float[Tensor, "B T E"]:
     row, slot = ((slots >= 0) & (prompt_of >= 0)[:, None]).nonzero(as_tuple=True)
-    vectors = table.inputs[prompt_of[row], slot]
+    if choice is None:
+        vectors = table.inputs[prompt_of[row], slot]
+    else:
+        vectors = table.inputs[prompt_of[row], choice.first[row] + slot] * choice.share[row, None]
     return embeds.index_put((row, slots[row, slot]), vectors.to(embeds.dtype))
 
 

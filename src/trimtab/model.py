@@ -12,7 +12,7 @@ from torch import Tensor
 from trimtab.backbones import Backbone
 from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
-from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
+from trimtab.injection import choose, offset_text, place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
 from trimtab.readouts import Condenses, Look, LooksAhead, Readout, ScoresInPasses, WritesInPasses
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
@@ -69,11 +69,12 @@ class PromptedModel:
         embeds = self.embed(batch)
         if TEXT in delta:
             embeds = add_to_text(embeds, delta[TEXT], batch)
-        embeds = place_prompt(embeds, table, batch)
+        choice = choose(embeds, table, batch)
+        embeds = place_prompt(offset_text(embeds, table, batch), table, batch, choice)
         if batch.decoder_slots is None or batch.decoder_ids is None:
             return embeds, None
         decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
-        return embeds, place_decoder_prompt(decoder_embeds, table, batch)
+        return embeds, place_decoder_prompt(decoder_embeds, table, batch, choice)
 
     def _attention(self, batch: Batch, table: PromptTable | None) -> AttentionPrompts | None:
         """What enters the attention layers; None where they are the model's own."""

@@ -10,6 +10,10 @@ So perturbations belong to examples. The sequences that label words or choices n
 token by token from the left, padding plays no part, and batch mates do not meet. Slots, answer slots, answers,
 literals, special tokens and label words of the verbalizer that stand in the text are not eligible (see
 `types.Encoded`).
+
+Encoders that look at the text see it perturbed: a router chooses anew, an offset is added to what is left. Where a
+router chooses among several prompts, `inputs` are all of them, one after the other: only the chosen one has a gradient,
+and norms are of all.
 """
 
 from __future__ import annotations
@@ -96,7 +100,7 @@ def add_to_prompts(table: PromptTable, batch: Batch, delta: Delta) -> tuple[Prom
 
 
 def prompt_names(table: PromptTable) -> tuple[str, ...]:
-    """What of a prompt may be perturbed: its vectors, keys and values; not gates and not heads."""
+    """What of a prompt may be perturbed: its vectors, keys and values; not gates, offsets, routers and heads."""
     named = (n for n in table.tensors if n == "inputs" or n.startswith("deep."))
     return tuple(n for n in named if table.tensors[n].numel())
 

@@ -455,8 +455,9 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
         backbone = _tuned(backbone, bundle, where)
     task = meta["task"]
     rendered = task.get("rendered")
-    slots = int(bundle.prompt.shape[0])
-    template = Template.parse(rendered or task["template"], slots, task["truncate"], is_verbatim=rendered is not None)
+    template = Template.parse(
+        rendered or task["template"], bundle.slots, task["truncate"], is_verbatim=rendered is not None
+    )
     readout = readouts.resolve(meta["readout"], "readout")
     verbalizer = Verbalizer.of(task["label_words"]) if task["label_words"] else Verbalizer.free()
     rendering = Rendering(
@@ -476,11 +477,23 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
 
 
 def table_from(bundle: Bundle, device: torch.device) -> PromptTable:
-    """The prompt of a bundle, as a table of one."""
+    """The prompt of a bundle, as a table of one.
+
+    Raises:
+        BundleError: it has a part that this version knows no use for, so it would not say what it was trained to.
+    """
     stated = bundle.metadata["prompt"]
     parts = {n: torch.from_numpy(v)[None].to(device) for n, v in bundle.tensors.items()}
     layers = {site: tuple(its) for site, its in stated.get("layers", {}).items()}
-    return table_of(parts, layers, stated.get("shift", 0))
+    table = table_of(parts, layers, stated.get("shift", 0))
+    unknown = sorted(parts.keys() - table.tensors.keys())
+    if unknown:
+        raise BundleError(
+            f"the prompt has a part {unknown[0]!r}, which this version of trimtab knows no use for.",
+            where="bundle.json",
+            fix="Use the version that bundle.json names under provenance.environment.",
+        )
+    return table
 
 
 def _tuned(backbone: Backbone, bundle: Bundle, where: str) -> Backbone:

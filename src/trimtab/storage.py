@@ -197,7 +197,8 @@ class Bundle:
     """A trained prompt and what it needs to know: backbone, tokenizer, task, readout, metrics, provenance.
 
     `tensors` are float32: the input prompt `inputs` [P,E], keys and values `deep.<site>` [N,2,P,K,D] with their gates
-    `gate.<site>` [N,Q], a readout's `head.<name>`. `tuned` holds all parameters of the backbone by name if they were
+    `gate.<site>` [N,Q], the `text_offset` [O,E], a `router` [J,E] over the J prompts that `inputs` then holds one after
+    the other, a readout's `head.<name>`. `tuned` holds all parameters of the backbone by name if they were
     trained with the prompt; else it is empty.
     """
 
@@ -209,6 +210,11 @@ class Bundle:
     def prompt(self) -> np.ndarray:
         """The input prompt [P,E]."""
         return self.tensors["inputs"]
+
+    @property
+    def slots(self) -> int:
+        """Virtual tokens in the text: rows of the input prompt, or of each of those that a router chooses from."""
+        return len(self.prompt) // (len(self.tensors["router"]) if "router" in self.tensors else 1)
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:

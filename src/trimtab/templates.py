@@ -272,6 +272,7 @@ class Template:
             spans=tuple((i, t.span[0] + lead, t.span[1] + lead) for i, t in enumerate(kept) if t.field == spans_of)
             if spans_of is not None
             else (),
+            text=tuple(i for i, t in enumerate(kept) if t.kind in ("text", "field")),
         )
 
     def windows(

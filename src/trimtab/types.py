@@ -11,7 +11,8 @@
 | W | label words of a class | X | examples of a batch (B where each is one row) |
 | Y | numbers of a label that has several | | |
 | U | decoder length | Q | query heads |
-| N | layers with keys and values of a prompt | | |
+| N | layers with keys and values of a prompt | J | prompts that a router chooses from |
+| O | tokens of a text that have an offset | | |
 
 `E` and `H` differ on ALBERT. Slots of rows with a shorter prompt, or with none, are padded with -1.
 """
@@ -147,6 +148,7 @@ class Encoded:
         targets: token ids that belong at `answer_at`, where the readout writes its answer; else empty.
         spans: of the tokens of the field that the plan names: (position, first character, behind the last character),
             counted in the field's text.
+        text: positions of literal and field text: no special token, slot or answer.
     """
 
     ids: tuple[int, ...]
@@ -159,6 +161,7 @@ class Encoded:
     decoder_slots: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
+    text: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -173,8 +176,8 @@ class Encoded:
             first = self.answer_at[0]
             return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,), targets=())
         end = self.answer_slot
-        slots, eligible = (tuple(p for p in its if p < end) for its in (self.slots, self.eligible))
-        return replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, answer_at=(end - 1,), targets=())
+        cut = {n: tuple(p for p in getattr(self, n) if p < end) for n in ("slots", "eligible", "text")}
+        return replace(self, ids=self.ids[:end], answer_at=(end - 1,), targets=(), **cut)
 
     def refilled(self, ids: tuple[int, ...], targets: Mapping[int, int | None]) -> Encoded:
         """The sequence of an encoder with other tokens in its slot, which is read at `targets`: place in the slot ->
@@ -248,7 +251,8 @@ class Batch:
     A row is a sequence; an example is one row, or several where its label words need them (`example_of`). Labels,
     scores and losses belong to examples, everything else to rows. A label is a class or, where the readout has several
     per example, numbers padded with -1. `answers` counts the real entries of `answer_at`. `targets` are the token ids
-    that belong there, padded with -1, where the readout writes its answer.
+    that belong there, padded with -1, where the readout writes its answer. `text` says what is literal or field text,
+    None where no row has any. `jitter` is what an example's router is shaken with in training, see `Routing`.
     """
 
     ids: Int[Tensor, "B T"]
@@ -266,6 +270,8 @@ class Batch:
     decoder_ids: Int[Tensor, "B U"] | None = None
     decoder_slots: Int[Tensor, "B P"] | None = None
     targets: Int[Tensor, "B A"] | None = None
+    text: Bool[Tensor, "B T"] | None = None
+    jitter: Float[Tensor, "X J"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -339,30 +345,57 @@ class DeepPrompt:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How a text chooses among several prompts that lie in one entry of the table, one after the other. See `choose`
+    in `trimtab.injection`.
+
+    Attributes:
+        weights: of each entry's router, zero-padded.
+        counts: how many prompts an entry has; 1 where there is nothing to choose.
+        lengths: rows of each of them.
+        noise: standard deviation of the factors that shake a router's scores, 0 outside training.
+    """
+
+    weights: Float[Tensor, "R J E"]
+    counts: Int[Tensor, "R"]
+    lengths: Int[Tensor, "R"]
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
 class PromptTable:
     """The materialized prompts of a pack or a server.
 
     Attributes:
-        inputs: row r is the input prompt r, zero-padded to P; P = 0 where no prompt stands in the text.
+        inputs: row r is the input prompt r, or those that its router chooses from; zero-padded to P. P = 0 where no
+            prompt stands in the text.
         deep: keys and values by site, where there are any.
         heads: what trained readouts read with, name -> [R,...].
         shifts: added to the positions of the text in rows of each prompt; None for nothing.
+        offsets: added to the embeddings of the text, token by token, zero-padded to O; None for nothing.
+        routing: which of several prompts a row takes; None where each entry is one prompt.
     """
 
     inputs: Float[Tensor, "R P E"]
     deep: Mapping[str, DeepPrompt] = field(default_factory=dict)
     heads: Mapping[str, Tensor] = field(default_factory=dict)
     shifts: Int[Tensor, "R"] | None = None
+    offsets: Float[Tensor, "R O E"] | None = None
+    routing: Routing | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What is learned, by its name in a bundle: `inputs`, `deep.<site>`, `gate.<site>`, `head.<name>`."""
+        """What is learned, by its name in a bundle: `inputs`, `deep.<site>`, `gate.<site>`, `text_offset`, `router`,
+        `head.<name>`."""
         deep = {f"deep.{site}": d.keys_values for site, d in self.deep.items()}
         gates = {f"gate.{site}": d.gates for site, d in self.deep.items() if d.gates is not None}
-        return {"inputs": self.inputs, **deep, **gates, **{f"head.{n}": v for n, v in self.heads.items()}}
+        offset = {} if self.offsets is None else {"text_offset": self.offsets}
+        router = {} if self.routing is None else {"router": self.routing.weights}
+        heads = {f"head.{n}": v for n, v in self.heads.items()}
+        return {"inputs": self.inputs, **deep, **gates, **offset, **router, **heads}
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> PromptTable:
         """The same table with other values."""
@@ -371,7 +404,9 @@ class PromptTable:
             for site, d in self.deep.items()
         }
         heads = {name: tensors[f"head.{name}"] for name in self.heads}
-        return replace(self, inputs=tensors["inputs"], deep=deep, heads=heads)
+        routing = None if self.routing is None else replace(self.routing, weights=tensors["router"])
+        offsets = tensors.get("text_offset")
+        return replace(self, inputs=tensors["inputs"], deep=deep, heads=heads, offsets=offsets, routing=routing)
 
     def rows(self, index: Int[Tensor, "X"]) -> PromptTable:
         """A table of these prompts, one after the other; gradients flow to this one."""
@@ -387,7 +422,11 @@ class PromptTable:
         }
         heads = {name: value[index] for name, value in self.heads.items()}
         shifts = None if self.shifts is None else self.shifts[index]
-        return PromptTable(self.inputs[index], deep, heads, shifts)
+        offsets, routing = None if self.offsets is None else self.offsets[index], self.routing
+        if routing is not None:
+            its = {name: getattr(routing, name)[index] for name in ("weights", "counts", "lengths")}
+            routing = replace(routing, **its)
+        return PromptTable(self.inputs[index], deep, heads, shifts, offsets, routing)
 
     def detached(self) -> PromptTable:
         """Leaves that collect gradients, cut off from the encoders."""
@@ -399,6 +438,7 @@ def table_of(
     layers: Mapping[str, tuple[int, ...]] = {},
     shift: int = 0,
     heads: Mapping[str, Tensor] = {},
+    noise: float = 0.0,
 ) -> PromptTable:
     """A table of prompts that are alike.
 
@@ -406,6 +446,7 @@ def table_of(
         parts: by the names of `PromptTable.tensors`, `head.` among them or given as `heads`.
         layers: by site, those that have keys and values.
         shift: positions that the text moves on.
+        noise: of routers, see `Routing`.
     """
     inputs = parts["inputs"]
     deep = {}
@@ -417,7 +458,11 @@ def table_of(
         deep[site] = DeepPrompt(keys_values, its, visible, gates, gated)
     found = {name.removeprefix("head."): v for name, v in parts.items() if name.startswith("head.")}
     shifts = torch.full((len(inputs),), shift, device=inputs.device) if shift else None
-    return PromptTable(inputs, deep, {**found, **heads}, shifts)
+    routing, router = None, parts.get("router")
+    if router is not None:
+        counts = torch.full((len(inputs),), router.shape[1], device=inputs.device)
+        routing = Routing(router, counts, inputs.shape[1] // counts, noise)
+    return PromptTable(inputs, deep, {**found, **heads}, shifts, parts.get("text_offset"), routing)
 
 
 @runtime_checkable

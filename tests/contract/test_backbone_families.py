@@ -151,7 +151,9 @@ def check_padding_and_mates(backbone: Backbone) -> None:
     longest = max(rows, key=lambda r: len(r.encoded))
     filler = longest.encoded
     long_row = replace(longest, encoded=replace(filler, ids=(*filler.ids[:-1], *filler.ids[1:4], filler.ids[-1])))
-    other_table = PromptTable(torch.cat([table.inputs, -3 * table.inputs]))
+    n = len(table)
+    twice = table.rows(torch.arange(2 * n) % n)
+    other_table = twice.with_tensors({name: torch.cat([v[:n], -3 * v[n:]]) for name, v in twice.tensors.items()})
     for side in sides(backbone):
         alone = torch.cat([read(backbone, [row], table, side) for row in rows])
         together = read(backbone, rows, table, side)

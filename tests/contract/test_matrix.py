@@ -113,6 +113,9 @@ def step(pack: list[Prepared], extra: list[Row] | None = None) -> tuple[dict[str
     """Gradients of all parameters [R,...], and the scores of the members' rows; `extra` rows are batch mates only."""
     encoders = EncoderPack([build_encoder(p.config, p.rendering, p.backbone) for p in pack], [1] * len(pack),
                            [build_head(p) for p in pack])  # fmt: skip
+    with torch.no_grad():  # what starts at zero hides what it is multiplied with
+        for name, value in encoders.stacked.items():
+            value.add_(0.01 * torch.randn(value.shape[1:], generator=torch.Generator().manual_seed(len(name))))
     table = encoders.table(training=True)
     leaf = table.detached()
     model = model_of(pack[0])

@@ -32,7 +32,7 @@ from trimtab.registry import prompts
 from trimtab.storage import read_tensors, write_tensors
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
-from trimtab.types import PromptTable
+from trimtab.types import table_of
 
 MakeEncoder = Callable[[int], PromptEncoder]
 SIZE = 32
@@ -50,11 +50,12 @@ def maker(spec: Mapping[str, Any]) -> MakeEncoder:
 
 
 def check_length(make: MakeEncoder) -> None:
-    """A call returns P vectors of size E, float32, in training and in evaluation."""
+    """A call returns P vectors of size E, of each prompt that a router chooses from, in training and in evaluation; all
+    parts are float32."""
     for training in (True, False):
-        prompt = make(0).train(training)()
-        assert prompt.shape == (LENGTH, SIZE)
-        assert prompt.dtype == torch.float32
+        parts = make(0).train(training).parts()
+        assert parts["inputs"].shape == (LENGTH * len(parts.get("router", [0])), SIZE)
+        assert {part.dtype for part in parts.values()} == {torch.float32}
 
 
 def check_gradients(make: MakeEncoder) -> None:
@@ -62,11 +63,14 @@ def check_gradients(make: MakeEncoder) -> None:
 
     With a prompt of one row this would be impossible for an LSTM's recurrent weights (their input is the zero state),
     so the contract is stated for LENGTH rows. The loss weighs elements at random: a plain sum is blind to whatever
-    LayerNorm holds constant.
+    LayerNorm holds constant. All parameters are drawn first: one that starts at zero hides what it is multiplied with.
     """
-    encoder = make(0).eval()
-    weights = torch.randn(LENGTH, SIZE, generator=torch.Generator().manual_seed(3))
-    (encoder() * weights).sum().backward()
+    encoder, generator = make(0).eval(), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    weighed = [(part * torch.randn(part.shape, generator=generator)).sum() for part in encoder.parts().values()]
+    torch.stack(weighed).sum().backward()
     assert dict(encoder.named_parameters()), "an encoder must have parameters"
     for name, parameter in encoder.named_parameters():
         assert parameter.numel() > 0, name
@@ -84,8 +88,13 @@ def check_seed(make: MakeEncoder) -> None:
     two, other = make(4), make(5)
     for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b), f"{name} is not decided by the seed"
-    assert torch.equal(one.eval()(), two.eval()())
-    assert not torch.equal(one(), other.eval()())
+    assert same(one.eval().parts(), two.eval().parts())
+    assert not torch.equal(one.parts()["inputs"], other.eval().parts()["inputs"])
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two prompts are equal in all their parts."""
+    return one.keys() == other.keys() and all(torch.equal(part, other[name]) for name, part in one.items())
 
 
 def check_materialize(make: MakeEncoder) -> None:
@@ -95,18 +104,19 @@ def check_materialize(make: MakeEncoder) -> None:
     """
     encoder = make(0)
     with torch.no_grad():
-        expected = encoder.eval()().clone()
-    torch.testing.assert_close(encoder().detach(), expected, rtol=1e-5, atol=1e-6)
+        expected = {name: part.clone() for name, part in encoder.eval().parts().items()}
+    for name, part in encoder.parts().items():
+        torch.testing.assert_close(part.detach(), expected[name], rtol=1e-5, atol=1e-6)
     encoder.train()
-    found = encoder.materialize()["inputs"]
+    found = encoder.materialize()
     assert encoder.training, "materialize must not change the mode"
-    assert torch.equal(found, expected), "materialize differs from the eval() output"
-    assert torch.equal(encoder.materialize()["inputs"], found), "materialize is random"
-    assert not found.requires_grad
+    assert same(found, expected), "materialize differs from the eval() output"
+    assert same(encoder.materialize(), found), "materialize is random"
+    assert not any(part.requires_grad for part in found.values())
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(1.0)
-    assert torch.equal(found, expected), "the materialized prompt shares memory with the encoder"
+    assert same(found, expected), "the materialized prompt shares memory with the encoder"
 
 
 def check_round_trip(make: MakeEncoder, folder: Path) -> None:
@@ -114,31 +124,31 @@ def check_round_trip(make: MakeEncoder, folder: Path) -> None:
     source, target = make(0), make(1)
     write_tensors(folder / "encoder.safetensors", {k: v.numpy() for k, v in source.state_dict().items()})
     target.load_state_dict({k: torch.from_numpy(v) for k, v in read_tensors(folder / "encoder.safetensors").items()})
-    assert torch.equal(target.materialize()["inputs"], source.materialize()["inputs"]), (
-        "the state does not carry the whole encoder"
-    )
+    assert same(target.materialize(), source.materialize()), "the state does not carry the whole encoder"
 
 
 def check_count(make: MakeEncoder, options: Mapping[str, Any]) -> None:
-    """The stated number of parameters is the real one."""
+    """The stated numbers of parameters that are trained and kept are the real ones."""
     encoder = make(0)
     stated = encoder.count(LENGTH, SIZE, **options)
     assert stated == sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    assert encoder.kept(LENGTH, SIZE, **options) == sum(part.numel() for part in encoder.materialize().values())
 
 
 def check_pack_agrees(make: MakeEncoder) -> None:
     """Stacked in a pack, each member gives what it gives alone, in evaluation."""
     encoders = [make(seed).eval() for seed in (0, 1, 2)]
-    table = EncoderPack(encoders, [0, 1, 2]).table(training=False).inputs
+    table = EncoderPack(encoders, [0, 1, 2]).table(training=False).tensors
     for r, encoder in enumerate(encoders):
-        torch.testing.assert_close(table[r], encoder(), rtol=1e-5, atol=1e-6)
+        for name, part in encoder.parts().items():
+            torch.testing.assert_close(table[name][r], part, rtol=1e-5, atol=1e-6)
 
 
 def check_randomness_is_declared(make: MakeEncoder) -> None:
     """`is_random` is true exactly where training-mode calls differ from each other."""
     encoder = make(0).train()
     torch.manual_seed(0)
-    assert encoder.is_random == (not torch.equal(encoder(), encoder()))
+    assert encoder.is_random == (not same(encoder.parts(), encoder.parts()))
 
 
 def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
@@ -156,7 +166,8 @@ def check_learns(make: MakeEncoder, backbone: Backbone, rate: float) -> None:
     gold = torch.tensor([r.label for r in test])
     accuracy = []
     for r in range(len(seeds)):
-        scores = model.score_rows(test, PromptTable(pack.materialize(r)["inputs"][None]), 8192)
+        parts = {name: part[None] for name, part in pack.materialize(r).items()}
+        scores = model.score_rows(test, table_of(parts), 8192)
         accuracy.append(float((scores.argmax(1) == gold).float().mean()))
     assert sum(accuracy) / len(accuracy) >= 0.9, f"the toy was not learned: {accuracy}"
 
@@ -216,7 +227,8 @@ def test_learns_the_toy(spec: dict[str, Any], backbone: Backbone) -> None:
 
 def test_length_of_one_row_works_for_every_kind() -> None:
     for kind in {spec["kind"] for spec in ENCODERS}:
-        assert build({"kind": kind, **TINY.get(kind, {})}, length=1)().shape == (1, SIZE)
+        parts = build({"kind": kind, **TINY.get(kind, {})}, length=1).parts()
+        assert parts["inputs"].shape == (len(parts.get("router", [0])), SIZE)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +251,8 @@ def test_length_of_one_row_works_for_every_kind() -> None:
         ("prompt_tuning", 768, 100, {}, 76_800),
         # DPT: figure 1, "11.2K" for T5-large
         ("dpt", 1024, 100, {}, 11_240),
+        # DePT: as many as 100 vectors (methods.md D)
+        ("dept", 768, 40, {"rank": 45}, 76_800),
     ],
 )
 def test_formula_gives_the_published_count(
@@ -248,11 +262,15 @@ def test_formula_gives_the_published_count(
 
 
 def test_numbers_in_docstrings_are_those_of_the_formula() -> None:
+    import trimtab.prompts.dept as dept
     import trimtab.prompts.dpt as dpt
     import trimtab.prompts.p_tuning_lstm as lstm
     import trimtab.prompts.residual as residual
+    import trimtab.prompts.smop as smop
     import trimtab.prompts.superpos as superpos
 
+    assert f"{dept.DePT.count(40, 768, rank=45):,}" in str(dept.__doc__)
+    assert f"{smop.SMoP.count(5, 768):,}" in str(smop.__doc__)
     assert f"{dpt.DPT.count(100, 1024):,}" in str(dpt.__doc__)
     assert f"{superpos.SuperPos.count(10, 768):,}" in str(superpos.__doc__)
     assert f"{lstm.PTuningLSTM.count(9, 768):,}" in str(lstm.__doc__)

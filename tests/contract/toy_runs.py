@@ -29,6 +29,8 @@ from trimtab.verbalizers import Verbalizer
 LENGTH = 5
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "dept": [{"rank": 3, "text_length": 4, "scale": "paper"}],
+    "smop": [{"prompts": 2, "noise": 0.0, "router": "paper"}],
     "dpt": [{"rank": 2, "range": 0.5}, {"rank": 3, "initializer": "sampled_vocab"}],
     "superpos": [{"words": 40, "tune_words": True}],
     "p_tuning_lstm": [{"width": "full"}],

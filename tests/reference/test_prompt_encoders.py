@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trimtab.batching import collate
 from trimtab.initializers import PromptContext
+from trimtab.injection import choose, place_prompt
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
+from trimtab.types import Batch, Encoded, Row, table_of
 
 SIZE, LENGTH = 6, 4
 
@@ -238,3 +241,84 @@ def test_superpos_sums_up_distinct_words_of_the_vocabulary_and_starts_at_their_s
     assert len(set(drawn)) == 128
     assert min(drawn) >= 30
     assert float(encoder().detach().square().mean().sqrt()) == pytest.approx(0.2, rel=0.1)
+
+
+# Encoders that look at the text --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scale", "unit"), [("scaled", 0.7), ("paper", 1.0)])
+def test_dept_is_a_prompt_and_a_low_rank_offset_per_token(scale: str, unit: float) -> None:
+    """Row n of alpha / sqrt(r) A B, DePT, section 2; 0.7 is the embeddings' root mean square here."""
+    encoder: Any = build("dept", rank=3, text_length=5, alpha=2.0, scale=scale)
+    left, right, parts = listed(encoder.left), listed(encoder.right), encoder()
+    assert torch.equal(parts["inputs"], encoder.rows)
+    found = listed(parts["text_offset"])
+    assert len(found) == 5
+    for n in range(5):
+        product = [sum(left[n][b] * right[b][j] for b in range(3)) for j in range(SIZE)]
+        assert found[n] == pytest.approx([2.0 / math.sqrt(3) * unit * v for v in product], rel=1e-5, abs=1e-6)
+
+
+def test_dept_starts_without_an_offset_and_with_a_random_factor() -> None:
+    context = PromptContext(torch.ones(30, SIZE), 0.7, range(30), [1], lambda text: [3], torch.Generator())
+    encoder: Any = prompts.build(prompts.resolve({"kind": "dept", "rank": 4}, "prompt"), context)
+    assert float(encoder()["text_offset"].detach().abs().max()) == 0.0
+    assert encoder.left.shape == (256, 4)
+    assert 0.45 < float(encoder.left.detach().abs().max()) <= 0.5, "kaiming with a = sqrt 5: 1 / sqrt r"
+
+
+WORDS = [
+    [0.5, -1.0, 0.2, 0.0, 1.5, -0.3],
+    [1.0, 0.4, -0.7, 0.9, -0.2, 0.1],
+    [9.0] * SIZE,
+    [-0.6, 0.8, 0.3, 0.7, 0.2, 2.0],
+]
+"""Embeddings of a row: two tokens of text, a slot, and one more of text."""
+
+
+def one_row(jitter: Vector | None = None) -> Batch:
+    batch = collate([Row(Encoded((5, 6, 7, 8), (2,), (0,), text=(0, 1, 3)), prompt=0)], 0)
+    return batch if jitter is None else replace(batch, jitter=torch.tensor([jitter]))
+
+
+def smop(k: int, **options: Any) -> Any:
+    encoder: Any = build("smop", prompts=k, **{"length": 1, **options})
+    return encoder
+
+
+@pytest.mark.parametrize("jitter", [None, [0.3, -1.7, 0.9]], ids=["evaluation", "training"])
+def test_smop_is_the_papers_equation(jitter: Vector | None) -> None:
+    """softmax(W mean E(x)), in training with factors 1 + sigma z; the likeliest prompt, times its probability."""
+    encoder, sigma = smop(3, noise=0.8), 0.8
+    assert encoder.router_noise == sigma
+    parts = {name: part[None] for name, part in encoder().items()}
+    table = table_of(parts, noise=sigma)
+    embeds = torch.tensor([WORDS])
+    placed = place_prompt(embeds, table, one_row(jitter), choose(embeds, table, one_row(jitter)))
+
+    mean = [(WORDS[0][j] + WORDS[1][j] + WORDS[3][j]) / 3 for j in range(SIZE)]
+    router, rows = listed(encoder.router), listed(encoder.rows)
+    scores = [sum(w * m for w, m in zip(its, mean, strict=True)) for its in router]
+    shaken = [s * (1 + sigma * z) for s, z in zip(scores, jitter or [0.0] * 3, strict=True)]
+    total = sum(math.exp(s) for s in shaken)
+    shares = [math.exp(s) / total for s in shaken]
+    best = shares.index(max(shares))
+    assert listed(placed[0, 2]) == pytest.approx([shares[best] * v for v in rows[best]], rel=1e-5)
+    assert torch.equal(placed[0, [0, 1, 3]], embeds[0, [0, 1, 3]])
+
+    # d s_best / d w_i = s_best (1[i = best] - s_i) mean: the noise is held constant
+    placed[0, 2].sum().backward()
+    for i in range(3):
+        slope = sum(rows[best]) * shares[best] * ((i == best) - shares[i])
+        assert listed(encoder.router.grad[i]) == pytest.approx([slope * m for m in mean], rel=1e-4, abs=1e-6)
+
+
+def test_smop_starts_at_words_and_with_an_orthogonal_router_in_units_of_the_embeddings() -> None:
+    embeddings = 0.1 * torch.randn(50, SIZE, generator=torch.Generator().manual_seed(1))
+    context = PromptContext(embeddings, 0.1, range(50), [1], lambda text: [3], torch.Generator().manual_seed(2))
+    for option, gain in (("scaled", 10.0), ("paper", 1.0)):
+        encoder: Any = prompts.build(prompts.resolve({"kind": "smop", "router": option}, "prompt"), context)
+        weights = encoder.router.detach()
+        torch.testing.assert_close(weights @ weights.T, gain**2 * torch.eye(4), rtol=1e-4, atol=1e-4)
+        drawn = [int((embeddings == row).all(1).nonzero()) for row in encoder.rows.detach()]
+        assert len({tuple(drawn[i : i + 5]) for i in range(0, 20, 5)}) == 4

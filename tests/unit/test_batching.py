@@ -41,6 +41,16 @@ def test_right_padding_in_full() -> None:
     assert (batch.prompt_of.tolist(), batch.labels.tolist(), batch.keys.tolist()) == ([2, -1], [1, 1], [8, 0])
 
 
+def test_text_is_marked_where_it_stands_on_either_side() -> None:
+    rows = [Row(Encoded((5, 6, 7), (1,), (2,), text=(0, 2))), Row(Encoded((9, 4), (), (1,), text=(1,)))]
+    right, left = collate(rows, PAD).text, collate(rows, PAD, "left").text
+    assert right is not None
+    assert left is not None
+    assert right.tolist() == [[True, False, True], [False, True, False]]
+    assert left.tolist() == [[True, False, True], [False, False, True]]
+    assert collate([row([5, 6])], PAD).text is None
+
+
 def test_left_padding_shifts_every_position_and_counts_real_tokens_from_zero() -> None:
     batch = collate([row([5, 6, 7], [1], prompt=0), row([9, 4], [0], prompt=1)], PAD, "left")
     assert batch.ids.tolist() == [[5, 6, 7], [PAD, 9, 4]]

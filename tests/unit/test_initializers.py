@@ -20,7 +20,9 @@ from trimtab.initializers import (
     SampledVocab,
     Text,
     Uniform,
+    factors,
     fingerprint,
+    part_of,
 )
 from trimtab.registry import initializers
 from trimtab.seeding import torch_stream
@@ -137,10 +139,74 @@ def test_from_run_refuses_a_prompt_of_another_backbone_and_names_both(tmp_path: 
 
 def test_only_an_initializer_that_reads_a_prompt_has_a_fingerprint_and_it_is_that_of_the_values(tmp_path: Path) -> None:
     first, copy, other = (bundle(tmp_path / n, 3, 4, v) for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.6)))
-    prints = [fingerprint({"kind": "from_run", "run": run}) for run in (first, copy, other)]
+    prints = [fingerprint({"initializer": {"kind": "from_run", "run": run}}) for run in (first, copy, other)]
     assert prints[0] == prints[1] != prints[2]
     assert all(len(str(p)) == 64 for p in prints)
-    assert fingerprint({"kind": "sampled_vocab", "first": 0}) is None
+    assert fingerprint({"initializer": {"kind": "sampled_vocab", "first": 0}}) is None
+    assert fingerprint({"kind": "dpt", "initializer": None}) is None
+
+
+def test_the_fingerprint_is_that_of_all_parts_and_of_prompts_inside_a_prompt(tmp_path: Path) -> None:
+    specs = {
+        name: {"initializer": {"kind": "from_run", "run": of_parts(tmp_path / name, **parts)}}
+        for name, parts in {
+            "rows": {}, "offset": {"text_offset": np.zeros((2, 4))}, "other": {"text_offset": np.ones((2, 4))},
+            "head": {"head.weight": np.ones((2, 4))},
+        }.items()
+    }  # fmt: skip
+    rows, offset, other, head = (fingerprint(spec) for spec in specs.values())
+    assert len({rows, offset, other}) == 3
+    assert head == rows, "a head is not carried over"
+    assert fingerprint({"kind": "deep", "input": specs["offset"]}) == offset
+    assert fingerprint({**specs["rows"], "input": specs["offset"]}) == f"{rows}+{offset}"
+
+
+def of_parts(folder: Path, rows: int = 3, **parts: np.ndarray) -> str:
+    """A run of random rows and other parts."""
+    values = np.random.default_rng(0).normal(size=(rows, 4))
+    tensors = {n: np.asarray(v, np.float32) for n, v in {"inputs": values, **parts}.items()}
+    metadata = bundle_metadata((rows, 4))
+    metadata["prompt"] |= {"kind": "other", "tensors": {n: list(v.shape) for n, v in tensors.items()}}
+    write_bundle(folder, Bundle(metadata, tensors))
+    return str(folder)
+
+
+def test_from_run_refuses_several_prompts_where_one_is_needed(tmp_path: Path) -> None:
+    run = of_parts(tmp_path / "r", 6, router=np.zeros((2, 4)))
+    what = f"the prompt of {run} is 2 prompts that a router chooses from"
+    with refused(ConfigError, what, where="prompt.initializer.run", fix="set prompt.kind=other"):
+        FromRun(run=run)(context(), 3)
+
+
+def test_from_run_refuses_a_prompt_without_rows(tmp_path: Path) -> None:
+    run = of_parts(tmp_path / "r", 0, **{"deep.self": np.zeros((1, 2, 3, 1, 4))})
+    what = f"the prompt of {run} has no rows that stand in the text"
+    with refused(ConfigError, what, where="prompt.initializer.run", fix="a run with an input prompt"):
+        FromRun(run=run)(context(), 3)
+
+
+def test_parts_of_another_run_are_there_or_not_and_must_fit(tmp_path: Path) -> None:
+    run = FromRun(run=of_parts(tmp_path / "r", text_offset=np.full((2, 4), 0.5)))
+    found = part_of(run, context(), "text_offset", (2, 4), "prompt.text_length")
+    assert found is not None
+    assert torch.equal(found, torch.full((2, 4), 0.5))
+    assert part_of(run, context(), "router", (2, 4), "prompt.prompts") is None
+    assert part_of(SampledVocab(), context(), "text_offset", (2, 4), "prompt.text_length") is None
+    what = "the text_offset of " + run.run + " has shape (2, 4), this run needs (5, 4)"
+    with refused(ConfigError, what, where="prompt.initializer.run", fix="Set prompt.text_length to fit."):
+        part_of(run, context(), "text_offset", (5, 4), "prompt.text_length")
+
+
+@pytest.mark.parametrize(("rank", "start"), [(2, 2), (3, 5)])
+def test_factors_are_those_of_the_nearest_matrix_and_leave_no_dead_direction(rank: int, start: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(6, rank, generator=draw) @ torch.randn(rank, 4, generator=draw)
+    left, right = factors(values, torch.ones(6, start))
+    torch.testing.assert_close(left @ right, values, rtol=1e-4, atol=1e-5)
+    assert bool((left.abs().sum(0) > 0).all())
+    one, other = factors(values, torch.ones(6, 1))
+    u, s, v = torch.linalg.svd(values)
+    torch.testing.assert_close(one @ other, s[0] * u[:, :1] @ v[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_from_run_refuses_another_embedding_size(tmp_path: Path) -> None:

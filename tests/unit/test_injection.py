@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from trimtab.batching import collate
-from trimtab.injection import place_decoder_prompt, place_prompt, prefix_attention, shift_positions
-from trimtab.types import AttentionCall, DeepPrompt, Encoded, PromptTable, Row
+from trimtab.injection import (
+    choose,
+    offset_text,
+    place_decoder_prompt,
+    place_prompt,
+    prefix_attention,
+    shift_positions,
+)
+from trimtab.types import AttentionCall, Batch, DeepPrompt, Encoded, PromptTable, Routing, Row
 
 ROWS = [
     Row(Encoded((1, 1, 1, 1), (1, 3), (0,)), prompt=1),
@@ -182,3 +189,117 @@ def test_positions_are_shifted_in_rows_of_prompts_that_ask_for_it_but_for_pads()
     shifted = shift_positions(batch, PromptTable(torch.zeros(2, 0, 3), shifts=torch.tensor([4, 0])))
     assert shifted.position_ids.tolist() == [[4, 5, 6], [0, 1, 2], [0, 1, 2], [0, 4, 5]]
     assert shift_positions(batch, TABLE) is batch
+
+
+# Prompts that look at the text
+
+
+def read(*rows: Row, side: str = "right") -> Batch:
+    return collate(list(rows), 0, side)  # type: ignore[arg-type]
+
+
+TEXTS = [
+    Row(Encoded((1, 5, 6, 1, 7, 8, 2), (0, 3), (6,), text=(1, 2, 4, 5)), prompt=1),
+    Row(Encoded((5, 6), (), (0,), text=(0, 1)), prompt=-1),
+    Row(Encoded((1, 5, 1), (0, 2), (1,), text=(1,)), prompt=1),
+    Row(Encoded((1, 5, 6, 1), (0, 3), (1,), text=(1, 2)), prompt=0),  # its prompt moves nothing
+]
+
+
+def moving(dtype: torch.dtype = torch.float32) -> PromptTable:
+    """Prompt 1 adds 10 to the first token of a text, 20 to the second and 30 to the third."""
+    steps = torch.tensor([[0.0, 0, 0], [10, 20, 30]])
+    return PromptTable(torch.zeros(2, 2, 4, dtype=dtype), offsets=steps[..., None].expand(2, 3, 4).clone())
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_nth_token_of_a_text_is_moved_by_the_nth_offset_whatever_stands_between(side: str) -> None:
+    batch = read(*TEXTS, side=side)
+    moved = offset_text(torch.zeros(4, 7, 4), moving(), batch)[..., 0]
+    shift = [0, 5, 4, 3] if side == "left" else [0, 0, 0, 0]
+    expected = torch.zeros(4, 7)
+    expected[0, [1, 2, 4]] = torch.tensor([10.0, 20, 30])  # the fourth token has none
+    expected[2, 1 + shift[2]] = 10
+    assert torch.equal(moved, expected)
+
+
+def test_offsets_are_added_in_float32_and_rounded_once() -> None:
+    batch, table = read(TEXTS[2]), moving()
+    embeds = torch.full((1, 3, 4), 0.7531, dtype=torch.bfloat16)
+    moved = offset_text(embeds, table, batch)
+    assert moved.dtype == torch.bfloat16
+    assert torch.equal(moved[0, 1], (embeds[0, 1].float() + 10).bfloat16())
+    assert torch.equal(moved[0, ::2], embeds[0, ::2])
+
+
+def test_gradients_reach_offsets_that_a_text_has_and_the_text() -> None:
+    assert moving().offsets is not None
+    offsets = moving().offsets.clone().requires_grad_()  # type: ignore[union-attr]
+    embeds = torch.zeros(4, 7, 4, requires_grad=True)
+    offset_text(embeds, replace(moving(), offsets=offsets), read(*TEXTS)).sum().backward()
+    assert offsets.grad is not None
+    assert embeds.grad is not None
+    assert offsets.grad[..., 0].tolist() == [[1.0, 1.0, 0.0], [2.0, 1.0, 1.0]]
+    assert embeds.grad.min() == 1.0
+
+
+def test_without_offsets_or_text_nothing_is_added() -> None:
+    embeds = torch.randn(5, 4, 3)
+    assert offset_text(embeds, TABLE, collate(ROWS, 0)) is embeds
+    embeds = torch.randn(5, 4, 4)
+    assert offset_text(embeds, moving(), collate(ROWS, 0)) is embeds
+
+
+def routed() -> PromptTable:
+    """Entry 0 is one prompt of two rows; entry 1 is three of one row, for texts along the axes 0, 1 and 2."""
+    weights = torch.zeros(2, 3, 4)
+    weights[1, :, :3] = 5 * torch.eye(3)
+    inputs = torch.arange(24.0).reshape(2, 3, 4) + 1
+    return PromptTable(inputs, routing=Routing(weights, torch.tensor([1, 3]), torch.tensor([2, 1])))
+
+
+def test_each_text_chooses_its_prompt_and_a_lone_prompt_is_taken_as_it_is() -> None:
+    rows = [
+        Row(Encoded((1, 5, 5), (0,), (0,), text=(1, 2)), prompt=1),
+        Row(Encoded((1, 5), (0,), (0,), text=(1,)), prompt=1),
+        Row(Encoded((1, 1, 5), (0, 1), (0,), text=(2,)), prompt=0),
+        Row(Encoded((1, 5), (0,), (0,), text=(1,)), prompt=-1),
+    ]
+    embeds = torch.zeros(4, 3, 4)
+    embeds[0, 1, 2], embeds[0, 2, 2], embeds[0, 0, 0] = 1.0, 3.0, 100.0  # the slot's filler is not read
+    embeds[1, 1, 1], embeds[1, 2, 0] = 1.0, 100.0  # nor is a pad
+    embeds[2, 2, 3] = 7.0
+    batch, table = read(*rows), routed()
+    choice = choose(embeds, table, batch)
+    assert choice is not None
+    share = torch.tensor([0.0, 0, 5 * 2]).softmax(0)[2], torch.tensor([0.0, 5, 0]).softmax(0)[1]
+    assert choice.first[:3].tolist() == [2, 1, 0]
+    torch.testing.assert_close(choice.share[:3], torch.tensor([*share, 1.0]))
+    assert float(choice.share[2]) == 1.0
+    placed = place_prompt(embeds, table, batch, choice)
+    torch.testing.assert_close(placed[0, 0], share[0] * table.inputs[1, 2])
+    torch.testing.assert_close(placed[1, 0], share[1] * table.inputs[1, 1])
+    assert torch.equal(placed[2, :2], table.inputs[0, :2])
+    assert torch.equal(placed[3], embeds[3])
+
+
+def test_noise_belongs_to_the_example_and_multiplies_the_scores() -> None:
+    """Two rows of one example, and one of another; a factor of -1 turns the scores round."""
+    row = Encoded((1, 5), (0,), (0,), text=(1,))
+    batch = collate([Row(row, prompt=1, others=(row,)), Row(row, prompt=1)], 0)
+    embeds = torch.zeros(3, 2, 4)
+    embeds[:, 1, 0] = 1.0
+    table = routed()
+    assert table.routing is not None
+    noisy = replace(table, routing=replace(table.routing, noise=2.0))
+    shaken = replace(batch, jitter=torch.tensor([[-1.0, 9.0, 9.0], [0.0, 0.0, 0.0]]))
+    choice = choose(embeds, noisy, shaken)
+    assert choice is not None
+    torch.testing.assert_close(choice.share, torch.tensor([[-5.0, 0, 0], [-5.0, 0, 0], [5.0, 0, 0]]).softmax(1).amax(1))
+    still = choose(embeds, table, shaken)
+    assert still is not None
+    assert still.first.tolist() == [0, 0, 0], "noise of size zero changes nothing"
+
+
+def test_where_no_entry_has_several_prompts_nobody_chooses() -> None:
+    assert choose(torch.zeros(5, 4, 3), TABLE, collate(ROWS, 0)) is None

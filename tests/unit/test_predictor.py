@@ -263,3 +263,11 @@ def test_a_loaded_prompt_is_that_of_the_bundle(tmp_path: Path, backbone: Backbon
     assert isinstance(loaded.table, PromptTable)
     assert np.array_equal(loaded.table.inputs[0].numpy(), read_bundle(tmp_path).prompt)
     assert loaded.metadata["task"]["label_words"] == WORDS
+
+
+def test_a_part_of_a_prompt_that_nobody_knows_is_refused(backbone: Backbone) -> None:
+    known = bundle(backbone)
+    strange = replace(known, tensors={**known.tensors, "sidecar": np.zeros((3, 32), np.float32)})
+    what = "a part 'sidecar', which this version of trimtab knows no use for"
+    with refused(BundleError, what, where="bundle.json", fix="provenance.environment"):
+        from_bundle(strange, backbone)

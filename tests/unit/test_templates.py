@@ -148,6 +148,12 @@ def test_a_rendered_example_in_full() -> None:
     assert (e.slots, e.answer_at, e.eligible, e.dropped) == ((1, 7), (8,), (3,), 0)
 
 
+def test_text_is_what_literals_and_fields_say() -> None:
+    e = render("{prompt:1} The {text}, is it {prompt:1} {answer}? {sep} No", text="cat")
+    assert [w for i, w in enumerate(words(e)) if i in e.text] == ["the", "cat", ",", "is", "it", "?", "no"]
+    assert e.text == tuple(i for i in range(len(e)) if words(e)[i] not in ("[CLS]", "[UNK]", "[MASK]", "[SEP]"))
+
+
 def test_slots_come_in_the_order_of_the_prompt_s_rows_wherever_they_stand() -> None:
     assert render("{text} {answer} {prompt:1}. {prompt:2}", 3, text="cat").slots == (3, 5, 6)
 

@@ -30,6 +30,7 @@ class PromptEncoder(nn.Module, ABC):
         is_stackable: whether vmap can run several of them at once (an LSTM cannot).
         layers: of prompts that enter attention, the layers of each site that have keys and values.
         text_shift: positions that the text moves on.
+        router_noise: of encoders with a router: standard deviation of the noise on its scores in training.
     """
 
     default_learning_rate: ClassVar[float]
@@ -39,6 +40,7 @@ class PromptEncoder(nn.Module, ABC):
     is_stackable: ClassVar[bool] = True
     layers: Mapping[str, tuple[int, ...]] = {}
     text_shift: int = 0
+    router_noise: float = 0.0
 
     @property
     def is_random(self) -> bool:

@@ -17,7 +17,8 @@ Cost per step: attention over P more columns, no longer sequence.
 
 `init`: `normal` is the released code's. `vocabulary` and `text` take what the backbone itself computes from P random
 words, or from a text; Li and Liang found activations of real words the best start (section 7.4). `gate: zero` starts as
-the bare model, exactly: see `trimtab.injection`.
+the bare model, exactly: see `trimtab.injection`. `initializer: {kind: from_run, run: ...}` takes keys, values and gates
+of another run.
 
 Deviations: the released code moves the text to positions P, P+1, ... (`shift_positions: true`); by default it stays,
 but for `text`, whose keys were computed at positions 0 to P-1. Dropout of the prompt is off by default (the code has
@@ -34,9 +35,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.initializers import PromptContext, repeated_ids
+from trimtab.initializers import Initializer, PromptContext, Transfer, part_of, repeated_ids
 from trimtab.prompts import PromptEncoder
-from trimtab.registry import prompts
+from trimtab.registry import initializers, prompts
 from trimtab.types import Site
 
 _WIDTH, _BOTTLENECK = 512, 400
@@ -56,6 +57,7 @@ class Deep(PromptEncoder):
         width: m, hidden width of the reparameterization.
         bottleneck: w, of the residual network.
         init: `normal`, `vocabulary` or `text`; with a reparameterization `normal` only, of its raw rows.
+        initializer: `from_run` in the place of `init`; not with a reparameterization.
         scale: standard deviation of `normal`.
         text: for `init: text`; a shorter text is repeated.
         gate: `zero` gives the prompt a softmax of its own that is faded in from nothing, `none` lets it share the
@@ -79,6 +81,7 @@ class Deep(PromptEncoder):
         width: Annotated[int, Field(ge=1)] = _WIDTH,
         bottleneck: Annotated[int, Field(ge=1)] = _BOTTLENECK,
         init: Literal["normal", "vocabulary", "text"] = "normal",
+        initializer: Annotated[Initializer | None, initializers] = None,
         scale: Annotated[float, Field(gt=0)] = 1.0,
         text: str = "",
         gate: Literal["none", "zero"] = "none",
@@ -92,19 +95,17 @@ class Deep(PromptEncoder):
         given = {"shift_positions": shift_positions, "init": init, "length": length}
         self.text_shift = self.position_shift(given, context.takes_positions)
         self.input, self.drop = input, nn.Dropout(dropout)
+        self.router_noise = 0.0 if input is None else input.router_noise
         self.register_buffer("empty", torch.zeros(0, context.embedding_size), persistent=False)
         self.network: nn.Module | None = None
         self.branch: nn.Module | None = None
+        _check_start(reparameterization, init, initializer)
+        gates = {n: torch.zeros(len(self.layers[n]), s.queries) for n, s in self.sites.items()}
         if reparameterization == "none":
             first = self._first(context, init, scale, text)
+            if initializer is not None:
+                first, gates = self._of_run(context, initializer, gates)
             self.rows = nn.ParameterDict({name: nn.Parameter(values) for name, values in first.items()})
-        elif init != "normal":
-            raise ConfigError(
-                f"with a reparameterization the first keys and values are what the network makes of random rows, so "
-                f"init must be normal, got {init}.",
-                where="prompt.init",
-                fix="Set prompt.reparameterization=none, or leave prompt.init out.",
-            )
         else:
             size = context.hidden_size
             raw = scale * torch.randn(length, size, generator=context.generator)
@@ -113,8 +114,8 @@ class Deep(PromptEncoder):
             self.network = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, outputs))
             if reparameterization == "residual":
                 self.branch = nn.Sequential(nn.Linear(size, bottleneck), nn.ReLU(), nn.Linear(bottleneck, size))
-        gates = {n: nn.Parameter(torch.zeros(len(self.layers[n]), s.queries)) for n, s in self.sites.items()}
-        self.gates = nn.ParameterDict(gates if gate == "zero" else {})
+        its = {name: nn.Parameter(values) for name, values in gates.items()}
+        self.gates = nn.ParameterDict(its if gate == "zero" else {})
 
     def forward(self) -> dict[str, Tensor]:
         parts = {"inputs": self.get_buffer("empty")} if self.input is None else self.input.parts()
@@ -138,6 +139,41 @@ class Deep(PromptEncoder):
         """Numbers per virtual token at a site."""
         site = self.sites[name]
         return 2 * len(self.layers[name]) * site.heads * site.size
+
+    def _of_run(
+        self, context: PromptContext, initializer: Initializer, gates: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """First keys and values, and gates, from another run; its gates where it has any."""
+        stated = initializer.stated(context) if isinstance(initializer, Transfer) else {}
+        known = stated.get("layers", {})
+        values, found = {}, dict(gates)
+        for name, site in self.sites.items():
+            layers = tuple(known.get(name, ()))
+            if not layers:
+                others = f"Set prompt.sites=[{', '.join(known)}]"
+                raise ConfigError(
+                    f"the initializer has no keys and values for the site {name!r}.",
+                    where="prompt.initializer",
+                    fix=f"{others if known else 'Name a run with a deep prompt'}, or use prompt.init.",
+                )
+            if layers != self.layers[name]:
+                raise ConfigError(
+                    f"the prompt has layers {list(layers)} at the site {name!r}, this run {list(self.layers[name])}.",
+                    where="prompt.initializer.run",
+                    fix=f"Set prompt.layers={list(layers)}.",
+                )
+            shape = (len(layers), 2, self.length, site.heads, site.size)
+            values[name] = part_of(initializer, context, f"deep.{name}", shape, "prompt.length")
+            gate = part_of(initializer, context, f"gate.{name}", tuple(gates[name].shape), "prompt.gate")
+            found[name] = found[name] if gate is None else gate
+        if stated.get("shift", 0) != self.text_shift:
+            raise ConfigError(
+                f"the prompt was trained with the text moved {stated.get('shift', 0)} positions on, this run moves it "
+                f"{self.text_shift}.",
+                where="prompt.initializer.run",
+                fix=f"Set prompt.shift_positions={str(bool(stated.get('shift'))).lower()}.",
+            )
+        return {name: its for name, its in values.items() if its is not None}, found
 
     def _first(self, context: PromptContext, init: str, scale: float, text: str) -> dict[str, Tensor]:
         """First keys and values [N,2,P,K,D] of every site."""
@@ -190,6 +226,24 @@ class Deep(PromptEncoder):
         inner = options.get("input")
         others = gates if inner is None else gates + prompts.get(inner["kind"]).kept(size=size, **inner)  # type: ignore[attr-defined]
         return length * outputs + others
+
+
+def _check_start(reparameterization: str, init: str, initializer: Initializer | None) -> None:
+    """Refuse a start that cannot be had."""
+    got = "prompt.initializer" if initializer is not None else f"prompt.init={init}"
+    if reparameterization != "none" and (init != "normal" or initializer is not None):
+        raise ConfigError(
+            f"with a reparameterization the first keys and values are what the network makes of random rows, so init "
+            f"must be normal, got {got}.",
+            where="prompt.init",
+            fix="Set prompt.reparameterization=none, or leave prompt.init and prompt.initializer out.",
+        )
+    if initializer is not None and init != "normal":
+        raise ConfigError(
+            f"either another run or init says where keys and values begin, got both (init={init}).",
+            where="prompt.init",
+            fix="Leave one of prompt.init and prompt.initializer out.",
+        )
 
 
 def _outputs(options: Mapping[str, Any]) -> tuple[int, int]:

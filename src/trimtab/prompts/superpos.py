@@ -27,7 +27,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from trimtab.initializers import Initializer, PromptContext, SampledVocab
+from trimtab.initializers import Initializer, PromptContext, SampledVocab, part_of
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import initializers, prompts
 
@@ -42,7 +42,7 @@ class SuperPos(PromptEncoder):
     Args:
         length: number of virtual tokens P.
         words: m, how many embeddings are summed up.
-        initializer: where these embeddings come from; it is asked for m rows.
+        initializer: where these embeddings come from; it is asked for m rows. Of another run they are its prompt.
         tune_words: train the embeddings, too.
     """
 
@@ -58,7 +58,8 @@ class SuperPos(PromptEncoder):
         tune_words: bool = False,
     ) -> None:
         super().__init__()
-        known = initializer(context, words)
+        known = part_of(initializer, context, "inputs", (words, context.embedding_size), "prompt.words")
+        known = initializer(context, words) if known is None else known
         self.weights = nn.Parameter(torch.randn(length, words, generator=context.generator) / words**0.5)
         if tune_words:
             self.rows = nn.Parameter(known)

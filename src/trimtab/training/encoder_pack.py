@@ -131,7 +131,7 @@ class EncoderPack(nn.Module):
         """The prompts of all runs, differentiable in `stacked`.
 
         Args:
-            training: with dropout, if the encoder has any.
+            training: with dropout and noise on routers, if the encoder has any.
             step: the optimizer step, which picks the dropout masks.
         """
         encoder = self.encoder[0].train(training)
@@ -147,7 +147,8 @@ class EncoderPack(nn.Module):
                     values = {n: v[r] for n, v in (*own.items(), *self.constants.items())}
                     rows.append(named_parts(functional_call(encoder, values, ())))
             parts = {name: torch.stack([its[name] for its in rows]) for name in rows[0]}
-        return table_of(parts, encoder.layers, encoder.text_shift, heads)
+        noise = encoder.router_noise if training else 0.0
+        return table_of(parts, encoder.layers, encoder.text_shift, heads, noise)
 
     def backward(self, table: PromptTable, leaf: PromptTable) -> None:
         """Send the gradients that the cut-off `leaf` has collected through the encoders, once."""

@@ -136,7 +136,7 @@ class Objective:
         losses = torch.zeros(len(self._members), dtype=torch.float64)
         table_gradient: dict[str, Tensor] = {}
         seen = []
-        for part in parts:
+        for part in (replace(p, batch=self._shaken(p.batch, leaf)) for p in parts):
             if self._skips_clean:
                 seen.append(Seen(part, torch.empty(len(part.share), 0, device=part.share.device)))
             else:
@@ -153,6 +153,19 @@ class Objective:
                     penalty.sum().backward()
                     _add(losses, its.part, penalty, ~self._shows_clean[own])
         return losses
+
+    def _shaken(self, batch: Batch, leaf: PromptTable) -> Batch:
+        """The batch with the noise of routers: drawn per example, and the same in all passes of a step."""
+        routing = leaf.routing
+        if routing is None or not routing.noise:
+            return batch
+        runs, keys = (its[batch.first_row].tolist() for its in (batch.prompt_of, batch.keys))
+        jitter = torch.zeros(len(runs), routing.weights.shape[1])
+        for x, (r, key) in enumerate(zip(runs, keys, strict=True)):
+            draw = stream(self._members[r].seeds.noise, "noise:router", self._members[r].step, key)
+            count = int(routing.counts[r])
+            jitter[x, :count] = torch.from_numpy(draw.standard_normal(count, dtype=np.float32))
+        return replace(batch, jitter=jitter.to(batch.ids.device))
 
     def _clean_pass(
         self, part: Part, leaf: PromptTable, losses: Float[Tensor, "R"], table_gradient: dict[str, Tensor]

@@ -57,9 +57,8 @@ class Prepared:
 
     @cached_property
     def initializer_fingerprint(self) -> str | None:
-        """Of what the initializer reads from disk, such as the prompt of another run."""
-        spec = self.config.prompt.get("initializer")
-        return None if spec is None else initializers.fingerprint(spec)
+        """Of what initializers read from disk, such as the prompt of another run."""
+        return initializers.fingerprint(self.config.prompt)
 
     @cached_property
     def id(self) -> str:

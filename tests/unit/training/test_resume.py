@@ -28,6 +28,9 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "prompt_tuning": {"kind": "prompt_tuning"},
     "p_tuning_lstm": {"kind": "p_tuning_lstm"},
     "dropout": {"kind": "residual", "bottleneck": 8, "dropout": 0.3},
+    "superpos": {"kind": "superpos", "words": 40},
+    "smop": {"kind": "smop"},
+    "dept": {"kind": "dept"},
 }
 
 

@@ -278,6 +278,14 @@ def test_the_bundle_says_what_the_prompt_needs(finished: dict[str, Any]) -> None
     assert np.array_equal(read_tensors(finished["path"] / "encoder.safetensors")["rows"], bundle.prompt)
 
 
+def test_an_encoder_is_kept_with_what_it_has_beside_parameters(tmp_path: Path, backbone: Backbone) -> None:
+    given = ["prompt={kind: superpos, length: 3, words: 7}", "training.keep_encoder=true"]
+    folder = Path(run_pack([prepared(tmp_path, backbone, *given)], tmp_path / "runs")[0]["run"])
+    kept = read_tensors(folder / "encoder.safetensors")
+    assert {name: value.shape for name, value in kept.items()} == {"weights": (3, 7), "rows": (7, 32)}
+    np.testing.assert_allclose(kept["weights"] @ kept["rows"], read_bundle(folder).prompt, rtol=1e-5, atol=1e-6)
+
+
 def test_reported_events_tell_steps_evaluations_and_the_end(finished: dict[str, Any]) -> None:
     kinds = [e["event"] for e in finished["events"]]
     assert kinds == ["evaluation", *["step", "evaluation"] * 6, "end"]
