@@ -34,7 +34,7 @@ from trimtab.types import AttentionCall, AttentionPrompts, Batch, DeepPrompt, Pr
 
 
 @dataclass(frozen=True)
-class Choice:
+class Route:
     """The prompts that rows have chosen.
 
     Attributes:
@@ -46,7 +46,7 @@ class Choice:
     share: Float[Tensor, "B"]
 
 
-def choose(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> Choice | None:
+def choose(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> Route | None:
     """Let the text of each row choose its prompt, see above; None where no entry of the table has several.
 
     In training each score is multiplied with 1 + noise, noise drawn per example (`Batch.jitter`) and held constant. A
@@ -61,7 +61,7 @@ def choose(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> 
         scores = scores + routing.noise * batch.jitter[batch.example_of] * scores.detach()
     there = torch.arange(scores.shape[1], device=scores.device) < routing.counts[own][:, None]
     share, chosen = scores.masked_fill(~there, -torch.inf).softmax(1).max(1)
-    return Choice(chosen * routing.lengths[own], share)
+    return Route(chosen * routing.lengths[own], share)
 
 
 def _mean_text(embeds: Float[Tensor, "B T E"], batch: Batch) -> Float[Tensor, "B E"]:
@@ -87,23 +87,23 @@ def offset_text(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch
 
 
 def place_prompt(
-    embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch, choice: Choice | None = None
+    embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch, route: Route | None = None
 ) -> Float[Tensor, "B T E"]:
     """Put each row's prompt into its slots; rows with `prompt_of` -1 stay as they are.
 
     One gather, so one batch may mix prompts. The result has the dtype of `embeds` (a float32 prompt is rounded once,
     where it enters a bfloat16 backbone); gradients flow to the table in float32, and to `embeds` outside the slots.
     """
-    return _place(embeds, table, batch.prompt_of, batch.slots, choice)
+    return _place(embeds, table, batch.prompt_of, batch.slots, route)
 
 
 def place_decoder_prompt(
-    embeds: Float[Tensor, "B U E"], table: PromptTable, batch: Batch, choice: Choice | None = None
+    embeds: Float[Tensor, "B U E"], table: PromptTable, batch: Batch, route: Route | None = None
 ) -> Float[Tensor, "B U E"]:
     """The same for what the decoder of an encoder-decoder reads; the rows of a prompt that stand there."""
     if batch.decoder_slots is None:
         return embeds
-    return _place(embeds, table, batch.prompt_of, batch.decoder_slots, choice)
+    return _place(embeds, table, batch.prompt_of, batch.decoder_slots, route)
 
 
 def _place(
@@ -111,13 +111,13 @@ def _place(
     table: PromptTable,
     prompt_of: Int[Tensor, "B"],
     slots: Int[Tensor, "B P"],
-    choice: Choice | None,
+    route: Route | None,
 ) -> Float[Tensor, "B T E"]:
     row, slot = ((slots >= 0) & (prompt_of >= 0)[:, None]).nonzero(as_tuple=True)
-    if choice is None:
+    if route is None:
         vectors = table.inputs[prompt_of[row], slot]
     else:
-        vectors = table.inputs[prompt_of[row], choice.first[row] + slot] * choice.share[row, None]
+        vectors = table.inputs[prompt_of[row], route.first[row] + slot] * route.share[row, None]
     return embeds.index_put((row, slots[row, slot]), vectors.to(embeds.dtype))
 
 

@@ -69,12 +69,12 @@ class PromptedModel:
         embeds = self.embed(batch)
         if TEXT in delta:
             embeds = add_to_text(embeds, delta[TEXT], batch)
-        choice = choose(embeds, table, batch)
-        embeds = place_prompt(offset_text(embeds, table, batch), table, batch, choice)
+        route = choose(embeds, table, batch)
+        embeds = place_prompt(offset_text(embeds, table, batch), table, batch, route)
         if batch.decoder_slots is None or batch.decoder_ids is None:
             return embeds, None
         decoder_embeds = self.backbone.family.embed(self.backbone.model.get_decoder(), batch.decoder_ids)
-        return embeds, place_decoder_prompt(decoder_embeds, table, batch, choice)
+        return embeds, place_decoder_prompt(decoder_embeds, table, batch, route)
 
     def _attention(self, batch: Batch, table: PromptTable | None) -> AttentionPrompts | None:
         """What enters the attention layers; None where they are the model's own."""

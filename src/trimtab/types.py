@@ -176,8 +176,10 @@ class Encoded:
             first = self.answer_at[0]
             return replace(self, decoder=self.decoder[: first + 1], answer_at=(first,), targets=())
         end = self.answer_slot
-        cut = {n: tuple(p for p in getattr(self, n) if p < end) for n in ("slots", "eligible", "text")}
-        return replace(self, ids=self.ids[:end], answer_at=(end - 1,), targets=(), **cut)
+        places = (self.slots, self.eligible, self.text)
+        slots, eligible, text = (tuple(p for p in its if p < end) for its in places)
+        opened = replace(self, ids=self.ids[:end], slots=slots, eligible=eligible, text=text)
+        return replace(opened, answer_at=(end - 1,), targets=())
 
     def refilled(self, ids: tuple[int, ...], targets: Mapping[int, int | None]) -> Encoded:
         """The sequence of an encoder with other tokens in its slot, which is read at `targets`: place in the slot ->

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
-from tests.contract.toy_runs import ENCODERS, LENGTH, name_of, reader, rows_of, toy_rendering, toy_run
-from trimtab import predictor
+from tests.contract.toy_runs import ENCODERS, LENGTH, firsts, name_of, reader, rows_of, toy_rendering, toy_run
+from trimtab import predictor, types
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
@@ -37,9 +37,10 @@ ALIKE = (
 )  # fmt: skip
 """Models that share their encoder's code with another one; the dearest checks leave them out."""
 DIFFERENT = [name for name in MODELS if name not in ALIKE]
-METHODS = [spec for spec in ENCODERS if len(spec) == 1]
+METHODS = firsts(ENCODERS)
 PLAIN = [{"kind": "prompt_tuning"}]
-RATES = {"prompt_tuning": 0.1, "p_tuning_lstm": 0.03, "p_tuning_mlp": 0.03, "residual": 0.05}
+RATES = {"prompt_tuning": 0.1, "p_tuning_lstm": 0.03, "p_tuning_mlp": 0.03, "smop": 0.1}
+"""Others learn the toy at 0.05."""
 
 
 def attentions(name: str) -> tuple[str, ...]:
@@ -324,14 +325,20 @@ def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> Tr
     return trained
 
 
+def prompt_of(trained: Trained) -> PromptTable:
+    """The prompt in memory, as a table of one."""
+    return types.table_of({name: torch.from_numpy(value)[None] for name, value in trained.tensors.items()})
+
+
 def check_reload(trained: Trained, folder: Path) -> None:
     """A bundle read from disk, on a backbone read from disk, gives the scores of the prompt in memory, bit for bit."""
     prepared = trained.prepared
     backbone, examples = trained.backbone, prepared.task.splits["test"]
-    assert trained.prompt.shape == (LENGTH, backbone.embedding_size)
+    assert make_bundle(trained).slots == LENGTH
     readout = reader(backbone, prepared.rendering)
-    table = PromptTable(torch.from_numpy(trained.prompt)[None])
-    expected = PromptedModel(backbone, readout).score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
+    expected = PromptedModel(backbone, readout).score_rows(
+        prepared.rows["test"], prompt_of(trained), predictor.MAX_TOKENS
+    )
     write_bundle(folder, make_bundle(trained))
     assert torch.equal(predictor.load(folder, device="cpu").score(examples), expected)
 
@@ -370,14 +377,13 @@ def check_pack(backbone: Backbone, folder: Path) -> None:
         np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def check_learns(backbone: Backbone, folder: Path, method: str) -> None:
+def check_learns(backbone: Backbone, folder: Path, spec: Mapping[str, Any]) -> None:
     """A prompt learns the two-class toy on it: 0.8 on 64 rows is five standard deviations from chance."""
-    training = {"max_steps": 80, "evaluations": 4, "learning_rate": RATES[method], "batch_size": 16}
-    prepared = toy_run(folder, backbone, {"prompt": {"kind": method}, "training": training}, n=64)
+    training = {"max_steps": 80, "evaluations": 4, "learning_rate": RATES.get(spec["kind"], 0.05), "batch_size": 16}
+    prepared = toy_run(folder, backbone, {"prompt": spec, "training": training}, n=64)
     trained = train_pack([prepared])[0]
-    table = PromptTable(torch.from_numpy(trained.prompt)[None])
     model = PromptedModel(backbone, reader(backbone, prepared.rendering))
-    scores = model.score_rows(prepared.rows["test"], table, predictor.MAX_TOKENS)
+    scores = model.score_rows(prepared.rows["test"], prompt_of(trained), predictor.MAX_TOKENS)
     gold = torch.tensor([row.label for row in prepared.rows["test"]])
     accuracy = float((scores.argmax(1) == gold).float().mean())
     assert accuracy >= 0.8, f"the toy was not learned: {accuracy}"
@@ -438,7 +444,7 @@ LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), METHODS)
 
 @matrix(**LEARNERS, **{name: [] for name in ALIKE}, others=PLAIN)
 def test_a_prompt_learns_the_toy(fresh: Backbone, spec: dict[str, Any], tmp_path: Path) -> None:
-    check_learns(fresh, tmp_path, spec["kind"])
+    check_learns(fresh, tmp_path, spec)
 
 
 def test_training_the_backbone_leaves_the_shared_one_bit_identical_and_a_bundle_that_scores_the_same(
@@ -890,7 +896,7 @@ def test_saboteur_that_lets_members_of_a_pack_meet_is_caught(bert: Backbone, tmp
 
 def test_saboteur_on_which_nothing_can_be_learned_is_caught(bert: Backbone, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="not learned"):
-        check_learns(sabotaged(bert, IgnoresPrompt), tmp_path, "prompt_tuning")
+        check_learns(sabotaged(bert, IgnoresPrompt), tmp_path, {"kind": "prompt_tuning"})
 
 
 def test_a_family_without_a_tiny_model_fails_loudly(family_folder: Callable[[str], Path]) -> None:

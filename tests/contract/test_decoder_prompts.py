@@ -65,7 +65,7 @@ def test_a_prompt_in_the_decoder_alone_learns_the_toy(
     """BART's decoder is left out: random and with LayerNorm last, it says the same whatever it reads."""
     monkeypatch.setattr(matrix, "toy_run", partial(matrix.toy_run, template=DECODER))
     monkeypatch.setitem(matrix.RATES, "prompt_tuning", 0.3)
-    matrix.check_learns(loaded, tmp_path, "prompt_tuning")
+    matrix.check_learns(loaded, tmp_path, {"kind": "prompt_tuning"})
 
 
 @ONE

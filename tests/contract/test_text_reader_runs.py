@@ -169,9 +169,11 @@ def test_a_perturbation_of_zero_changes_nothing_in_spite_of_noise(backbone: Back
         assert a["dev"]["loss"] == pytest.approx(b["dev"]["loss"], rel=1e-4, abs=1e-5)
 
 
-def test_noise_makes_a_difference_and_the_seed_decides_it(backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "beside a deep prompt"])
+def test_noise_makes_a_difference_and_the_seed_decides_it(inside: bool, backbone: Backbone, tmp_path: Path) -> None:
     def losses(noise: float, seed: int) -> list[float]:
         spec, seeds = {**SPECS["smop"], "noise": noise}, {"init": 1, "data_order": 1, "subset": 1, "noise": seed}
+        spec = {"kind": "deep", "input": {**spec, "length": LENGTH}} if inside else spec
         p = run_of(tmp_path, backbone, spec, seeds=seeds, seed=1)
         return [h["dev"]["loss"] for h in train_pack([p])[0].member.history]
 

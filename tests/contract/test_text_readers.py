@@ -23,7 +23,7 @@ from tests.contract.toy_runs import LENGTH, rows_of, toy_rendering
 from trimtab import injection, model
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.batching import collate
-from trimtab.injection import Choice, choose
+from trimtab.injection import Route, choose
 from trimtab.types import Batch, Encoded, PromptTable, Routing, Row
 
 family_folder = matrix.family_folder
@@ -45,12 +45,15 @@ CHECKS = (
 
 def mixed_table(backbone: Backbone, prompts: int = 2) -> PromptTable:
     """Prompt 0 is one of three, by a router; prompt 1 has an offset; zero-padded to each other's size. Each behind
-    these is one of two."""
+    these is one of two. Each prompt of 0 is for one of the toy's texts."""
     generator = torch.Generator().manual_seed(5)
     size, rms = backbone.embedding_size, backbone.embedding_rms
     counts = torch.tensor([PROMPTS, 1, *[2] * (prompts - 2)])
     inputs = torch.randn(prompts, PROMPTS * LENGTH, size, generator=generator) * rms
+    means = [mean_text(backbone, row.encoded) for row in rows_of(backbone, toy_rendering(backbone), 6)]
+    apart = torch.stack(means)[0::2] - torch.stack(means).mean(0)  # of the rows that prompt 0 has
     weights = 3 * torch.randn(prompts, PROMPTS, size, generator=generator) / rms
+    weights[0] = 2 * apart / apart.square().sum(1, keepdim=True)
     offsets = torch.randn(prompts, MOVED, size, generator=generator) * rms
     for r, count in enumerate(counts.tolist()):
         inputs[r, count * LENGTH :] = 0.0
@@ -67,11 +70,17 @@ def text_of(backbone: Backbone, encoded: Encoded) -> list[int]:
     return [i for i in range(end) if encoded.ids[i] not in special and i not in encoded.slots]
 
 
+@torch.no_grad()
+def mean_text(backbone: Backbone, encoded: Encoded) -> Tensor:
+    """The mean embedding of a text."""
+    words = backbone.model.get_input_embeddings()(torch.tensor([encoded.ids]))[0]
+    return torch.stack([words[i] for i in text_of(backbone, encoded)]).mean(0)
+
+
 def chosen(backbone: Backbone, encoded: Encoded, prompt: int, table: PromptTable) -> tuple[int, float]:
     """The prompt that a text chooses, and its share."""
     assert table.routing is not None
-    words = backbone.model.get_input_embeddings()(torch.tensor([encoded.ids]))[0].detach()
-    mean = torch.stack([words[i] for i in text_of(backbone, encoded)]).mean(0)
+    mean = mean_text(backbone, encoded)
     scores = [float(table.routing.weights[prompt, j] @ mean) for j in range(int(table.routing.counts[prompt]))]
     shares = torch.tensor(scores).softmax(0).tolist()
     return max(enumerate(shares), key=lambda pair: pair[1])
@@ -180,16 +189,16 @@ def moves_bare_rows(embeds: Tensor, table: PromptTable, batch: Batch) -> Tensor:
     return injection.offset_text(embeds, table, replace(batch, prompt_of=batch.prompt_of.abs()))
 
 
-def averages_the_pads(embeds: Tensor, table: PromptTable, batch: Batch) -> Choice | None:
+def averages_the_pads(embeds: Tensor, table: PromptTable, batch: Batch) -> Route | None:
     return choose(embeds, table, replace(batch, text=torch.ones_like(batch.attention_mask).bool()))
 
 
-def forgets_the_share(embeds: Tensor, table: PromptTable, batch: Batch) -> Choice | None:
+def forgets_the_share(embeds: Tensor, table: PromptTable, batch: Batch) -> Route | None:
     found = choose(embeds, table, batch)
     return None if found is None else replace(found, share=torch.ones_like(found.share))
 
 
-def takes_the_first(embeds: Tensor, table: PromptTable, batch: Batch) -> Choice | None:
+def takes_the_first(embeds: Tensor, table: PromptTable, batch: Batch) -> Route | None:
     found = choose(embeds, table, batch)
     return None if found is None else replace(found, first=torch.zeros_like(found.first))
 

@@ -15,13 +15,15 @@ from tests.contract.toy_runs import ENCODERS, LENGTH, TINY, toy_run
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import ConfigError
+from trimtab.registry import prompts
 from trimtab.storage import read_bundle
 from trimtab.training.preparing import Prepared, build_encoder
 from trimtab.training.runs import run_pack
 
 __all__ = ["family_folder"]
 
-KINDS = sorted({spec["kind"] for spec in ENCODERS})
+KINDS = sorted({spec["kind"] for spec in ENCODERS if not prompts.get(spec["kind"]).searches})  # type: ignore[attr-defined]
+"""Kinds of vectors: those of words begin at the nearest ones."""
 SELF = ("prompt_tuning", "dpt", "dept", "smop")
 """Kinds that can begin exactly at a prompt of their own kind, for short prompts."""
 

@@ -58,10 +58,15 @@ ENCODERS: list[dict[str, Any]] = [
 """Encoders of input prompts."""
 
 
+def firsts(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The first of each kind: its defaults."""
+    return list({s["kind"]: s for s in reversed(specs)}.values())[::-1]
+
+
 def others_slow(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Parameters of a test that takes seconds: variants of a kind are left to `make test-all`."""
-    first = {s["kind"]: s for s in reversed(specs)}
-    return [s if s is first[s["kind"]] else pytest.param(s, marks=pytest.mark.slow) for s in specs]
+    first = firsts(specs)
+    return [s if s in first else pytest.param(s, marks=pytest.mark.slow) for s in specs]
 
 
 def name_of(spec: Mapping[str, Any]) -> str:

@@ -225,10 +225,14 @@ def test_the_nth_token_of_a_text_is_moved_by_the_nth_offset_whatever_stands_betw
 
 def test_offsets_are_added_in_float32_and_rounded_once() -> None:
     batch, table = read(TEXTS[2]), moving()
+    assert table.offsets is not None
+    table.offsets[1, 0] = torch.tensor([0.041, 0.08, 0.119, 0.15])  # rounded first, the sums would differ
     embeds = torch.full((1, 3, 4), 0.7531, dtype=torch.bfloat16)
     moved = offset_text(embeds, table, batch)
     assert moved.dtype == torch.bfloat16
-    assert torch.equal(moved[0, 1], (embeds[0, 1].float() + 10).bfloat16())
+    expected = (embeds[0, 1].float() + table.offsets[1, 0]).bfloat16()
+    assert not torch.equal(expected, embeds[0, 1] + table.offsets[1, 0].bfloat16())
+    assert torch.equal(moved[0, 1], expected)
     assert torch.equal(moved[0, ::2], embeds[0, ::2])
 
 
@@ -270,13 +274,13 @@ def test_each_text_chooses_its_prompt_and_a_lone_prompt_is_taken_as_it_is() -> N
     embeds[1, 1, 1], embeds[1, 2, 0] = 1.0, 100.0  # nor is a pad
     embeds[2, 2, 3] = 7.0
     batch, table = read(*rows), routed()
-    choice = choose(embeds, table, batch)
-    assert choice is not None
+    route = choose(embeds, table, batch)
+    assert route is not None
     share = torch.tensor([0.0, 0, 5 * 2]).softmax(0)[2], torch.tensor([0.0, 5, 0]).softmax(0)[1]
-    assert choice.first[:3].tolist() == [2, 1, 0]
-    torch.testing.assert_close(choice.share[:3], torch.tensor([*share, 1.0]))
-    assert float(choice.share[2]) == 1.0
-    placed = place_prompt(embeds, table, batch, choice)
+    assert route.first[:3].tolist() == [2, 1, 0]
+    torch.testing.assert_close(route.share[:3], torch.tensor([*share, 1.0]))
+    assert float(route.share[2]) == 1.0
+    placed = place_prompt(embeds, table, batch, route)
     torch.testing.assert_close(placed[0, 0], share[0] * table.inputs[1, 2])
     torch.testing.assert_close(placed[1, 0], share[1] * table.inputs[1, 1])
     assert torch.equal(placed[2, :2], table.inputs[0, :2])
@@ -293,9 +297,9 @@ def test_noise_belongs_to_the_example_and_multiplies_the_scores() -> None:
     assert table.routing is not None
     noisy = replace(table, routing=replace(table.routing, noise=2.0))
     shaken = replace(batch, jitter=torch.tensor([[-1.0, 9.0, 9.0], [0.0, 0.0, 0.0]]))
-    choice = choose(embeds, noisy, shaken)
-    assert choice is not None
-    torch.testing.assert_close(choice.share, torch.tensor([[-5.0, 0, 0], [-5.0, 0, 0], [5.0, 0, 0]]).softmax(1).amax(1))
+    route = choose(embeds, noisy, shaken)
+    assert route is not None
+    torch.testing.assert_close(route.share, torch.tensor([[-5.0, 0, 0], [-5.0, 0, 0], [5.0, 0, 0]]).softmax(1).amax(1))
     still = choose(embeds, table, shaken)
     assert still is not None
     assert still.first.tolist() == [0, 0, 0], "noise of size zero changes nothing"

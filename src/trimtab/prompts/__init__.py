@@ -1,9 +1,10 @@
 """What is learned: prompt encoders, one file per method.
 
 An encoder is a module whose call returns the prompt, float32: of an input prompt [P,E], of prompts that enter elsewhere
-their parts by name (see `PromptTable.tensors`). It is written for one prompt, as in its paper; packs of runs are
-stacked around it. What it calls `rows` is the raw prompt; every other parameter belongs to the encoder's network (the
-optimizer's groups `prompt` and `encoder`).
+or look at the text their parts by name (see `PromptTable.tensors`). It is written for one prompt, as in its paper;
+packs of runs are stacked around it. What it calls `rows` is the raw prompt; every other parameter belongs to the
+encoder's network (the optimizer's groups `prompt` and `encoder`). What is not trained and differs from run to run is a
+buffer.
 """
 
 from __future__ import annotations

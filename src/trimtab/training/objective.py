@@ -160,11 +160,10 @@ class Objective:
         if routing is None or not routing.noise:
             return batch
         runs, keys = (its[batch.first_row].tolist() for its in (batch.prompt_of, batch.keys))
-        jitter = torch.zeros(len(runs), routing.weights.shape[1])
+        counts, jitter = routing.counts.tolist(), torch.zeros(len(runs), routing.weights.shape[1])
         for x, (r, key) in enumerate(zip(runs, keys, strict=True)):
             draw = stream(self._members[r].seeds.noise, "noise:router", self._members[r].step, key)
-            count = int(routing.counts[r])
-            jitter[x, :count] = torch.from_numpy(draw.standard_normal(count, dtype=np.float32))
+            jitter[x, : counts[r]] = torch.from_numpy(draw.standard_normal(counts[r], dtype=np.float32))
         return replace(batch, jitter=jitter.to(batch.ids.device))
 
     def _clean_pass(
