@@ -18,6 +18,7 @@ from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
 from trimtab.model import NOTHING, PromptedModel
 from trimtab.perturbations import Delta, TrainStep
+from trimtab.registry import prompts
 from trimtab.training import loop as loops
 from trimtab.training import packs
 from trimtab.training.encoder_pack import EncoderPack
@@ -44,6 +45,11 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "Loop", RecordingLoop)
 
 
+def has_network(spec: Mapping[str, Any]) -> bool:
+    encoder: Any = prompts.get(spec["kind"])
+    return bool(encoder.has_network(spec))
+
+
 def member(
     folder: Path, backbone: Backbone, spec: Mapping[str, Any], values: Mapping[str, Any], **more: Any
 ) -> Prepared:
@@ -53,7 +59,7 @@ def member(
         "prompt": {**spec, "initializer": values.get("initializer", "sampled_vocab")},
         "training": {
             "learning_rate": values["rate"],
-            "learning_rates": {} if spec["kind"] == "prompt_tuning" else {"encoder": values["rate"] / 2},
+            "learning_rates": {"encoder": values["rate"] / 2} if has_network(spec) else {},
             "weight_decay": values.get("decay", 0.0),
             "max_steps": STEPS,
             "evaluations": 1,
