@@ -231,7 +231,7 @@ def test_files_are_known_for_studies(data: Path) -> None:
     assert list(built({"kind": "lama/google_re"}).files.values()) == [
         f"data:lama/Google_RE/{r}_test.jsonl" for r in ("place_of_birth", "date_of_birth", "place_of_death")
     ]
-    assert len(built({"kind": "lama/trex_autoprompt", "relation": "P19"}).files) == 4
+    assert len(built({"kind": "lama/trex_splits", "relation": "P19"}).files) == 4
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------
