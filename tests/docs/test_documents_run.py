@@ -114,6 +114,9 @@ def test_every_study_is_valid_and_begins_with_its_command(path: Path) -> None:
     assert f"trimtab study {path.relative_to(ROOT)}" in path.read_text().split("\n", 1)[0]
     study = read_study(path)
     assert study.search or grid_runs(study)
+    stated = re.search(r"(\d+) runs", path.read_text().split("\nrecipe:")[0])
+    if stated and not study.search:
+        assert len(grid_runs(study)) == int(stated[1]), "the header states another number of runs"
 
 
 @pytest.mark.parametrize("name", DOCTESTED)
