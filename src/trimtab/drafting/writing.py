@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from trimtab.drafting.label_words import Choice
-from trimtab.registry import prompts
 from trimtab.tasks import SPLITS, Task
 
 _WIDTH = 100
@@ -89,7 +88,7 @@ def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], outp
 def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]:
     task, prompt, training = data["task"], data["prompt"], data["training"]
     model = "the frozen model: embedded, a folder or a Hugging Face id"
-    methods = f"or {', '.join(k for k in prompts.kinds() if k not in (prompt['kind'], 'none'))}"
+    others = "or another method: trimtab ls prompts"
     label_words = [
         (f"    {quoted(name)}: {_listed(its)}", _one_line(words[name].reason))
         for name, its in task.get("label_words", {}).items()
@@ -118,7 +117,7 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         "",
         "prompt:",
         *_aligned(
-            [(f"  kind: {quoted(prompt['kind'])}", methods), (f"  length: {prompt['length']}", "learned vectors")]
+            [(f"  kind: {quoted(prompt['kind'])}", others), (f"  length: {prompt['length']}", "learned vectors")]
         ),
         *_readout(data.get("readout")),
         "",
