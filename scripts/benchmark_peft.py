@@ -48,6 +48,7 @@ from trimtab.registry import families
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
+from trimtab.training.objective import Part
 from trimtab.training.records import environment
 from trimtab.types import AnswerPlan, Batch, Encoded, Fill, PromptTable, Row, WordPlan
 
@@ -235,7 +236,8 @@ class TrimtabTraining:
     def gradient(self) -> Tensor:
         rows = [self._member.train[i] for i in self._indices[0]]
         leaf = PromptTable(self.prompt[None].clone().requires_grad_())
-        self.loop._backward(self.loop.model.collate(rows), leaf, torch.full((len(rows),), 1 / len(rows)))
+        share = torch.full((len(rows),), 1 / len(rows))
+        self.loop.objective.backward([Part(self.loop.model.collate(rows), share)], leaf)
         assert leaf.inputs.grad is not None
         return leaf.inputs.grad[0]
 

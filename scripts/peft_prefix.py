@@ -60,6 +60,7 @@ from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import HEAD, EncoderPack
 from trimtab.training.loop import Loop, Member, dev_metrics
+from trimtab.training.objective import Part
 from trimtab.training.optimization import schedule_factor
 from trimtab.training.preparing import Prepared, build_encoder, build_head, open_backbone, prepare
 from trimtab.training.records import environment
@@ -485,7 +486,7 @@ class Training:
         self.classes = p.task.verbalizer.classes
         readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
         self.model = PromptedModel(p.backbone, readout)
-        self.member = Member(p.config.seeds, p.config.training, rows["train"], rows["dev"], (), self.classes)
+        self.member = Member(p.config.seeds, p.config.training, rows["train"], rows["dev"], (), p.rendering.grader)
         self.stream = self.member.batches()
 
     def step(self) -> None:
@@ -506,7 +507,7 @@ class Training:
 
     def judge(self, rows: Sequence[Row]) -> dict[str, float]:
         with torch.no_grad():
-            return dev_metrics(self.model, self.scores(rows), rows, None, self.classes)
+            return dev_metrics(self.model, self.scores(rows), rows, None, self.member.grader)
 
 
 def unadapted(p: Prepared, classes: int) -> Any:
@@ -653,7 +654,7 @@ class TrimtabTagging(Training):
         table = self.pack.table(training=True)
         leaf = table.detached()
         rows = [self.member.train[i] for i in next(self.member.batches())]
-        self.loop._backward(self.model.collate(rows), leaf, torch.full((len(rows),), 1 / len(rows)))
+        self.loop.objective.backward([Part(self.model.collate(rows), torch.full((len(rows),), 1 / len(rows)))], leaf)
         self.pack.backward(table, leaf)
         found = {n: v.grad[0].clone() for n, v in self.pack.stacked.items() if v.grad is not None}
         for value in self.pack.stacked.values():

@@ -194,6 +194,7 @@ class Encoded:
             ids=(*self.ids[:begin], *ids, *self.ids[end:]),
             slots=moved(self.slots),
             eligible=moved(self.eligible),
+            text=moved(self.text),
             answer_at=tuple(begin + place for place in targets),
             targets=tuple(-1 if token is None else token for token in targets.values()),
         )

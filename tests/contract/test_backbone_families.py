@@ -22,7 +22,7 @@ from trimtab.batching import collate
 from trimtab.model import PromptedModel
 from trimtab.readouts.classes import Classes
 from trimtab.readouts.label_words import LabelWords
-from trimtab.registry import families
+from trimtab.registry import families, prompts
 from trimtab.storage import write_bundle
 from trimtab.training import loop
 from trimtab.training.packs import Trained, train_pack
@@ -439,7 +439,9 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
     check_reload(check_frozen(fresh, tmp_path, {"prompt": spec}), tmp_path / "bundle")
 
 
-LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), METHODS)
+DESCENDING = [spec for spec in METHODS if not prompts.get(spec["kind"]).searches]  # type: ignore[attr-defined]
+"""Words found by search reach less than vectors: tests/contract/test_baselines.py."""
+LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), DESCENDING)
 
 
 @matrix(**LEARNERS, **{name: [] for name in ALIKE}, others=PLAIN)
@@ -494,7 +496,8 @@ def test_float32_prompt_trains_on_a_bfloat16_backbone(
     assert trained.prompt.dtype == "float32"
     assert gradients
     assert all(g.dtype == torch.float32 and bool(g.isfinite().all()) for g in gradients)
-    assert all(float(g.abs().sum()) > 0 for g in gradients)
+    last = gradients[-len(gradients) // 4 :]  # of the last step: at first a factor may be zero, and hide the other
+    assert all(float(g.abs().sum()) > 0 for g in last)
     losses = [h["train_loss"] for h in trained.member.history[1:]]
     assert len(set(losses)) == len(losses), "the loss does not move"
 
@@ -869,7 +872,7 @@ def test_saboteur_that_keeps_a_weight_from_being_trained_is_caught(
 def test_saboteur_that_trains_the_shared_backbone_is_caught(
     bert: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backbone, "trainable", lambda self: replace(self, model=self.model.requires_grad_(True)))
+    monkeypatch.setattr(Backbone, "trainable", lambda self, _: replace(self, model=self.model.requires_grad_(True)))
     with pytest.raises(AssertionError, match="moved"):
         check_tuned(bert, tmp_path, monkeypatch)
 

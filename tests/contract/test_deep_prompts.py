@@ -438,7 +438,7 @@ def check_capture(backbone: Backbone) -> None:
         for site, v in kept.items()
     }
     table = PromptTable(torch.zeros(1, 0, backbone.embedding_size), deep, shifts=torch.tensor([P]))
-    short = replace(row.encoded, ids=rest, answer_at=tuple(a - P for a in row.encoded.answer_at), eligible=())
+    short = replace(row.encoded, ids=rest, answer_at=tuple(a - P for a in row.encoded.answer_at), eligible=(), text=())
     torch.testing.assert_close(
         state(backbone, [replace(row, encoded=short)], table), state(backbone, [replace(row, prompt=-1)], None), **CLOSE
     )

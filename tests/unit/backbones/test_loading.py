@@ -81,7 +81,7 @@ def test_the_text_encoder_can_be_had_without_the_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     side = load_encoder(str(folder), dtype="bfloat16", quantization=None)
     assert side.encoder.encode("cat").ids == tiny_tokenizer()("cat", add_special_tokens=False)["input_ids"]
-    assert (side.positions, side.family.readouts) == (64, ("cloze", "word", *HEADS))
+    assert (side.positions, side.family.readouts) == (64, ("cloze", "word", *HEADS, "cloze_choice", "cloze_span"))
 
 
 def test_loading_leaves_the_verbosity_of_transformers_as_it_was(folder: Path) -> None:
