@@ -178,13 +178,31 @@ def untouched(backbone: Backbone) -> Iterator[None]:
     assert all(p.grad is None for p in backbone.model.parameters())
 
 
-@pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.slow) if ":" in m else m for m in MODELS])
-def test_every_method_works_with_every_readout(name: str, family_folder: Callable[[str], Path], tmp_path: Path) -> None:
+WHOLE = ("bert", "albert", "gpt2", "t5")
+"""Families that try every method by default; what others add is how a prompt enters, so they try one of each way."""
+WAYS = ("prompt_tuning", "deep", "dept", "smop", "manual", "none")
+
+
+def tried_on(name: str) -> list[Any]:
+    """A family's tests: all methods, or some by default and the others with `make test-all`."""
+    if ":" in name:
+        return [pytest.param(name, "all", marks=pytest.mark.slow)]
+    if name in WHOLE:
+        return [pytest.param(name, "all")]
+    return [pytest.param(name, "ways"), pytest.param(name, "rest", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("name", "which"), [its for m in MODELS for its in tried_on(m)])
+def test_every_method_works_with_every_readout(
+    name: str, which: str, family_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     backbone = load_backbone(str(family_folder(name)), dtype="float32", device="cpu")
     side = load_encoder(str(family_folder(name)))
     with untouched(backbone):
         for readout in backbone.family.readouts:
             for method in prompts.kinds():
+                if which != "all" and (which == "ways") != (method in WAYS):
+                    continue
                 try:
                     trains = readouts.get(readout).trains
                     if method == "none" and not trains:
