@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
-from tests.contract.toy_runs import ENCODERS, LENGTH, firsts, name_of, reader, rows_of, toy_rendering, toy_run
+from tests.contract.toy_runs import ENCODERS, LENGTH, firsts, name_of, reader, rows_of, searches, toy_rendering, toy_run
 from trimtab import predictor, types
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
 from trimtab.readouts.classes import Classes
 from trimtab.readouts.label_words import LabelWords
-from trimtab.registry import families, prompts
+from trimtab.registry import families
 from trimtab.storage import write_bundle
 from trimtab.training import loop
 from trimtab.training.packs import Trained, train_pack
@@ -439,7 +439,7 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
     check_reload(check_frozen(fresh, tmp_path, {"prompt": spec}), tmp_path / "bundle")
 
 
-DESCENDING = [spec for spec in METHODS if not prompts.get(spec["kind"]).searches]  # type: ignore[attr-defined]
+DESCENDING = [spec for spec in METHODS if not searches(spec["kind"])]
 """Words found by search reach less than vectors: tests/contract/test_baselines.py."""
 LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), DESCENDING)
 

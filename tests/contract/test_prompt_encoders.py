@@ -22,6 +22,7 @@ from tests.contract.toy_runs import (
     others_slow,
     reader,
     rows_of,
+    searches,
     toy_rendering,
 )
 from trimtab.backbones import Backbone
@@ -216,7 +217,7 @@ def test_randomness_in_training_is_declared(spec: dict[str, Any]) -> None:
     check_randomness_is_declared(maker(spec))
 
 
-DESCENDING = [spec for spec in ENCODERS if not prompts.get(spec["kind"]).searches]  # type: ignore[attr-defined]
+DESCENDING = [spec for spec in ENCODERS if not searches(spec["kind"])]
 """Words found by search reach less than vectors: tests/contract/test_baselines.py."""
 
 

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from tests.contract.test_backbone_families import family_folder
-from tests.contract.toy_runs import ENCODERS, LENGTH, TINY, toy_run
+from tests.contract.toy_runs import ENCODERS, LENGTH, TINY, searches, toy_run
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import ConfigError
-from trimtab.registry import prompts
 from trimtab.storage import read_bundle
 from trimtab.training.preparing import Prepared, build_encoder
 from trimtab.training.runs import run_pack
 
 __all__ = ["family_folder"]
 
-KINDS = sorted({spec["kind"] for spec in ENCODERS if not prompts.get(spec["kind"]).searches})  # type: ignore[attr-defined]
+KINDS = sorted({spec["kind"] for spec in ENCODERS if not searches(spec["kind"])})
 """Kinds of vectors: those of words begin at the nearest ones."""
 SELF = ("prompt_tuning", "dpt", "dept", "smop")
 """Kinds that can begin exactly at a prompt of their own kind, for short prompts."""

@@ -87,6 +87,11 @@ def context(size: int = 32, seed: int = 0, vocabulary: int = 60) -> PromptContex
     )
 
 
+def searches(kind: str) -> bool:
+    """Whether prompts of a kind are words that are searched for."""
+    return hasattr(prompts.get(kind), "alternatives")
+
+
 def build(spec: Mapping[str, Any], seed: int = 0, size: int = 32, length: int = LENGTH) -> PromptEncoder:
     """An encoder of the registry, its random values from `seed` alone."""
     resolved = prompts.resolve({**spec, "length": length}, "prompt")

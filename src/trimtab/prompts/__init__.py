@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from trimtab.initializers import PromptContext
 
 
 class PromptEncoder(nn.Module, ABC):
@@ -25,9 +27,6 @@ class PromptEncoder(nn.Module, ABC):
     Attributes:
         default_learning_rate: used where the recipe names none.
         is_fixed: whether it has nothing to train and says so, for a baseline; a run with it takes no steps.
-        searches: whether its raw prompt takes the best of values that are tried (`alternatives`), not an optimizer's
-            step.
-        judges: where it searches, how many training rows decide which is the best.
         is_stackable: whether vmap can run several of them at once (an LSTM cannot).
         layers: of prompts that enter attention, the layers of each site that have keys and values.
         text_shift: positions that the text moves on.
@@ -36,8 +35,6 @@ class PromptEncoder(nn.Module, ABC):
 
     default_learning_rate: ClassVar[float]
     is_fixed: ClassVar[bool] = False
-    searches: ClassVar[bool] = False
-    judges: int = 0
     is_stackable: ClassVar[bool] = True
     layers: Mapping[str, tuple[int, ...]] = {}
     text_shift: int = 0
@@ -64,18 +61,6 @@ class PromptEncoder(nn.Module, ABC):
         prompt = {name: part.detach().clone() for name, part in self.parts().items()}
         self.train(was_training)
         return prompt
-
-    def alternatives(
-        self, rows: Float[Tensor, "P E"], gradient: Float[Tensor, "P E"], rng: np.random.Generator
-    ) -> Float[Tensor, "K P E"]:
-        """Values of the raw prompt that a step tries, where the encoder `searches`.
-
-        Args:
-            rows: the raw prompt now.
-            gradient: of the loss with respect to it.
-            rng: of this step.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not search")
 
     @staticmethod
     def slots(options: Mapping[str, Any]) -> int:
@@ -114,6 +99,60 @@ class PromptEncoder(nn.Module, ABC):
     def kept(length: int, size: int, **options: object) -> int:
         """Parameters that are kept, as `count`."""
         return length * size
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """An encoder whose raw prompt takes the best of values that are tried, not an optimizer's step.
+
+    Attributes:
+        judges: how many training rows decide which is the best.
+    """
+
+    judges: int
+
+    def alternatives(
+        self, rows: Float[Tensor, "P E"], gradient: Float[Tensor, "P E"], rng: np.random.Generator
+    ) -> Float[Tensor, "K P E"]:
+        """Values of the raw prompt that a step tries.
+
+        Args:
+            rows: the raw prompt now.
+            gradient: of the loss with respect to it.
+            rng: of this step.
+        """
+        ...
+
+
+class Wordless(PromptEncoder):
+    """No virtual tokens at all: what baselines without a soft prompt are."""
+
+    def __init__(self, context: PromptContext) -> None:
+        super().__init__()
+        self.register_buffer("empty", torch.zeros(0, context.embedding_size), persistent=False)
+
+    def forward(self) -> Float[Tensor, "P E"]:
+        return self.get_buffer("empty")
+
+    @staticmethod
+    def slots(options: Mapping[str, Any]) -> int:
+        return 0
+
+    @staticmethod
+    def has_network(options: Mapping[str, Any]) -> bool:
+        return False
+
+    @staticmethod
+    def has_rows(options: Mapping[str, Any]) -> bool:
+        return False
+
+    @staticmethod
+    def count(length: int = 0, size: int = 0, **options: object) -> int:
+        return 0
+
+    @staticmethod
+    def kept(length: int = 0, size: int = 0, **options: object) -> int:
+        return 0
 
 
 def named_parts(prompt: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:

@@ -46,7 +46,6 @@ class DiscreteSearch(PromptEncoder):
     """
 
     default_learning_rate = 1e-2
-    searches = True
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.readouts import WordIds
-from trimtab.readouts.classes import Classes
+from trimtab.readouts.classes import Classes, own_choices
 from trimtab.readouts.head import Position, linear, plan_at, pooled
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
@@ -81,9 +81,4 @@ class Choice(Classes):
 
     def records(self, rows: Sequence[Row], scores: Float[Tensor, "X C"], classes: Sequence[str]) -> list[Prediction]:
         """The best choice with its text, and a probability for each that the example has."""
-        found = []
-        for row, its in zip(rows, super().records(rows, scores, classes), strict=True):
-            assert its.label is not None
-            own = dict(list(its.scores.items())[: len(row.variants)])
-            found.append(replace(its, scores=own, text=row.origin.fields[its.label]))
-        return found
+        return own_choices(super().records(rows, scores, classes), rows, [len(row.variants) for row in rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -59,6 +60,15 @@ class Classes:
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the most frequent class."""
         return majority_baseline([int(row.label) for row in rows])  # type: ignore[arg-type]
+
+
+def own_choices(found: Sequence[Prediction], rows: Sequence[Row], counts: Sequence[int]) -> list[Prediction]:
+    """Predictions of classes that are choices of the example: the best with its text, and a probability for each of
+    the `counts` that the example has."""
+    return [
+        replace(its, scores=dict(list(its.scores.items())[:count]), text=row.origin.fields[str(its.label)])
+        for its, row, count in zip(found, rows, counts, strict=True)
+    ]
 
 
 def missing_label(example: Example, classes: Sequence[str]) -> str | None:

@@ -17,7 +17,6 @@ all that COPA has, the average over wrong ones is the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, final
 
@@ -28,7 +27,7 @@ from torch import Tensor
 from trimtab.backbones import Backbone
 from trimtab.metrics import classification, majority_baseline
 from trimtab.readouts import Look, WordIds
-from trimtab.readouts.classes import Classes
+from trimtab.readouts.classes import Classes, own_choices
 from trimtab.readouts.filling import fill, mask_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
@@ -98,12 +97,7 @@ class ClozeChoice(Classes):
 
     def records(self, rows: Sequence[Row], scores: Float[Tensor, "X C"], classes: Sequence[str]) -> list[Prediction]:
         """The best choice with its text, and a probability for each that the example has."""
-        found = []
-        for row, its in zip(rows, super().records(rows, scores, classes), strict=True):
-            assert its.label is not None
-            own = dict(list(its.scores.items())[: len(_choices(row))])
-            found.append(replace(its, scores=own, text=row.origin.fields[its.label]))
-        return found
+        return own_choices(super().records(rows, scores, classes), rows, [len(_choices(row)) for row in rows])
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the choice that is right most often."""

@@ -21,27 +21,25 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.metrics import majority_baseline
 from trimtab.readouts import Look, WordIds
-from trimtab.readouts.classes import missing_label
 from trimtab.readouts.filling import fill, mask_of
-from trimtab.readouts.text import mean_likelihood
 from trimtab.readouts.vocabulary import Vocabulary
+from trimtab.readouts.written import Written, mean_likelihood
 from trimtab.registry import readouts
 from trimtab.seeding import stream
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Example, Fill, Label, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Fill, Label, Row
 
 
 @final
 @readouts.register("cloze_span")
-class ClozeSpan:
+class ClozeSpan(Written):
     """A phrase that a masked language model writes; the label says whether the example's own is right.
 
     Args:
@@ -50,8 +48,6 @@ class ClozeSpan:
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("match",)
-    trains: ClassVar[bool] = False
-    writes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     new_tokens: ClassVar[int] = 0
     end_id: ClassVar[int | None] = None
@@ -81,10 +77,6 @@ class ClozeSpan:
         """Mean log-likelihood per mask of the phrase and the pads behind it, all masks open."""
         return mean_likelihood(self._vocabulary.likelihoods(hidden, batch), batch)
 
-    def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
-        """Mean cross-entropy per mask, in nats; 0 where the phrase is wrong or nothing is known."""
-        return torch.where(labels >= 0, -scores[:, 0], 0.0)
-
     def look(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B A 2"]:
         """The token that belongs at each mask, or else the likeliest, and its log-probability."""
         return self._vocabulary.likeliest(hidden, batch)
@@ -95,21 +87,9 @@ class ClozeSpan:
         found = fill(rows, open_masks, look, self._mask)
         return [tuple(token for token, _ in its if token != self._pad) for its in found]
 
-    def decide(self, scores: Float[Tensor, "X 1"], rows: Sequence[Row]) -> list[Any]:
-        """The scores of a known phrase decide nothing."""
-        raise NotImplementedError("phrases are written, see PromptedModel.write_rows")
-
     def measure(self, rows: Sequence[Row], answers: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
         """Nothing beyond the classes that phrases stand for, see `trimtab.grading`."""
         return {}
-
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X 1"], classes: Sequence[str]) -> list[Prediction]:
-        """As `decide`."""
-        raise NotImplementedError("phrases are written, see PromptedModel.write_rows")
-
-    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
-        """A label of the task."""
-        return missing_label(example, classes)
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the more frequent label."""

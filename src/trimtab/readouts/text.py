@@ -22,8 +22,7 @@ from functools import partial
 from statistics import mode
 from typing import Annotated, Any, ClassVar, Literal, final
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -31,17 +30,17 @@ from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.metrics import majority_baseline, normalized, written_answers
 from trimtab.readouts import WordIds
-from trimtab.readouts.classes import missing_label
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.readouts.vocabulary import Vocabulary
+from trimtab.readouts.written import Written, mean_likelihood
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Example, Fill, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Fill, Row
 
 
 @final
 @readouts.register("text")
-class Text:
+class Text(Written):
     """Free text, written token by token.
 
     Args:
@@ -53,8 +52,6 @@ class Text:
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("class", "text", "match")
-    trains: ClassVar[bool] = False
-    writes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1", "rouge_l")
 
     def __init__(
@@ -98,25 +95,9 @@ class Text:
         """Mean log-likelihood per token of the answer; not a number where none is known."""
         return mean_likelihood(self._vocabulary.likelihoods(hidden, batch), batch)
 
-    def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
-        """Mean cross-entropy per token of the answer, in nats; 0 where there is none to learn (a label of -1)."""
-        return torch.where(labels >= 0, -scores[:, 0], 0.0)
-
-    def decide(self, scores: Float[Tensor, "X 1"], rows: Sequence[Row]) -> list[Any]:
-        """The scores of a known answer decide nothing."""
-        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
-
     def measure(self, rows: Sequence[Row], answers: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
         """Exact match, token F1 and ROUGE-L with the right answer (of a class: its first label word)."""
         return written_answers([row.gold for row in rows], answers)
-
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X 1"], classes: Sequence[str]) -> list[Prediction]:
-        """As `decide`."""
-        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
-
-    def missing(self, example: Example, classes: Sequence[str]) -> str | None:
-        """A text, or a label of the task where it has classes."""
-        return missing_label(example, classes)
 
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """Accuracy of the most frequent class; of free text, the metric of the most frequent answer."""
@@ -138,15 +119,6 @@ def _end(encoder: TextEncoder, sentinel: str) -> int:
             fix="Give the tokenizer an eos_token, or use readout.kind=ranking with label words.",
         )
     return encoder.end_id
-
-
-def mean_likelihood(per_read: Float[Tensor, "B A"], batch: Batch) -> Float[Tensor, "B 1"]:
-    """Mean over the reads that have a token to predict; not a number where none has."""
-    if batch.targets is None:
-        return per_read.new_full((len(per_read), 1), torch.nan)
-    known = (batch.targets >= 0).sum(1)
-    mean = per_read.sum(1) / known.clamp(min=1)
-    return torch.where(known > 0, mean, torch.nan)[:, None]
 
 
 def _write(begin: Fill, end: tuple[int, ...], most: int, answer: tuple[int, ...], name: str) -> Fill:

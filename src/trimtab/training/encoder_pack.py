@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -84,30 +83,10 @@ class EncoderPack(nn.Module):
         """Itself; see `trimtab.training.tuning.TunedPack`."""
         return self
 
-    @property
-    def searches(self) -> bool:
-        """Whether the raw prompts are searched for."""
-        return self.encoder[0].searches
-
-    @property
-    def judges(self) -> int:
-        """Training rows that decide what is accepted."""
-        return self.encoder[0].judges
-
-    def alternatives(self, r: int, rng: np.random.Generator) -> Float[Tensor, "K P E"]:
-        """What run r tries in this step, from the gradient that its raw prompt has."""
-        rows = self.stacked["rows"]
-        assert rows.grad is not None, "the step was backpropagated"
-        return self.encoder[0].alternatives(rows[r].detach(), rows.grad[r], rng)
-
     @torch.no_grad()
     def accept(self, r: int, rows: Float[Tensor, "P E"]) -> None:
         """Set the raw prompt of run r."""
         self.stacked["rows"][r].copy_(rows)
-
-    def keep_rows(self) -> None:
-        """Hide the gradients of the raw prompts from the optimizer."""
-        self.stacked["rows"].grad = None
 
     @property
     def stacked(self) -> dict[str, nn.Parameter]:

@@ -35,9 +35,9 @@ from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
-from trimtab.training.searching import best_of, spelled
+from trimtab.training.searching import Search
 from trimtab.training.tuning import TunedPack
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -147,6 +147,7 @@ class Loop:
         decays = {n: [m.training.weight_decay * pack.decays(n) for m in members] for n in pack.names}
         self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
         self.max_tokens = members[0].training.tokens_per_pass(model.backbone.device.type)
+        self.search = Search(model, processes, self.max_tokens)
         self.objective = Objective(model, members, processes, substitutes)
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
@@ -275,31 +276,6 @@ class Loop:
         norms = self.optimizer.clip(self.members[0].training.clip)
         self._update(batches, losses, norms)
 
-    def _search(self, batches: Mapping[int, Sequence[int]]) -> None:
-        """Of running members whose prompts are searched for, try other ones on some training rows."""
-        encoders, table = self.pack.encoders, self.pack.table(training=False)
-        for r in batches:
-            member = self.members[r]
-            if member.status == "running":
-                rng = stream(member.seeds.noise, "noise:search", member.step)
-                tried = encoders.alternatives(r, rng)
-                judges = rng.permutation(len(member.train))[: encoders.judges]
-                best, loss = best_of(table, r, tried, [member.train[i] for i in judges], self._losses)
-                if best >= 0:
-                    encoders.accept(r, tried[best])
-                    words = spelled(self.model.backbone, tried[best])
-                    member.findings.setdefault("words", []).append({"step": member.step, "words": words, "loss": loss})
-        encoders.keep_rows()
-
-    def _losses(self, rows: Sequence[Row], table: PromptTable) -> Tensor:
-        """Of each row, the processes sharing the work."""
-
-        def score(part: Sequence[Row]) -> Tensor:
-            return self.model.score_rows(part, table, self.max_tokens)
-
-        scores = stacked(self.processes.merged(rows, [row.cost for row in rows], score))
-        return self.model.readout.loss(scores, labels_of(rows, scores.shape[1]))
-
     def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
         """Stop members whose loss or gradient is not finite, update the others."""
         for r in batches:
@@ -307,8 +283,8 @@ class Loop:
                 self._end(r, "diverged")
         active = torch.tensor([r in batches and m.status == "running" for r, m in enumerate(self.members)])
         factors = [schedule_factor(m.training.schedule, m.training.warmup, m.step, m.steps) for m in self.members]
-        if self.pack.searches:
-            self._search(batches)
+        running = {r: self.members[r] for r in batches if self.members[r].status == "running"}
+        self.search.step(self.pack.encoders, running)
         self.optimizer.step(factors, active)
         for r in batches:
             member = self.members[r]

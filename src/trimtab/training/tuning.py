@@ -49,11 +49,6 @@ class TunedPack:
         return self._encoders.size
 
     @property
-    def searches(self) -> bool:
-        """As `EncoderPack.searches`."""
-        return self._encoders.searches
-
-    @property
     def encoders(self) -> EncoderPack:
         """The pack of one."""
         return self._encoders
