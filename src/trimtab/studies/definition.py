@@ -60,11 +60,16 @@ class Range(_Section):
         return self
 
 
+Space = dict[str, Range | Annotated[list[Any], Field(min_length=1)]]
+"""Key of the recipe -> the values that are tried."""
+
+
 class Search(_Section):
     """A search on the dev split, with as many trials for every line of the report.
 
     Attributes:
         space: key -> list of values, or a range.
+        spaces: arm -> the space of its lines, in place of `space`; `{}` for an arm in which there is nothing to tune.
         trials: settings that are tried, per line: 20 by default; of a grid all.
         batch: trials that are asked for at once; they train in one pack where they can.
         seeds: how many seeds each trial has, none of them among the seeds of the study.
@@ -73,7 +78,8 @@ class Search(_Section):
         seed: of the sampler.
     """
 
-    space: Annotated[dict[str, Range | Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    space: Annotated[Space, Field(min_length=1)]
+    spaces: dict[str, Space] = {}
     trials: int = Field(0, ge=0)
     batch: int = Field(8, ge=1)
     seeds: int = Field(1, ge=1)
@@ -81,26 +87,46 @@ class Search(_Section):
     seed: int = Field(0, ge=0)
 
     @property
-    def count(self) -> int:
-        """How many settings are tried, per line."""
-        return self.trials or (len(self.settings) if self.sampler == "grid" else 20)
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all spaces."""
+        return tuple(dict.fromkeys(key for space in (self.space, *self.spaces.values()) for key in space))
 
-    @property
-    def settings(self) -> list[dict[str, Any]]:
+    def space_of(self, line: Mapping[str, Any]) -> Space:
+        """What is searched for a line, given by its values of the compared axes."""
+        return self.spaces.get(str(line.get(ARM)), self.space)
+
+    def count(self, space: Space) -> int:
+        """How many settings of a space are tried."""
+        if not space:
+            return 0
+        return self.trials or (len(self.settings(space)) if self.sampler == "grid" else 20)
+
+    def settings(self, space: Space) -> list[dict[str, Any]]:
         """The settings of a grid, by position in the lists of values, the last key innermost."""
-        positions = product(*(range(len(values)) for values in self.space.values() if not isinstance(values, Range)))
-        return [dict(zip(self.space, its, strict=True)) for its in positions]
+        positions = product(*(range(len(values)) for values in space.values() if not isinstance(values, Range)))
+        return [dict(zip(space, its, strict=True)) for its in positions]
 
     @model_validator(mode="after")
-    def _whole_grid(self) -> Search:
+    def _whole_grids(self) -> Search:
         if self.sampler != "grid":
             return self
-        for key, values in self.space.items():
-            if isinstance(values, Range):
-                raise ConfigError("a grid has lists of values, no ranges.", where=f"search.space.{key}")
-        if self.trials not in (0, len(self.settings)):
+        named = {"search.space": self.space, **{f"search.spaces.{arm}": its for arm, its in self.spaces.items()}}
+        for where, space in named.items():
+            for key, values in space.items():
+                if isinstance(values, Range):
+                    raise ConfigError("a grid has lists of values, no ranges.", where=f"{where}.{key}")
+        most = len(self.settings(self.space))
+        for where, space in named.items():
+            if space and (its := len(self.settings(space))) != most:
+                raise ConfigError(
+                    f"this grid has {its} settings, that of search.space {most}: lines that were tuned more than "
+                    "others cannot be compared.",
+                    where=where,
+                    fix="Give all of them as many, or {} where there is nothing to tune.",
+                )
+        if self.trials not in (0, most):
             raise ConfigError(
-                f"the grid has {len(self.settings)} settings, got {self.trials} trials.",
+                f"the grid has {most} settings, got {self.trials} trials.",
                 where="search.trials",
                 fix="Leave trials out.",
             )
@@ -170,7 +196,7 @@ class StudyConfig(_Section):
     def tuned(self) -> tuple[str, ...]:
         """The axes whose value is chosen on dev; with a search, its space."""
         if self.search is not None:
-            return tuple(self.search.space)
+            return self.search.keys
         return tuple(a for a in self.axes if (a in self.tune if self.tune is not None else _TUNED.fullmatch(a)))
 
     @property
@@ -239,10 +265,14 @@ def check_study(raw: Mapping[str, Any]) -> StudyConfig:
             if stream not in STREAMS:
                 raise ConfigError("there is no such stream.", where=f"seeds.{stream}", fix=suggest(stream, STREAMS))
     study = validated(StudyConfig, {k: v for k, v in raw.items() if v is not None}, "")
-    searched = study.search.space if study.search else {}
+    searched = study.search.keys if study.search else ()
     for key in searched:
         if key in study.axes:
             raise ConfigError("this key is an axis and searched for at once.", where=f"search.space.{key}")
+    for arm in study.search.spaces if study.search else ():
+        if arm not in study.arms:
+            what = "there is no such arm."
+            raise ConfigError(what, where=f"search.spaces.{arm}", fix=suggest(arm, study.arms) or None)
     if study.search and study.tune:
         raise ConfigError("a study with a search tunes what the search finds.", where="tune", fix="Leave it out.")
     for key in study.tune or ():

@@ -223,8 +223,8 @@ def plan_of(study: StudyConfig, runs: Sequence[PlannedRun], name: str) -> dict[s
     expected: dict[str, int] = {"grid": len(runs)}
     if study.search is not None:
         seeds = len(planned_seeds(study))
-        per_line = {"trial": study.search.count * study.search.seeds, "final": seeds}
-        expected = {stage: n * len(lines(study)) for stage, n in per_line.items()}
+        tried = sum(study.search.count(study.search.space_of(line)) for line in lines(study))
+        expected = {"trial": tried * study.search.seeds, "final": seeds * len(lines(study))}
     return {
         "name": name,
         "digest": plan_digest(study, runs),

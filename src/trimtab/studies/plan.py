@@ -124,7 +124,8 @@ def plan_digest(study: StudyConfig, runs: Sequence[PlannedRun]) -> str:
     """Of everything in a study that decides its outcome; packs, names and verdicts do not."""
     facts: list[Any] = [study.compared, study.tuned, [run.key for run in runs]]
     if study.search is not None:
-        facts += [study.search.model_dump(), study.recipe, lines(study), planned_seeds(study)]
+        own = set() if study.search.spaces else {"spaces"}  # so that digests are what they were before there were any
+        facts += [study.search.model_dump(exclude=own), study.recipe, lines(study), planned_seeds(study)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 

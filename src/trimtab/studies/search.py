@@ -49,14 +49,15 @@ class Searcher:
             raise ConfigError("a search needs Optuna, which is not installed.", where="search", fix=fix) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study, self.search, self.line = study, study.search, dict(line)
+        self.space = study.search.space_of(line)
         samplers = {"tpe": optuna.samplers.TPESampler}  # a grid is asked for by hand, so its sampler has no say
         options = {"constant_liar": True} if self.search.sampler == "tpe" else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = samplers.get(self.search.sampler, optuna.samplers.RandomSampler)(seed=self.search.seed, **options)
         self._optuna = optuna.create_study(direction="maximize", sampler=sampler)
-        self._space = {key: _distribution(optuna, values) for key, values in self.search.space.items()}
-        for setting in self.search.settings if self.search.sampler == "grid" else ():
+        self._distributions = {key: _distribution(optuna, values) for key, values in self.space.items()}
+        for setting in self.search.settings(self.space) if self.search.sampler == "grid" else ():
             self._optuna.enqueue_trial(setting)
         self._asked: dict[int, Any] = {}
         self.scores: dict[int, tuple[Score, Mapping[str, Any]]] = {}
@@ -64,7 +65,7 @@ class Searcher:
     @property
     def left(self) -> int:
         """Trials that have not been asked for."""
-        return self.search.count - len(self._asked)
+        return self.search.count(self.space) - len(self._asked)
 
     def check(self) -> None:
         """Resolve the corners of the space.
@@ -73,14 +74,14 @@ class Searcher:
             ConfigError: a key that no recipe has, or a value that does not fit.
         """
         for pick in (0, -1):
-            trial_runs(self.study, self.line, {k: _ends(values)[pick] for k, values in self.search.space.items()})
+            trial_runs(self.study, self.line, {k: _ends(values)[pick] for k, values in self.space.items()})
 
     def ask(self) -> list[Trial]:
         """The next batch; fewer at the end."""
         trials = []
         for _ in range(min(self.search.batch, self.left)):
-            asked = self._optuna.ask(self._space)
-            setting = {key: _value(self.search.space[key], asked.params[key]) for key in self.search.space}
+            asked = self._optuna.ask(self._distributions)
+            setting = {key: _value(values, asked.params[key]) for key, values in self.space.items()}
             self._asked[asked.number] = asked
             trials.append(Trial(asked.number, setting, trial_runs(self.study, self.line, setting)))
         return trials
@@ -92,7 +93,9 @@ class Searcher:
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The setting with the best score; of equals the first."""
+        """The setting with the best score; of equals the first. Empty where there is nothing to tune."""
+        if not self.space:
+            return {}
         return max(self.scores.items(), key=lambda item: (*item[1][0], -item[0]))[1][1]
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.contract.toy_studies import Recorder, carried_out, toy_study
 from tests.unit.refusals import refused
 from trimtab.errors import ConfigError
+from trimtab.studies.analysis.lines import build_lines
 from trimtab.studies.definition import StudyConfig, check_study
 from trimtab.studies.folder import StudyFolder, StudyRun
 from trimtab.studies.search import Searcher, score_of
@@ -49,7 +50,7 @@ def test_a_grid_is_tried_once_and_whole() -> None:
     expected = [{"training.learning_rate": r, "prompt.length": n} for r in (0.01, 0.1, 1.0) for n in (2, 4)]
     assert found == expected
     assert its.search is not None
-    assert its.search.count == 6
+    assert its.search.count(its.search.space) == 6
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,61 @@ def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.Monke
         Searcher(study(), {})
 
 
+ARMS = {"manual": {"prompt.kind": "manual"}, "soft": {}, "tuned": {"prompt.kind": "none"}}
+RATES = {"training.learning_rates.backbone": [1e-4, 1e-3]}
+
+
+def test_arms_may_have_spaces_of_their_own() -> None:
+    spaces = {"manual": {}, "tuned": RATES}
+    its = check_study({
+        "recipe": RECIPE, "arms": ARMS,
+        "search": {"space": {"training.learning_rate": [0.1, 1.0]}, "spaces": spaces, "sampler": "grid"},
+    })  # fmt: skip
+    assert its.tuned == ("training.learning_rate", "training.learning_rates.backbone")
+    assert its.compared == ("arm",)
+    found = {arm: Searcher(its, {"arm": arm}) for arm in ARMS}
+    asked = {arm: [dict(t.setting) for t in searcher.ask()] for arm, searcher in found.items()}
+    assert asked == {
+        "manual": [],
+        "soft": [{"training.learning_rate": 0.1}, {"training.learning_rate": 1.0}],
+        "tuned": [{"training.learning_rates.backbone": 1e-4}, {"training.learning_rates.backbone": 1e-3}],
+    }
+    assert found["manual"].best == {}
+
+
+@pytest.mark.parametrize(
+    ("spaces", "what", "where", "fix"),
+    [
+        ({"tuned": {"training.learning_rate": [0.1]}}, "has 1 settings, that of search.space 2", "search.spaces.tuned",
+         "{} where there is nothing to tune"),
+        ({"tuned": {"training.learning_rate": {"low": 1, "high": 2}}}, "no ranges",
+         "search.spaces.tuned.training.learning_rate", None),
+        ({"tunde": RATES}, "no such arm", "search.spaces.tunde", "tuned"),
+    ],
+)  # fmt: skip
+def test_spaces_of_arms_that_cannot_be_are_refused(spaces: Any, what: str, where: str, fix: str | None) -> None:
+    search = {"space": {"training.learning_rate": [0.1, 1.0]}, "spaces": spaces, "sampler": "grid"}
+    with refused(ConfigError, what, where=where, fix=fix):
+        check_study({"recipe": RECIPE, "arms": ARMS, "search": search})
+
+
 class Killed(BaseException):
     pass
+
+
+def test_a_line_without_anything_to_tune_has_its_final_runs_alone(tmp_path: Path, tiny_folder: Path) -> None:
+    given = toy_study(
+        tmp_path, tiny_folder, axes={}, arms={"manual": {"prompt.kind": "manual"}, "soft": {}},
+        search={"space": {"training.learning_rate": [0.01, 0.1]}, "spaces": {"manual": {}}, "sampler": "grid"},
+    )  # fmt: skip
+    runs = carried_out(given, tmp_path / "study").read()
+    stages = [(r.cell["arm"], r.stage, r.status) for r in runs]
+    assert sorted(set(stages)) == [("manual", "final", "done"), ("soft", "final", "done"), ("soft", "trial", "done")]
+    assert stages.count(("soft", "trial", "done")) == 2
+    lines = {line.cell["arm"]: line for line in build_lines(given, runs)}
+    assert lines["manual"].chosen is not None
+    assert lines["manual"].chosen.cell == {}
+    assert set(lines["soft"].chosen.cell) == {"training.learning_rate"}  # type: ignore[union-attr]
 
 
 def test_a_searched_study_reports_fresh_seeds_and_survives_a_kill(tmp_path: Path, tiny_folder: Path) -> None:
