@@ -309,6 +309,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     recipe = read_yaml(path)
     if not isinstance(recipe, dict):
         raise ConfigError("a recipe is a mapping of sections such as task, prompt and training.", where=str(path))
+    if "recipe" in recipe:
+        fix = f"Look at its plan, or run it: trimtab study {path} --dry-run."
+        raise ConfigError("this is a study, which has a recipe in it.", where=str(path), fix=fix)
     return recipe
 
 

@@ -486,6 +486,13 @@ def test_read_recipe_of_an_empty_file_is_refused(tmp_path: Path) -> None:
         read_recipe(tmp_path / "r.yaml")
 
 
+def test_read_recipe_of_a_study_says_what_to_type(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("recipe: {task: support_desk}\nseeds: 3\n")
+    with refused(ConfigError, "this is a study", where=str(path), fix=f"trimtab study {path} --dry-run"):
+        read_recipe(path)
+
+
 WORDS = (
     "task prompt readout regularizers training backbone seed seeds kind length initializer 0 1 weight epochs model x"
 )
