@@ -76,6 +76,19 @@ class _Metadata(_Part):
     readout: _Readout
 
 
+class _OneOfSeveral(_Part):
+    name: str
+    task: _Task
+    readout: _Readout
+
+
+class _MetadataOfSeveral(_Part):
+    prompt: _Prompt
+    backbone: _Backbone
+    tokenizer: _Tokenizer
+    tasks: Annotated[list[_OneOfSeveral], Field(min_length=1)]
+
+
 def check_metadata(metadata: Mapping[str, Any], where: str) -> None:
     """Refuse the content of a bundle.json in which something is missing or of another sort.
 
@@ -83,7 +96,7 @@ def check_metadata(metadata: Mapping[str, Any], where: str) -> None:
         BundleError: with the dotted name of the key.
     """
     try:
-        _Metadata.model_validate(dict(metadata))
+        (_MetadataOfSeveral if "tasks" in metadata else _Metadata).model_validate(dict(metadata))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -235,14 +235,26 @@ def _backbone(given: Any) -> Any:
     return {**given, "tuning": tunings.resolve(_mapped(given["tuning"], "backbone.tuning"), "backbone.tuning")}
 
 
-def _groups(prompt: Mapping[str, Any], readout: Mapping[str, Any]) -> tuple[Group, ...]:
-    """The groups of parameters that a run with these resolved sections can train."""
+def _groups(prompt: Mapping[str, Any], has_head: bool | None) -> tuple[Group, ...]:
+    """The groups of parameters that a run can train, where that of the head is not settled yet: may train.
+
+    Args:
+        prompt: the resolved section.
+    """
     encoder: Any = prompts.get(prompt["kind"])
-    has_head = readout["kind"] == "auto" or bool(readouts.get(readout["kind"]).trains)  # type: ignore[attr-defined]
     there: dict[Group, bool] = {
-        "prompt": encoder.has_rows(prompt), "encoder": encoder.has_network(prompt), "head": has_head, "backbone": True
+        "prompt": encoder.has_rows(prompt), "encoder": encoder.has_network(prompt), "head": has_head is not False,
+        "backbone": True,
     }  # fmt: skip
     return tuple(group for group, exists in there.items() if exists)
+
+
+def has_head(readout: Mapping[str, Any]) -> bool | None:
+    """Whether a readout is trained; None where that is settled later, with the backbone and the task."""
+    if readout["kind"] == "auto":
+        return None
+    found: bool | None = readouts.get(readout["kind"]).trains  # type: ignore[attr-defined]
+    return found
 
 
 def _drop_rates(raw: dict[str, Any]) -> list[str]:
@@ -250,19 +262,24 @@ def _drop_rates(raw: dict[str, Any]) -> list[str]:
     rates = raw["training"].get("learning_rates")
     if not isinstance(rates, Mapping):
         return []
-    gone = [g for g in ("prompt", "encoder", "head") if g in rates and g not in _groups(raw["prompt"], raw["readout"])]
+    there = _groups(raw["prompt"], has_head(raw["readout"]))
+    gone = [g for g in ("prompt", "encoder", "head") if g in rates and g not in there]
     raw["training"]["learning_rates"] = {group: rate for group, rate in rates.items() if group not in gone}
     return [f"{_RATES}.{group}" for group in gone]
 
 
-def check_groups(config: RunConfig) -> None:
+def check_groups(config: RunConfig, heads: Sequence[bool | None] = ()) -> None:
     """Refuse a rate for a group of parameters that a run does not have, a run that trains nothing, and a trained
     backbone that is not float32.
+
+    Args:
+        heads: of several tasks, whether the readout of each has a head.
 
     Raises:
         ConfigError: with the groups that there are.
     """
-    groups = _groups(config.prompt, config.readout)
+    trains = any(heads) if heads else has_head(config.readout)
+    groups = _groups(config.prompt, trains)
     for group in config.training.learning_rates:
         if group not in groups:
             raise ConfigError(
@@ -272,7 +289,7 @@ def check_groups(config: RunConfig) -> None:
                 fix=f"Its groups: {', '.join(groups)}.",
             )
     is_fixed = bool(prompts.get(config.prompt["kind"]).is_fixed)  # type: ignore[attr-defined]
-    if is_fixed and (config.training.tunes_backbone or ("head" in groups and config.readout["kind"] != "auto")):
+    if is_fixed and (config.training.tunes_backbone or trains):
         raise ConfigError(
             f"with the prompt {config.prompt['kind']!r} nothing is trained, neither a head nor the backbone.",
             where="prompt.kind",

@@ -6,9 +6,9 @@ The same code grades dev during training and any split after it, so the two cann
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mode
+from statistics import fmean, mode
 from typing import Any
 
 from jaxtyping import Float
@@ -38,6 +38,16 @@ class Grader:
     metrics: tuple[str, ...] = ()
     headline: str | None = None
     candidate: str | None = None
+
+    @property
+    def parts(self) -> Mapping[str, Grader]:
+        """Itself: there is one task."""
+        return {"": self}
+
+    def combined(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What stands for the run: the metrics of its task."""
+        (its,) = found
+        return dict(its)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,6 +118,45 @@ class Grader:
             tries = [[Judged(e, c, {c: 1.0}) for e in examples] for c in self.classes]
         return max(benchmark(self.metrics, its, self.classes)[metric] for its in tries)
 
+
+@dataclass(frozen=True)
+class Graders:
+    """How the answers of several tasks are scored.
+
+    Attributes:
+        parts: by name; the headline of each is set.
+    """
+
+    parts: Mapping[str, Grader]
+
+    def names(self, own: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        """The metrics that may select a checkpoint, the default first: the mean, and those of each task.
+
+        Args:
+            own: those of the readout of each task.
+        """
+        pairs = zip(self.parts.items(), own, strict=True)
+        return (MEAN, *(f"{task}.{name}" for (task, part), theirs in pairs for name in part.names(theirs)))
+
+    def combined(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The mean over tasks of what stands for each, the mean loss, and each task's metrics under its name.
+
+        Numbers that every task has, such as `rows`, are added up. Without answers there are losses only.
+        """
+        tasks = dict(zip(self.parts, found, strict=True))
+        means: dict[str, Any] = {}
+        if all("loss" in its for its in found):
+            means["loss"] = fmean(its["loss"] for its in found)
+        if all(part.headline in tasks[name] for name, part in self.parts.items()):
+            means[MEAN] = fmean(tasks[name][str(part.headline)] for name, part in self.parts.items())
+        if all("rows" in its for its in found):
+            means["rows"] = sum(its["rows"] for its in found)
+        flat = {f"{t}.{n}": v for t, its in tasks.items() for n, v in its.items() if isinstance(v, int | float)}
+        return {**means, **flat}
+
+
+Grading = Grader | Graders
+"""How a run is scored on its tasks."""
 
 PLAIN = Grader(Verbalizer.free())
 """The metrics of the readout, and no others."""

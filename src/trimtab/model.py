@@ -14,7 +14,7 @@ from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import choose, offset_text, place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
-from trimtab.readouts import Condenses, Look, LooksAhead, Readout, ScoresInPasses, WritesInPasses
+from trimtab.readouts import Condenses, Look, LooksAhead, Readout, ScoresInPasses, Several, WritesInPasses
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
 
 NOTHING: Delta = {}
@@ -86,6 +86,14 @@ class PromptedModel:
             return batch
         self.backbone.check_shifts()
         return shift_positions(batch, table)
+
+    def parts(self, table: PromptTable | None) -> list[tuple[PromptedModel, PromptTable | None]]:
+        """A model for each readout that a row may name (`Row.readout`), and the table with its own heads."""
+        readout = self.readout
+        if not isinstance(readout, Several):
+            return [(self, table)]
+        tables = [table and replace(table, heads=readout.heads_of(table.heads, k)) for k in range(len(readout.parts))]
+        return [(replace(self, readout=part), own) for part, own in zip(readout.parts, tables, strict=True)]
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""

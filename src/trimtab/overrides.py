@@ -103,6 +103,9 @@ def _component(raw: Mapping[str, Any], section: Path) -> tuple[Registry, Any] | 
     default: Any = DEFAULT_KINDS.get(section[0])
     for i in range(head, len(section)):
         outer = _look(raw, section[:i])
+        if isinstance(outer, list):  # of components of one sort, which have no default
+            default = None
+            continue
         kind = outer.get("kind", default) if isinstance(outer, dict) else outer or default
         nested = registry.nested(kind, section[i]) if _options(registry, kind) else None
         if nested is None:

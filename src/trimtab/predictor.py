@@ -11,7 +11,7 @@ import torch
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
-from trimtab.grading import Grader
+from trimtab.grading import Grader, Grading
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts, tunings
@@ -25,6 +25,7 @@ from trimtab.types import (
     Evaluation,
     Example,
     Label,
+    OfTask,
     PromptTable,
     Records,
     Row,
@@ -400,9 +401,60 @@ def _place(example: Example, position: int) -> str:
     return example.source or f"input {position + 1}"
 
 
+@dataclass(frozen=True)
+class Predictors:
+    """One prompt for several tasks, each by its name."""
+
+    parts: Mapping[str, Predictor]
+
+    def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[OfTask]:
+        """As `Predictor.predict`; each input says its task in the field `task`.
+
+        Raises:
+            DataError: an input says none, or one that is not known; else as there.
+        """
+        of: dict[str, list[int]] = {name: [] for name in self.parts}
+        for i, given in enumerate(inputs):
+            of[self._task(given, i)].append(i)
+        found: dict[int, OfTask] = {}
+        for name, places in of.items():
+            # an input without an id is called by its position among all
+            mine = [_numbered(inputs[i], i) for i in places]
+            records = self.parts[name].predict(mine)
+            found |= {i: OfTask(name, record) for i, record in zip(places, records, strict=True)}
+        return [found[i] for i in range(len(inputs))]
+
+    def _task(self, given: Example | Mapping[str, Any] | str, position: int) -> str:
+        """The task that an input says."""
+        fields = given.fields if isinstance(given, Example) else given
+        name = None if isinstance(fields, str) else fields.get("task")
+        if name is None or str(name) not in self.parts:
+            what = "the input does not say which task it is of" if name is None else f"there is no task {name!r}"
+            place = _place(given, position) if isinstance(given, Example) else f"input {position + 1}"
+            known = f"the field `task`: {', '.join(self.parts)}."
+            raise DataError(f"{what}.", where=place, fix=f"Name one in {known}")
+        return str(name)
+
+
+def _numbered(given: Example | Mapping[str, Any] | str, position: int) -> Example | Mapping[str, Any] | str:
+    """An input that has a name."""
+    return {"id": position + 1, **given} if isinstance(given, Mapping) else given
+
+
+def evaluation_of(grading: Grading, found: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of a run from those of its tasks; of several also each by its name, under `tasks`."""
+    metrics = grading.combined([its.metrics for its in found])
+    if isinstance(grading, Grader):
+        return Evaluation(metrics, found[0].predictions)
+    pairs = list(zip(grading.parts, found, strict=True))
+    said = tuple(OfTask(name, record) for name, its in pairs for record in its.predictions)  # type: ignore[arg-type]
+    return Evaluation({**metrics, "tasks": {name: dict(its.metrics) for name, its in pairs}}, said)
+
+
 def load(
     path: str | Path,
     *,
+    task: str | None = None,
     backbone: Backbone | str | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] | None = None,
@@ -411,26 +463,49 @@ def load(
 
     Args:
         path: the folder.
+        task: which one, if it is of several.
         backbone: a loaded backbone, or where the model lies now; by default the one the bundle names.
         device: `auto`, `cpu` or `cuda`.
         dtype: of the backbone; by default that of training.
 
     Raises:
-        BundleError: unreadable, or trained on another backbone or tokenizer.
+        BundleError: unreadable, trained on another backbone or tokenizer, or of several tasks and none is named.
         BackboneError: the backbone cannot be loaded.
     """
-    folder = Path(path)
-    bundle = read_bundle(folder)
-    stated = bundle.metadata["backbone"]
-    if not isinstance(backbone, Backbone):
-        options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
-        options["random_weights"] = stated["options"].get("random_weights")
-        loaded = load_backbone(
-            backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
+    bundle = read_bundle(Path(path))
+    if task is not None:
+        bundle = bundle.of_task(task)
+    if bundle.tasks:
+        raise BundleError(
+            f"the prompt is of several tasks: {', '.join(bundle.tasks)}.",
+            where=str(path),
+            fix=f"Say which one: --task {bundle.tasks[0]}, or load(path, task={bundle.tasks[0]!r}).",
         )
-    else:
-        loaded = backbone
-    return from_bundle(bundle, loaded, str(folder))
+    return from_bundle(bundle, _backbone_of(bundle, backbone, device, dtype), str(path))
+
+
+def load_tasks(path: str | Path, *, backbone: Backbone | str | None = None, device: str = "auto") -> Predictors:
+    """Load a run folder or bundle of several tasks, each ready to predict; arguments and errors as of `load`."""
+    bundle = read_bundle(Path(path))
+    loaded = _backbone_of(bundle, backbone, device, None)
+    return Predictors({name: from_bundle(bundle.of_task(name), loaded, str(path)) for name in bundle.tasks})
+
+
+def _backbone_of(
+    bundle: Bundle,
+    backbone: Backbone | str | None,
+    device: str,
+    dtype: Literal["auto", "float32", "bfloat16"] | None,
+) -> Backbone:
+    """The backbone that a bundle wants, or the one that is given."""
+    if isinstance(backbone, Backbone):
+        return backbone
+    stated = bundle.metadata["backbone"]
+    options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
+    options["random_weights"] = stated["options"].get("random_weights")
+    return load_backbone(
+        backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
+    )
 
 
 def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Predictor:

@@ -2,7 +2,8 @@
 
 A component is a class whose *keyword-only* constructor parameters are its options; positional parameters are context
 that trimtab supplies. From that signature the registry builds a strict pydantic model, so an unknown or misspelt key
-is an error that names its path. A parameter annotated `Annotated[Interface, registry]` nests another component.
+is an error that names its path. A parameter annotated `Annotated[Interface, registry]` nests another component, one
+annotated `Annotated[list[Interface], registry]` several of them.
 
 A YAML file in the folder is a preset: it names the `kind` it builds on and gives options for it. Third parties add
 components by an entry point of the group `trimtab` that names a module to import.
@@ -14,7 +15,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -140,7 +141,10 @@ class Registry:
             if (nested := self.nested(kind, option)) is not None:
                 registry, default = nested
                 value = given.get(option, default)
-                if value is None and default is None:
+                if (value is None and default is None) or value is inspect.Parameter.empty:
+                    continue
+                if _is_list(options[option].annotation):
+                    given[option] = registry._resolve_list(value, f"{path}.{option}")
                     continue
                 if not isinstance(value, Mapping | str):
                     raise ConfigError(f"this must be a kind or a mapping, got {value!r}.", where=f"{path}.{option}")
@@ -148,6 +152,15 @@ class Registry:
                     value = {**default, **value}
                 given[option] = registry.resolve(value, f"{path}.{option}")
         return {"kind": kind, **_validate(cls, given, options, path)}
+
+    def _resolve_list(self, given: Any, path: str) -> list[dict[str, Any]]:
+        """Several components of this sort."""
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise ConfigError(f"this must be a list of kinds or mappings, got {given!r}.", where=path)
+        for i, spec in enumerate(given):
+            if not isinstance(spec, Mapping | str):
+                raise ConfigError(f"this must be a kind or a mapping, got {spec!r}.", where=f"{path}.{i}")
+        return [self.resolve(spec, f"{path}.{i}") for i, spec in enumerate(given)]
 
     def build(self, resolved: Mapping[str, Any], *context: Any) -> Any:
         """Construct a component from resolved plain data and its positional context, which a component of the same
@@ -159,7 +172,10 @@ class Registry:
                 nested = _nested_registry(options[option].annotation)
                 is_component = nested is not None and value is not None
                 inner = context if nested is self else ()
-                values[option] = nested.build(value, *inner) if is_component else value  # type: ignore[union-attr]
+                if is_component and isinstance(value, list):
+                    values[option] = [nested.build(its, *inner) for its in value]  # type: ignore[union-attr]
+                else:
+                    values[option] = nested.build(value, *inner) if is_component else value  # type: ignore[union-attr]
         return self.get(resolved["kind"])(*context, **values)
 
     def describe(self, component: Any) -> Any:
@@ -168,6 +184,11 @@ class Registry:
             return component
         kind = next(k for k, cls in self._classes.items() if cls is type(component))
         return {"kind": kind, **{f.name: getattr(component, f.name) for f in fields(component)}}
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether an annotation nests several components."""
+    return typing.get_origin(typing.get_args(annotation)[0]) is list
 
 
 def _nested_registry(annotation: Any) -> Registry | None:

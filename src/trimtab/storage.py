@@ -198,8 +198,8 @@ class Bundle:
 
     `tensors` are float32: the input prompt `inputs` [P,E], keys and values `deep.<site>` [N,2,P,K,D] with their gates
     `gate.<site>` [N,Q], the `text_offset` [O,E], a `router` [J,E] over the J prompts that `inputs` then holds one after
-    the other, a readout's `head.<name>`. `tuned` holds all parameters of the backbone by name if they were
-    trained with the prompt; else it is empty.
+    the other, a readout's `head.<name>`, of several tasks `head.<number of the task>.<name>`. `tuned` holds all
+    parameters of the backbone by name if they were trained with the prompt; else it is empty.
     """
 
     metadata: Mapping[str, Any]
@@ -215,6 +215,30 @@ class Bundle:
     def slots(self) -> int:
         """Virtual tokens in the text: rows of the input prompt, or of each of those that a router chooses from."""
         return len(self.prompt) // (len(self.tensors["router"]) if "router" in self.tensors else 1)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of its tasks, where it has several."""
+        return tuple(its["name"] for its in self.metadata.get("tasks", ()))
+
+    def of_task(self, name: str) -> Bundle:
+        """The bundle of one of several tasks: the prompt, and what belongs to that task.
+
+        Raises:
+            BundleError: it has no such task.
+        """
+        if name not in self.tasks:
+            what = f"the bundle has no task {name!r}." if self.tasks else "the bundle is of one task only."
+            raise BundleError(what, where="task", fix=suggest(name, self.tasks) or "Leave the task out.")
+        number = self.tasks.index(name)
+        own = f"head.{number}."
+        tensors = {n.replace(own, "head.", 1) if n.startswith(own) else n: v for n, v in self.tensors.items()
+                   if n.startswith(own) or not n.startswith("head.")}  # fmt: skip
+        stated = self.metadata["tasks"][number]
+        prompt = {**self.metadata["prompt"], "tensors": {n: list(v.shape) for n, v in tensors.items()}}
+        rest = {k: v for k, v in self.metadata.items() if k not in ("tasks", "metrics")}
+        metadata = {**rest, "prompt": prompt, "task": stated["task"], "readout": stated["readout"]}
+        return Bundle(metadata, tensors, self.tuned)
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:

@@ -295,6 +295,20 @@ class Batch:
         """Which entries of `answer_at` are real."""
         return torch.arange(self.answer_at.shape[1], device=self.answers.device) < self.answers[:, None]
 
+    def rows_of(self, examples: Int[Tensor, "N"]) -> Int[Tensor, "B"]:
+        """The rows of some examples."""
+        return torch.isin(self.example_of, examples).nonzero()[:, 0]
+
+    def of(self, examples: Int[Tensor, "N"]) -> Batch:
+        """The batch of some examples, in ascending order, with no more reads than they have."""
+        rows = self.rows_of(examples)
+        of_examples = {"readout_of", "labels", "jitter"}
+        given = {n: v[examples if n in of_examples else rows] for n, v in vars(self).items() if v is not None}
+        most = int(given["answers"].max())
+        reads = {n: given[n][:, :most] for n in ("answer_at", "targets") if n in given}
+        number = torch.searchsorted(examples, given["example_of"])
+        return replace(self, **{**given, **reads, "example_of": number})
+
     def is_said(self, row: int) -> Bool[Tensor, "T"]:
         """Which positions of a row hold text, special tokens included: neither slots nor pads."""
         kept = self.attention_mask[row].bool()
@@ -631,6 +645,27 @@ class Ranked:
         return record if self.gold is None else record | {"gold": self.gold, "rank": self.rank}
 
 
+Record = Prediction | Written | Tagged | Extracted | Ranked
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """What is said of an example of one of several tasks."""
+
+    task: str
+    record: Record
+
+    @property
+    def id(self) -> str:
+        """The example's."""
+        return self.record.id
+
+    def as_json(self) -> dict[str, Any]:
+        """`{id, task, ...}`, the rest as of the task alone."""
+        its = self.record.as_json()
+        return {"id": its.pop("id"), "task": self.task, **its}
+
+
 Records = list[Prediction] | list[Written] | list[Tagged] | list[Extracted] | list[Ranked]
 """What a user sees, one per example; all of one sort."""
 
@@ -640,4 +675,4 @@ class Evaluation:
     """Metrics and predictions of one prompt on one split."""
 
     metrics: Mapping[str, Any]
-    predictions: tuple[Prediction | Written | Tagged | Extracted | Ranked, ...] = field(default=(), repr=False)
+    predictions: tuple[Record | OfTask, ...] = field(default=(), repr=False)

@@ -24,7 +24,7 @@ from trimtab.readouts.classes import Classes
 from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families
 from trimtab.storage import write_bundle
-from trimtab.training import loop
+from trimtab.training import judging
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.records import make_bundle
 from trimtab.types import Batch, Encoded, PromptTable, Row
@@ -347,7 +347,7 @@ def check_tuned(backbone: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatc
     """Training the backbone moves every weight of the run's own copy, and none of the shared backbone."""
     later_is_better = iter([0.1, 0.2])
     monkeypatch.setattr(
-        loop, "dev_metrics", lambda *args: {"accuracy": next(later_is_better), "macro_f1": 0.0, "loss": 1.0}
+        judging, "dev_metrics", lambda *args: {"accuracy": next(later_is_better), "macro_f1": 0.0, "loss": 1.0}
     )
     training = {"max_steps": 3, "evaluations": 1, "batch_size": 4, "learning_rates": {"backbone": 1e-3}}
     prepared = toy_run(folder, backbone, {"training": training, "regularizers": ["gaussian"]}, n=8)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import toy_run
 from tests.tiny import tiny_backbone
-from trimtab.training import loop
+from trimtab.training import judging
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder
 
@@ -101,7 +101,7 @@ def test_prompt_and_backbone_are_trained_as_by_torch(
 ) -> None:
     better = iter(range(1 + STEPS))
     monkeypatch.setattr(
-        loop, "dev_metrics", lambda *args: {"accuracy": float(next(better)), "macro_f1": 0.0, "loss": 1.0}
+        judging, "dev_metrics", lambda *args: {"accuracy": float(next(better)), "macro_f1": 0.0, "loss": 1.0}
     )
     p = prepared(tmp_path, kind)
     model = p.backbone.model

@@ -24,7 +24,8 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, read_table, resolve_path
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.preparing import concrete, render_task, slots_of
+from trimtab.training.preparing import render_task, slots_of
+from trimtab.training.settling import concrete
 from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"

@@ -27,15 +27,17 @@ class Readout(Protocol):
 
     Attributes:
         kinds: the answers of tasks that it can give, see `trimtab.tasks.Task`.
-        trains: whether it has a head.
+        trains: whether it has a head; None where that is not its own to say.
         writes: whether the answer is written, token by token, instead of chosen among label words.
         metrics: the dev metrics that may select a checkpoint, beside `loss`; the first is the default.
         new_tokens: how much is written; 0 for readouts that do not.
         end_id: the token that ends what is written, where that is not the tokenizer's own end.
+
+    One that has scores of every read, [X,A,C], says so by `per_read`.
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    trains: ClassVar[bool]
+    trains: ClassVar[bool | None]
     writes: ClassVar[bool]
     metrics: ClassVar[tuple[str, ...]]
     new_tokens: int
@@ -113,6 +115,21 @@ class WritesInPasses(LooksAhead, Protocol):
         ...
 
 
+@runtime_checkable
+class Several(Protocol):
+    """Reads each row by one of several readouts, which `Row.readout` names."""
+
+    parts: tuple[Readout, ...]
+
+    def heads_of(self, heads: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
+        """What one of them is read with."""
+        ...
+
+    def own_labels(self, labels: Int[Tensor, "X Z"]) -> Int[Tensor, "X Y"]:
+        """The labels as that readout has them."""
+        ...
+
+
 def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Generator) -> dict[str, Tensor]:
     """First values of a readout's head for one run, float32 on the CPU; none where it has no head, and no bias where
     the readout says so (`has_bias`).
@@ -154,6 +171,7 @@ def divergence(
 def mistaken(readout: Readout, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Bool[Tensor, "X"]:
     """Which examples the likeliest answers get wrong, in one of their distributions at least; see `divergence`."""
     log_p, known = readout.distribution(scores, labels)  # type: ignore[attr-defined]
+    labels = readout.own_labels(labels) if isinstance(readout, Several) else labels
     wrong = log_p.argmax(-1) != labels.reshape(len(labels), -1)[:, : known.shape[1]]
     return (wrong & known).any(1)
 

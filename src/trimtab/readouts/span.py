@@ -80,6 +80,7 @@ class Span:
 
     kinds: ClassVar[tuple[str, ...]] = ("span",)
     trains: ClassVar[bool] = True
+    per_read: ClassVar[bool] = True
     has_bias: ClassVar[bool] = False
     writes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match")

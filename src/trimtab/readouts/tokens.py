@@ -57,6 +57,7 @@ class Tokens:
 
     kinds: ClassVar[tuple[str, ...]] = ("tags",)
     trains: ClassVar[bool] = True
+    per_read: ClassVar[bool] = True
     writes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("entity_f1", "token_accuracy")
     new_tokens: ClassVar[int] = 0

@@ -74,6 +74,7 @@ class Word:
 
     kinds: ClassVar[tuple[str, ...]] = ("word",)
     trains: ClassVar[bool] = False
+    per_read: ClassVar[bool] = True
     writes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("p_at_1", "p_at_10", "mrr", "p_at_1_all")
     new_tokens: ClassVar[int] = 0

@@ -45,6 +45,9 @@ class Task:
         manual: what the bare model is asked for the baseline without a prompt, where that is not the template without
             its slots, and what a model that reads from left to right is asked, if it can be.
         allowed: relation -> the words that may be answers to it; empty where any may.
+        parts: of several tasks that share a prompt, each by its name. What is asked is then theirs to say; here are
+            all examples, task by task, and what was found.
+        shares: of several tasks, how much of an epoch is rows of each; none where every row is seen once.
     """
 
     name: str
@@ -65,6 +68,20 @@ class Task:
     causal: str | None = None
     manual: tuple[str, str | None] | None = None
     allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Task] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
+
+    @classmethod
+    def together(cls, name: str, parts: Mapping[str, Task], shares: tuple[float, ...] = ()) -> Task:
+        """Several tasks as one."""
+        splits = {split: tuple(e for part in parts.values() for e in part.splits[split]) for split in SPLITS}
+        notes = tuple(f"{part}: {note}" for part, task in parts.items() for note in task.notes)
+        return cls(name, splits, "", (), Verbalizer.free(), notes=notes, parts=parts, shares=shares)
+
+    @property
+    def each(self) -> tuple[Task, ...]:
+        """The tasks that it is made of: itself where it is one."""
+        return tuple(self.parts.values()) or (self,)
 
     def template_for(self, is_causal: bool) -> str | Mapping[str, Any]:
         """The template of a model that reads from left to right, or of another."""
@@ -78,7 +95,10 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the examples of all splits and the words that may be answers."""
+        """SHA-256 over the examples of all splits and the words that may be answers; of several tasks, over theirs."""
+        if self.parts:
+            theirs = [[name, part.fingerprint] for name, part in self.parts.items()]
+            return hashlib.sha256(json.dumps(theirs, ensure_ascii=False).encode()).hexdigest()
         digest = hashlib.sha256()
         for split in SPLITS:
             for e in self.splits[split]:

@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones.checkpointing import recomputing
-from trimtab.batching import epoch_batches, labels_of, micro_batches
+from trimtab.batching import epoch_batches, micro_batches
 from trimtab.config import Seeds, TrainingConfig
-from trimtab.grading import PLAIN, Grader
-from trimtab.model import PromptedModel, stacked
+from trimtab.grading import PLAIN, Grading
+from trimtab.model import PromptedModel
 from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
-from trimtab.readouts import chosen
 from trimtab.regularizers import Regularizer, Remembering
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.judging import Judge, merit
+from trimtab.training.mixing import Mixture
 from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
@@ -48,7 +48,8 @@ class Member:
 
     A run that is not `is_trained` is scored as it is, and takes no steps. `best` is the state of the best checkpoint,
     and `is_good` says whether there is one: even the first evaluation may not be finite. `findings` are what
-    regularizers keep for the reader of the run, by the name of a file.
+    regularizers keep for the reader of the run, by the name of a file. `mixture` says which rows an epoch has, where
+    that is not every row once.
     """
 
     seeds: Seeds
@@ -56,8 +57,9 @@ class Member:
     train: Sequence[Row]
     dev: Sequence[Row]
     regularizers: Sequence[Regularizer] = ()
-    grader: Grader = PLAIN
+    grader: Grading = PLAIN
     is_trained: bool = True
+    mixture: Mixture | None = None
     status: str = "running"
     is_good: bool = False
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -91,10 +93,12 @@ class Member:
 
     def batches(self) -> Iterator[list[int]]:
         """Logical batches without end: indices of training rows. Depends on (seed, lengths) only."""
-        lengths, t, epoch = [r.cost for r in self.train], self.training, 0
+        lengths, t, epoch, seed = [r.cost for r in self.train], self.training, 0, self.seeds.data_order
         while True:
-            order = stream(self.seeds.data_order, "data_order", epoch)
-            yield from epoch_batches(lengths, t.batch_size, order, t.buckets)
+            order = stream(seed, "data_order", epoch)
+            rows = range(len(lengths)) if self.mixture is None else self.mixture.rows(seed, epoch)
+            for batch in epoch_batches([lengths[i] for i in rows], t.batch_size, order, t.buckets):
+                yield [rows[i] for i in batch]
             epoch += 1
 
 
@@ -148,6 +152,7 @@ class Loop:
         self.optimizer = build_optimizer(members[0].training, pack.stacked, rates, decays)
         self.max_tokens = members[0].training.tokens_per_pass(model.backbone.device.type)
         self.search = Search(model, processes, self.max_tokens)
+        self.judge = Judge(model, processes, self.max_tokens)
         self.objective = Objective(model, members, processes, substitutes)
         self.seconds_in_steps, self.steps_done = 0.0, 0
         self.save = save or (lambda state: None)
@@ -236,9 +241,10 @@ class Loop:
             self._step({r: next(m.batches()) for r, m in trained.items()})
         stepped = time.perf_counter()
         table = self.pack.table(training=False)
-        rows = [replace(row, prompt=r) for r, m in enumerate(self.members) for row in m.dev[:_REHEARSED_ROWS]]
+        few = [m.dev[:: max(1, -(-len(m.dev) // _REHEARSED_ROWS))] for m in self.members]
+        rows = [replace(row, prompt=r) for r, its in enumerate(few) for row in its]
         with torch.no_grad():
-            self.model.score_rows(rows, table, self.max_tokens)
+            self.judge.rehearse(rows, table)
         return stepped - begun, (time.perf_counter() - stepped) / max(1, len(rows))
 
     def _running(self) -> list[int]:
@@ -299,24 +305,9 @@ class Loop:
         """Score the dev split of some members and keep the best checkpoints."""
         self.processes.check_equal(self.pack.stacked.values())
         table = self.pack.table(training=False)
-        rows = [replace(row, prompt=r) for r in due for row in self.members[r].dev]
-        training, costs = self.members[0].training, [row.cost for row in rows]
-
-        def score(part: Sequence[Row]) -> Tensor:
-            return self.model.score_rows(part, table, self.max_tokens)
-
-        def write(part: Sequence[Row]) -> Sequence[str]:
-            return self.model.write_rows(part, table, self.max_tokens)
-
-        scores = stacked(self.processes.merged(rows, costs, score))
-        writes = self.model.readout.writes and training.select != "loss"
-        written = self.processes.merged(rows, costs, write) if writes else None
-        at = 0
-        for r in due:
-            mine = slice(at, at + len(self.members[r].dev))
-            at = mine.stop
-            texts = None if written is None else written[mine]
-            self._judge(r, dev_metrics(self.model, scores[mine], rows[mine], texts, self.members[r].grader))
+        writes = self.members[0].training.select != "loss"
+        for r, dev in self.judge.metrics({r: self.members[r] for r in due}, table, writes=writes).items():
+            self._judge(r, dev)
 
     def _judge(self, r: int, dev: dict[str, float]) -> None:
         """Keep a better checkpoint; stop a member that has not improved for long."""
@@ -326,7 +317,7 @@ class Loop:
             self._end(r, "diverged")
             return
         select = member.training.select
-        better = not member.is_good or _merit(dev, select) > _merit(member.best_dev, select)
+        better = not member.is_good or merit(dev, select) > merit(member.best_dev, select)
         if better:
             member.is_good = True
             member.best, member.best_dev, member.best_step, member.stale = self.pack.state(r), dev, member.step, 0
@@ -360,32 +351,6 @@ class Loop:
                 yield
             finally:
                 network.eval()
-
-
-def dev_metrics(
-    model: PromptedModel,
-    scores: Float[Tensor, "N *C"],
-    rows: Sequence[Row],
-    written: Sequence[str] | None = None,
-    grader: Grader = PLAIN,
-) -> dict[str, float]:
-    """Mean loss of scored rows, and metrics: of the readout's answers, or of what was written (if anything was)."""
-    readout = model.readout
-    loss = float(readout.loss(scores, labels_of(rows, scores.shape[1])).mean())
-    if readout.writes and written is None:
-        return {"loss": loss}
-    if not math.isfinite(loss):
-        return {"loss": loss, **dict.fromkeys(grader.names(readout.metrics), 0.0)}
-    if written is None:
-        found = grader.measure(readout, scores, rows, **chosen(readout, scores, rows))
-    else:
-        found = grader.measure_texts(readout, rows, written)
-    return {"loss": loss, **{name: found[name] for name in grader.names(readout.metrics)}}
-
-
-def _merit(dev: Mapping[str, float], select: str) -> tuple[float, float]:
-    """What the checkpoint is picked by: larger is better, and ties go to the lower loss."""
-    return (-dev["loss"] if select == "loss" else dev[select], -dev["loss"])
 
 
 def _rate(training: TrainingConfig, group: str) -> float:

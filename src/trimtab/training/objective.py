@@ -291,14 +291,14 @@ def _like(per_example: Float[Tensor, "X"], values: Tensor) -> Tensor:
 
 def check_regularizers(
     built: Sequence[Regularizer],
-    readout: str,
+    readouts: Sequence[str],
     rows: Sequence[Row],
     has_mask: bool,
 ) -> None:
     """Refuse regularizers that this run could not have.
 
     Args:
-        readout: its kind.
+        readouts: the kind of each task's.
         rows: of the training split.
         has_mask: the vocabulary has a token for what is hidden.
 
@@ -315,9 +315,10 @@ def check_regularizers(
                 where=where,
                 fix="Check `trimtab show`, or use target: prompt.",
             )
-        if needs.distribution and not has_distribution(readout):
+        lacking = [kind for kind in readouts if needs.distribution and not has_distribution(kind)]
+        if lacking:
             raise ConfigError(
-                f"the readout {readout!r} gives no distribution over answers, so passes cannot be compared by one.",
+                f"the readout {lacking[0]!r} gives no distribution over answers, so passes cannot be compared by one.",
                 where=where,
                 fix="Use loss: ce, or a readout with classes.",
             )

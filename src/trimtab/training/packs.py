@@ -19,8 +19,9 @@ from trimtab.registry import readouts, regularizers
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.memory import peak_memory
+from trimtab.training.mixing import mixture
 from trimtab.training.parallel import ALONE, Processes
-from trimtab.training.preparing import Prepared, build_encoder, build_head, label_ids, tuned_backbone
+from trimtab.training.preparing import Prepared, build_head, encoder_of, label_ids, tuned_backbone
 from trimtab.training.resume import (
     Checkpoint,
     read_checkpoint,
@@ -113,12 +114,13 @@ def _assembled(
     first = pack[0]
     is_tuned = first.config.training.tunes_backbone
     backbone = tuned_backbone(first) if is_tuned else first.backbone
-    readout = readouts.build(first.config.readout, backbone, [first.rendering.plan(backbone.encoder)])
-    encoders = [build_encoder(p.config, p.rendering, p.backbone) for p in pack]
+    plans = [part.rendering.plan(backbone.encoder) for part in first.each]
+    readout = readouts.build(first.config.readout, backbone, plans)
+    encoders = [encoder_of(p) for p in pack]
     members = [
         Member(p.config.seeds, p.config.training, p.rows["train"], p.rows["dev"],
-               [regularizers.build(spec) for spec in p.config.regularizers], p.rendering.grader,
-               not encoders[0].is_fixed)
+               [regularizers.build(spec) for spec in p.config.regularizers], p.grader, not encoders[0].is_fixed,
+               mixture([len(part.rows["train"]) for part in p.each], p.task.shares))
         for p in pack
     ]  # fmt: skip
     heads = [build_head(p) for p in pack]
@@ -128,7 +130,8 @@ def _assembled(
     model = PromptedModel(backbone, readout)
     found = NO_SUBSTITUTES
     if first.config.regularizers:
-        found = substitutes(backbone, label_ids(first.rendering, backbone.encoder))
+        words = [i for part in first.each for i in label_ids(part.rendering, backbone.encoder)]
+        found = substitutes(backbone, words)
     dropout = first.config.backbone.dropout
     return Loop(model, trained, members, report, dropout, save, processes, found), stacked
 

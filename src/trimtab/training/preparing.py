@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,21 +17,23 @@ from trimtab.backbones.checkpointing import check_recomputing
 from trimtab.backbones.loading import TextSide
 from trimtab.backbones.substitutes import hiding_token
 from trimtab.chat import read_template
-from trimtab.config import BackboneConfig, RunConfig, check_groups
+from trimtab.config import BackboneConfig, RunConfig, check_groups, has_head
 from trimtab.errors import ConfigError, TemplateError
-from trimtab.grading import Grader
+from trimtab.grading import Grading
 from trimtab.initializers import PromptContext
 from trimtab.predictor import Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import first_head
+from trimtab.readouts.by_task import check_one_pass, of_task
 from trimtab.registry import prompts, readouts, regularizers, tasks, tunings
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION
-from trimtab.tasks import Task
+from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.objective import check_regularizers
+from trimtab.training.settling import graders_of, naming, settled
 from trimtab.types import Row, Site
 
 
@@ -41,18 +43,41 @@ class Prepared:
 
     Attributes:
         config: resolved further: concrete readout and dtype.
+        asked: how the examples of its one task are rendered; None where it has several.
         rows: rendered examples by split.
+        parts: of several tasks each alone, in their order.
     """
 
     config: RunConfig
     backbone: Backbone
     task: Task
-    rendering: Rendering
+    asked: Rendering | None
     rows: dict[str, list[Row]]
+    parts: tuple[Prepared, ...] = ()
+
+    @property
+    def each(self) -> tuple[Prepared, ...]:
+        """The tasks of the run, each alone: itself where there is one."""
+        return self.parts or (self,)
+
+    @property
+    def rendering(self) -> Rendering:
+        """How its one task is asked."""
+        assert self.asked is not None, "a run on several tasks has a rendering for each, see `each`"
+        return self.asked
+
+    @property
+    def grader(self) -> Grading:
+        """How answers are scored."""
+        if not self.parts:
+            return self.rendering.grader
+        return graders_of([part.config for part in self.parts], self.task)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the backbone makes of the data, where a user should know it, in sentences."""
+        if self.parts:
+            return tuple(f"{part.task.name}: {note}" for part in self.parts for note in part.notes)
         return notes_on(self.rows, self.rendering, self.backbone.encoder)
 
     @cached_property
@@ -68,7 +93,8 @@ class Prepared:
         b = self.backbone
         parts = [self.task.fingerprint, b.fingerprint, b.tokenizer_fingerprint, str(SCHEMA_VERSION)]
         parts += [self.initializer_fingerprint] if self.initializer_fingerprint else []
-        parts += [self.rendering.template.source] if self.rendering.template.is_verbatim else []
+        templates = [part.rendering.template for part in self.each]
+        parts += [template.source for template in templates if template.is_verbatim]
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.task.name)
         return f"{name}-{self.config.prompt['kind']}-{self.config.digest(*parts)}"
 
@@ -104,32 +130,54 @@ class Preparer:
         backbone = self.backbone
         dtype = str(backbone.dtype).removeprefix("torch.")
         tokens = config.training.tokens_per_pass(backbone.device.type)
-        settled = {
+        known = {
             "backbone": config.backbone.model_copy(update={"dtype": dtype}),
             "training": config.training.model_copy(update={"max_tokens": tokens}),
         }
-        config = config.model_copy(update=settled)
+        config = config.model_copy(update=known)
         task = self._task(config)
-        config = concrete(config, task, backbone.family.readouts)
-        positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
-        slots = slots_of(config)
-        rendering = render_task(task, slots, backbone.encoder, positions, config.readout)
+        config, alone = settled(config, task, backbone.family.readouts)
+        parts = []
+        for own, of in zip(alone, task.each, strict=True):
+            with naming(of.name) if task.parts else nullcontext():
+                parts.append(self._rendered(own, of))
         if config.training.recompute_layers:
             check_recomputing(backbone.model)
+        check_components(config, [has_head(part.config.readout) for part in parts])
+        prepared = parts[0] if not task.parts else self._joined(config, task, parts)
+        check_regularizers(
+            [regularizers.build(spec) for spec in config.regularizers],
+            [part.config.readout["kind"] for part in parts],
+            prepared.rows["train"],
+            hiding_token(backbone.encoder) is not None,
+        )
+        encoder_of(prepared)  # refuses an initializer that does not fit
+        return prepared
+
+    def _rendered(self, config: RunConfig, task: Task) -> Prepared:
+        """A run on one task."""
+        backbone, slots = self.backbone, slots_of(config)
+        positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
+        rendering = render_task(task, slots, backbone.encoder, positions, config.readout)
         told = json.dumps([config.task, task.fingerprint, config.readout, slots, positions], sort_keys=True)
         if told not in self._rows:
             self._rows[told] = {
                 s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits
             }
-        check_components(config)
-        check_regularizers(
-            [regularizers.build(spec) for spec in config.regularizers],
-            config.readout["kind"],
-            self._rows[told]["train"],
-            hiding_token(backbone.encoder) is not None,
-        )
-        build_encoder(config, rendering, backbone)  # refuses an initializer that does not fit
         return Prepared(config, backbone, task, rendering, self._rows[told])
+
+    def _joined(self, config: RunConfig, task: Task, parts: Sequence[Prepared]) -> Prepared:
+        """A run on several tasks."""
+        plans = {part.task.name: part.rendering.plan(self.backbone.encoder) for part in parts}
+        check_one_pass(plans, [part.config.readout["kind"] for part in parts])
+        told = json.dumps([config.task, *(id(part.rows) for part in parts)], sort_keys=True)
+        if told not in self._rows:
+            rows = {s: [(row, k) for k, part in enumerate(parts) for row in part.rows[s]] for s in SPLITS}
+            self._rows[told] = {
+                "train": [of_task(row, k) for row, k in rows.pop("train")],
+                **{s: [replace(row, readout=k) for row, k in its] for s, its in rows.items()},
+            }
+        return Prepared(config, self.backbone, task, None, self._rows[told], tuple(parts))
 
     def _task(self, config: RunConfig) -> Task:
         told = json.dumps([config.task, config.seeds.subset], sort_keys=True)
@@ -162,9 +210,13 @@ def shift_of(config: RunConfig, family: Family, positions: int) -> int:
     return shift
 
 
-def check_components(config: RunConfig) -> None:
-    """Let constructors refuse combinations of options that a signature cannot express, and check what is trained."""
-    check_groups(config)
+def check_components(config: RunConfig, heads: Sequence[bool | None] = ()) -> None:
+    """Let constructors refuse combinations of options that a signature cannot express, and check what is trained.
+
+    Args:
+        heads: whether the readout of each task has a head, where that is settled.
+    """
+    check_groups(config, heads)
     encoder: Any = prompts.get(config.prompt["kind"])
     has_prompt = encoder.has_rows(config.prompt) or encoder.has_network(config.prompt)
     for i, spec in enumerate(config.regularizers):
@@ -174,53 +226,6 @@ def check_components(config: RunConfig) -> None:
                 where=f"regularizers.{i}",
                 fix="Perturb the text instead, or train a prompt.",
             )
-
-
-def concrete(config: RunConfig, task: Task, possible: Sequence[str]) -> RunConfig:
-    """A config whose readout, and what selects the checkpoint, are no longer `auto`.
-
-    Args:
-        possible: the readouts of the backbone's family, the default first. A task of free text needs one that writes.
-
-    Raises:
-        ConfigError: the family or the task cannot be read so, none of the family's readouts writes, or the readout has
-            no such metric.
-    """
-    spec, model = config.readout, config.backbone.model
-    fitting = [k for k in possible if task.answer in readouts.get(k).kinds]  # type: ignore[attr-defined]
-    if not fitting and task.answer != "text":
-        raise ConfigError(f"{model!r} has no readout for answers of the sort {task.answer!r}.", where="backbone.model")
-    if not fitting:
-        raise ConfigError(
-            f"the task's answers are free text, and {model!r} cannot write.",
-            where="backbone.model",
-            fix="Use a causal or encoder-decoder model, such as nano-causal, or give label words.",
-        )
-    if spec["kind"] == "auto":
-        spec = readouts.resolve({**spec, "kind": fitting[0]}, "readout")
-    if spec["kind"] not in possible:
-        raise ConfigError(
-            f"{model!r} cannot be read by {spec['kind']!r}.",
-            where="readout.kind",
-            fix=f"Use {' or '.join(fitting)}, or leave it out.",
-        )
-    if spec["kind"] not in fitting:
-        raise ConfigError(
-            f"the readout {spec['kind']!r} gives no answers of the sort that the task {task.name!r} has "
-            f"({task.answer}).",
-            where="readout.kind",
-            fix=f"Use {' or '.join(fitting)}, or leave it out.",
-        )
-    grader = Grader(task.verbalizer, task.metrics, task.headline, task.candidate)
-    select, known = config.training.select, grader.names(readouts.get(spec["kind"]).metrics)  # type: ignore[attr-defined]
-    if select not in ("auto", "loss", *known):
-        raise ConfigError(
-            f"the readout {spec['kind']!r} has no metric {select!r}.",
-            where="training.select",
-            fix=f"Use auto, {', '.join(known)} or loss.",
-        )
-    training = config.training.model_copy(update={"select": known[0] if select == "auto" else select})
-    return config.model_copy(update={"readout": spec, "training": training})
 
 
 def render_task(
@@ -262,8 +267,17 @@ def notes_on(rows: Mapping[str, Sequence[Row]], rendering: Rendering, encoder: T
     return () if told is None else tuple(told(rows, rendering.allowed, rendering.allowed_ids(encoder)))
 
 
-def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: TextSide) -> dict[str, int]:
+def count_parameters(
+    config: RunConfig,
+    task: Task,
+    rendering: Rendering,
+    side: TextSide,
+    others: Sequence[tuple[RunConfig, Task]] = (),
+) -> dict[str, int]:
     """How many parameters a run trains and keeps, by the methods' formulas; a trained backbone's own aside.
+
+    Args:
+        others: further tasks, whose readouts may have a head.
 
     Raises:
         ConfigError: the prompt asks for layers or sites that the backbone does not have.
@@ -272,21 +286,29 @@ def count_parameters(config: RunConfig, task: Task, rendering: Rendering, side: 
     there = _read_sites(family.sites(model), rendering, side.encoder)
     options = {**config.prompt, "there": there, "hidden_size": family.hidden_size(model)}
     encoder: Any = prompts.get(config.prompt["kind"])
-    classes = len(task.verbalizer.classes)
-    first = first_head(config.readout["kind"], family.hidden_size(model), classes, torch.Generator())
-    head = sum(value.numel() for value in first.values())
+    head = 0
+    for own, of in ((config, task), *others):
+        classes = len(of.verbalizer.classes)
+        first = first_head(own.readout["kind"], family.hidden_size(model), classes, torch.Generator())
+        head += sum(value.numel() for value in first.values())
     size = side.embedding_size
     return {"trained": encoder.count(size=size, **options) + head, "kept": encoder.kept(size=size, **options) + head}
 
 
-def prompt_context(rendering: Rendering, backbone: Backbone, seed: int) -> PromptContext:
-    """What the encoders of a run may know."""
+def prompt_context(
+    rendering: Rendering, backbone: Backbone, seed: int, others: Sequence[Rendering] = ()
+) -> PromptContext:
+    """What the encoders of a run may know.
+
+    Args:
+        others: of further tasks, whose label words are to be known too.
+    """
     encoder = backbone.encoder
     return PromptContext(
         embeddings=backbone.embedding_rows,
         embedding_rms=backbone.embedding_rms,
         words=backbone.ordinary_words,
-        label_ids=label_ids(rendering, encoder),
+        label_ids=[i for its in (rendering, *others) for i in label_ids(its, encoder)],
         encode=lambda text: encoder.encode(text).ids,
         generator=torch_stream(seed, "init"),
         backbone=backbone.name,
@@ -311,11 +333,19 @@ def label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
     return []
 
 
-def build_encoder(config: RunConfig, rendering: Rendering, backbone: Backbone) -> PromptEncoder:
-    """The prompt encoder of a run, its random values from the `init` stream."""
+def encoder_of(p: Prepared) -> PromptEncoder:
+    """The prompt encoder of a run."""
+    first, *others = (part.rendering for part in p.each)
+    return build_encoder(p.config, first, p.backbone, others)
+
+
+def build_encoder(
+    config: RunConfig, rendering: Rendering, backbone: Backbone, others: Sequence[Rendering] = ()
+) -> PromptEncoder:
+    """The prompt encoder of a run on one task, or on `others` too, its random values from the `init` stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(config.seeds.init, "init:encoder"))
-        context = prompt_context(rendering, backbone, config.seeds.init)
+        context = prompt_context(rendering, backbone, config.seeds.init, others)
         encoder: PromptEncoder = prompts.build(config.prompt, context)
     return encoder.to(backbone.device)
 
@@ -328,6 +358,14 @@ def tuned_backbone(p: Prepared) -> Backbone:
 
 
 def build_head(p: Prepared) -> dict[str, torch.Tensor]:
-    """First values of the head of a run's readout, from the `init` stream; none where it has no head."""
-    generator = torch_stream(p.config.seeds.init, "init:head")
+    """First values of the head of a run's readout, from the `init` stream; none where it has no head. Of several tasks
+    each head under the number of its task."""
+    if not p.parts:
+        return _head(p, torch_stream(p.config.seeds.init, "init:head"))
+    streams = [torch_stream(p.config.seeds.init, "init:head", k) for k in range(len(p.parts))]
+    heads = [_head(part, stream) for part, stream in zip(p.parts, streams, strict=True)]
+    return {f"{k}.{name}": value for k, head in enumerate(heads) for name, value in head.items()}
+
+
+def _head(p: Prepared, generator: torch.Generator) -> dict[str, torch.Tensor]:
     return first_head(p.config.readout["kind"], p.backbone.hidden_size, len(p.task.verbalizer.classes), generator)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from trimtab.backbones import Backbone
 from trimtab.benchmark_metrics import MEAN
 from trimtab.errors import TrimtabError
 from trimtab.model import PromptedModel
-from trimtab.predictor import MAX_TOKENS, Predictor, Rendering, table_from
+from trimtab.predictor import MAX_TOKENS, Predictor, Rendering, evaluation_of, table_from
 from trimtab.readouts import chosen
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import notes_of
@@ -26,6 +27,7 @@ from trimtab.storage import Bundle, RunFolder, write_bundle, write_json, write_t
 from trimtab.training.packs import Trained
 from trimtab.training.parallel import current_size
 from trimtab.training.preparing import Prepared, bare_rendering
+from trimtab.training.settling import headline
 from trimtab.training.tuning import PREFIX
 from trimtab.types import PromptTable, table_of
 
@@ -85,17 +87,25 @@ def write_run(folder: RunFolder, trained: Trained, bare: float | None) -> None:
         trained_part = {k: v.float().cpu().numpy() for k, v in kept.items()}
         write_tensors(folder.path / "encoder.safetensors", {**trained_part, **trained.constants})
     metrics: dict[str, Any] = {}
-    table, spec = table_from(bundle, p.backbone.device), bundle.metadata["readout"]
-    predictor = _predictor(trained.backbone, p.rendering, table, spec)
+    predictors = [
+        _predictor(trained.backbone, part.rendering, table_from(own, p.backbone.device), own.metadata["readout"])
+        for part, own in zip(p.each, _bundles(bundle), strict=True)
+    ]
     for split in ("dev", "test"):
-        evaluation = predictor.evaluate(p.task.splits[split])
+        pairs = zip(predictors, p.each, strict=True)
+        evaluation = evaluation_of(p.grader, [its.evaluate(part.task.splits[split]) for its, part in pairs])
         metrics[split] = dict(evaluation.metrics)
         folder.write_predictions(split, [x.as_json() for x in evaluation.predictions])
-    metrics["dev"]["loss"] = member.best_dev["loss"]
+    metrics["dev"] |= {name: value for name, value in member.best_dev.items() if name.rpartition(".")[2] == "loss"}
     folder.write_history(member.history)
     folder.write_findings(member.findings)
     write_json(folder.path / "bundle.json", {**written, "metrics": metrics})
     folder.finish(_record(folder, trained, metrics, bare), member.status)
+
+
+def _bundles(bundle: Bundle) -> list[Bundle]:
+    """That of each task."""
+    return [bundle.of_task(name) for name in bundle.tasks] or [bundle]
 
 
 def rescue(trained: Trained, error: TrimtabError) -> TrimtabError:
@@ -117,8 +127,8 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
         "started": folder.record["started"],
         "parameters": parameters | ({"backbone": tuned} if tuned else {}),
         "metrics": metrics,
-        "metric": _headline(p),
-        "baselines": {"majority": _constant_baseline(p), "no_prompt": bare},
+        "metric": headline(p.config, p.task),
+        "baselines": {"majority": _mean([_constant_baseline(part) for part in p.each]), "no_prompt": bare},
         "best_step": member.best_step if member.is_good else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
@@ -129,8 +139,11 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
 def make_bundle(trained: Trained) -> Bundle:
     """The prompt of a trained run with all that is needed to use it elsewhere."""
     p = trained.prepared
-    b, template = p.backbone, p.rendering.template
-    words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
+    b = p.backbone
+    is_verbatim = any(part.rendering.template.is_verbatim for part in p.each)
+    asked = [{"task": _asked(part), "readout": {**part.config.readout, **_chosen(trained, k)}}
+             for k, part in enumerate(p.each)]  # fmt: skip
+    of_tasks = [{"name": part.task.name, **its} for part, its in zip(p.parts, asked, strict=False)]
     metadata = {
         "prompt": {
             "kind": p.config.prompt["kind"],
@@ -150,25 +163,8 @@ def make_bundle(trained: Trained) -> Bundle:
             "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
             "options": p.config.backbone.model_dump(exclude={"model"}),
         },
-        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not template.is_verbatim},
-        "task": {
-            "name": p.task.name,
-            "template": p.task.template_for(b.encoder.is_causal),
-            "rendered": template.source if template.is_verbatim else None,
-            "truncate": list(p.task.truncate),
-            "max_length": p.rendering.max_length,
-            "label_words": words,
-            "answer": p.task.answer,
-            "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
-            "candidate": p.task.candidate,
-            "metrics": list(p.task.metrics),
-            "headline": p.task.headline,
-            "form": p.task.reading.form,
-            "rename": dict(p.task.reading.rename),
-            "submission": p.task.submission,
-            **({"allowed": {g: list(w) for g, w in p.task.allowed.items()}} if p.task.allowed else {}),
-        },
-        "readout": {**p.config.readout, **_chosen(trained)},
+        "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not is_verbatim},
+        **({"tasks": of_tasks} if of_tasks else asked[0]),
         "provenance": {
             "run": p.id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -182,16 +178,42 @@ def make_bundle(trained: Trained) -> Bundle:
     return Bundle(metadata, tensors, tuned)
 
 
-def _chosen(trained: Trained) -> dict[str, Any]:
-    """Options of the readout that are chosen on dev with the trained prompt; none for most readouts."""
-    p = trained.prepared
+def _asked(p: Prepared) -> dict[str, Any]:
+    """How one task is asked."""
+    template = p.rendering.template
+    words = {c: list(w) for c, w in zip(p.task.verbalizer.classes, p.task.verbalizer.words, strict=True)}
+    return {
+        "name": p.task.name,
+        "template": p.task.template_for(p.backbone.encoder.is_causal),
+        "rendered": template.source if template.is_verbatim else None,
+        "truncate": list(p.task.truncate),
+        "max_length": p.rendering.max_length,
+        "label_words": words,
+        "answer": p.task.answer,
+        "replace": {column: dict(texts) for column, texts in p.task.replace.items()},
+        "candidate": p.task.candidate,
+        "metrics": list(p.task.metrics),
+        "headline": p.task.headline,
+        "form": p.task.reading.form,
+        "rename": dict(p.task.reading.rename),
+        "submission": p.task.submission,
+        **({"allowed": {g: list(w) for g, w in p.task.allowed.items()}} if p.task.allowed else {}),
+    }
+
+
+def _chosen(trained: Trained, task: int) -> dict[str, Any]:
+    """Options of the readout of a task that are chosen on dev with the trained prompt; none for most readouts."""
+    p = trained.prepared.each[task]
     if not hasattr(readouts.get(p.config.readout["kind"]), "chosen"):
         return {}
     parts = {n: torch.from_numpy(v)[None].to(p.backbone.device) for n, v in trained.tensors.items()}
     table = table_of(parts, trained.layers, trained.shift)
-    model = _predictor(trained.backbone, p.rendering, table, p.config.readout).model
+    first = trained.prepared
+    plans = [part.rendering.plan(p.backbone.encoder) for part in first.each]
+    whole = PromptedModel(trained.backbone, readouts.build(first.config.readout, trained.backbone, plans))
+    model, own = whole.parts(table)[task]
     rows = [replace(row, prompt=0) for row in p.rows["dev"]]
-    return chosen(model.readout, model.score_rows(rows, table, MAX_TOKENS), rows)
+    return chosen(model.readout, model.score_rows(rows, own, MAX_TOKENS), rows)
 
 
 def _predictor(
@@ -201,20 +223,9 @@ def _predictor(
     return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
-def _headline(p: Prepared) -> str:
-    """The metric that stands for a run: the task's, accuracy where there are classes, else the one that selects the
-    checkpoint."""
-    select, readout = p.config.training.select, readouts.get(p.config.readout["kind"])
-    if p.task.headline is not None:
-        return p.task.headline
-    if p.task.verbalizer.classes and p.task.answer != "tags":
-        return "accuracy"
-    return str(readout.metrics[0]) if select == "loss" else select  # type: ignore[attr-defined]
-
-
 def _constant_baseline(p: Prepared) -> float | None:
     """Test score of the most frequent answer, given to every row."""
-    metric = _headline(p)
+    metric = headline(p.config, p.task)
     if metric in (*p.task.metrics, MEAN):
         return p.rendering.grader.constant(p.task.splits["test"], metric)
     readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
@@ -225,9 +236,19 @@ def _constant_baseline(p: Prepared) -> float | None:
 def bare_score(p: Prepared) -> float | None:
     """Test score of the bare model with the same label words, and the same template or the task's manual one; the same
     for all runs of a pack. None where the readout has a head, without which it reads nothing, or the model cannot be
-    asked so."""
+    asked so. Of several tasks the mean."""
+    return _mean([_bare_score(part) for part in p.each])
+
+
+def _bare_score(p: Prepared) -> float | None:
     rendering = bare_rendering(p)
     if rendering is None or readouts.get(p.config.readout["kind"]).trains:  # type: ignore[attr-defined]
         return None
     predictor = _predictor(p.backbone, rendering, None, p.config.readout)
-    return float(predictor.evaluate(p.task.splits["test"]).metrics[_headline(p)])
+    return float(predictor.evaluate(p.task.splits["test"]).metrics[headline(p.config, p.task)])
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Over tasks; None where one has none."""
+    known = [score for score in scores if score is not None]
+    return fmean(known) if len(known) == len(scores) else None

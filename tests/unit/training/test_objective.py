@@ -56,7 +56,7 @@ def test_no_more_than_the_clean_loss_is_replaced() -> None:
             regularizers.build(regularizers.resolve({"kind": kind, "weight": w}, "regularizers"))
             for kind, w in zip(("neftune", "freelb", "sam", "neftune"), weights, strict=False)
         ]
-        check_regularizers(built, "cloze", rows, has_mask=True)
+        check_regularizers(built, ["cloze"], rows, has_mask=True)
 
     check(0.01, 0.2, 0.68, 0.11)  # more than 1 in binary
     with refused(ConfigError, "may weigh 1 together, got 1.1", where="regularizers", fix="Lower their weights."):

@@ -29,7 +29,7 @@ from trimtab.predictor import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
-from trimtab.training import loop, runs
+from trimtab.training import judging, runs
 from trimtab.training.objective import Objective
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder, prepare, prompt_context, render_task
@@ -455,17 +455,17 @@ def test_the_prompt_kept_is_that_of_the_best_evaluation_not_the_last(
 ) -> None:
     constant = ["training.schedule=constant", "training.warmup=0"]
     accuracies = iter([0.1, 0.2, 0.9, 0.3, 0.9, 0.3, 0.1])
-    measure = loop.dev_metrics
+    measure = judging.dev_metrics
 
     def staged(*args: Any) -> dict[str, float]:
         return {**measure(*args), "accuracy": next(accuracies), "loss": 1.0}
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "dev_metrics", staged)
+        patch.setattr(judging, "dev_metrics", staged)
         best = train_pack([prepared(tmp_path, backbone, *constant)])[0]
     assert (best.member.best_step, best.member.step) == (2, 6)
     accuracies = iter([0.1, 0.2, 0.9])
-    monkeypatch.setattr(loop, "dev_metrics", staged)
+    monkeypatch.setattr(judging, "dev_metrics", staged)
     short = train_pack([prepared(tmp_path, backbone, *constant, "training.max_steps=2", "training.evaluations=2")])[0]
     assert np.array_equal(best.prompt, short.prompt)
     assert not np.array_equal(best.prompt, np.zeros_like(best.prompt))

@@ -24,7 +24,7 @@ from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, StorageError
 from trimtab.predictor import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle, read_json, read_tensors, write_json, write_tensors
-from trimtab.training import loop, records, runs
+from trimtab.training import judging, records, runs
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.objective import Objective
 from trimtab.training.optimization import StackedAdamW
@@ -58,7 +58,7 @@ def weights(backbone: Backbone) -> dict[str, Tensor]:
 def staged(monkeypatch: pytest.MonkeyPatch, accuracies: Sequence[float]) -> None:
     """Evaluations say these accuracies one after the other."""
     said = iter(accuracies)
-    monkeypatch.setattr(loop, "dev_metrics", lambda *args: {"accuracy": next(said), "macro_f1": 0.0, "loss": 1.0})
+    monkeypatch.setattr(judging, "dev_metrics", lambda *args: {"accuracy": next(said), "macro_f1": 0.0, "loss": 1.0})
 
 
 # Whom it may train
