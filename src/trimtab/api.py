@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +19,9 @@ from trimtab.fetching.manifests import manifest_of, manifests
 from trimtab.fetching.records import check as check_records
 from trimtab.fetching.records import recorded, refuse_changes
 from trimtab.grading import judged
-from trimtab.predictor import Rendering, load
+from trimtab.predictor import Rendering, load, load_tasks
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
-from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_text
+from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_bundle, write_text
 from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
 from trimtab.studies.folder import StudyFolder
@@ -35,19 +35,17 @@ from trimtab.training.loop import Report
 from trimtab.training.objective import check_regularizers
 from trimtab.training.parallel import joined
 from trimtab.training.preparing import (
+    Asked,
     Prepared,
+    ask,
     check_components,
-    concrete,
     count_parameters,
     notes_on,
     open_backbone,
     prepare,
-    render_task,
-    shift_of,
-    slots_of,
 )
 from trimtab.training.runs import run_pack
-from trimtab.types import Encoded, Evaluation, Example, Label, Records, Row
+from trimtab.types import Encoded, Evaluation, Example, Label, OfTask, Records, Row
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft
@@ -239,7 +237,8 @@ def evaluate(
         run: a run folder, or an id under `runs_dir`.
         split: train, dev or test.
         task: another table, whose rows and metrics are taken: a preset such as `superglue/ax_b`, or its options. The
-            template and the label words are those of the run.
+            template and the label words are those of the run. Of a run on several tasks, the name of one of them; all
+            by default.
 
     Raises:
         BundleError, DataError, BackboneError: see `load` and the task.
@@ -247,6 +246,8 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
     folder = find_run(str(run), Path(runs_dir))
+    if names := tasks_of(folder):
+        return _evaluate_tasks(folder, split, _named(task, names), device, data_dir)
     if task is not None:
         other = _other_task(task)
         examples = other.examples(split, _places(data_dir))
@@ -254,37 +255,77 @@ def evaluate(
         rendering = replace(predictor.rendering, metrics=other.metrics, headline=other.headline)
         return replace(predictor, rendering=rendering).evaluate(examples)
     predictor = load(folder, device=device)
-    config = validated(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
-    return predictor.evaluate(_task_again(config, folder, data_dir).splits[split])
+    return predictor.evaluate(_task_again(_config_of(folder), folder, data_dir).splits[split])
+
+
+def _evaluate_tasks(folder: Path, split: str, task: str | None, device: str, data_dir: str | Path | None) -> Evaluation:
+    """Score a run on several tasks on all of them, or on one."""
+    of, parts = load_tasks(folder, device=device), _task_again(_config_of(folder), folder, data_dir).parts
+    if task is not None:
+        return of.parts[task].evaluate(parts[task].splits[split])
+    return of.evaluate({name: part.splits[split] for name, part in parts.items()})
 
 
 def predict(
     run_or_bundle: str | Path,
     inputs: Sequence[Example | Mapping[str, Any] | str],
     *,
+    task: str | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
-) -> Records:
+) -> Records | list[OfTask]:
     """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
     Args:
         run_or_bundle: a folder, or a run id under `runs_dir`.
         inputs: examples, mappings field -> text (with an optional `id`), or plain texts if the template has one field.
+        task: of a prompt for several tasks, which one all inputs are of; without it each says so in its field `task`,
+            and so do the predictions.
 
     Returns:
         One prediction per input, in order.
     """
-    return load(find_run(str(run_or_bundle), Path(runs_dir)), device=device).predict(inputs)
+    folder = find_run(str(run_or_bundle), Path(runs_dir))
+    if task is None and tasks_of(folder):
+        return load_tasks(folder, device=device).predict(inputs)
+    return load(folder, task=task, device=device).predict(inputs)
+
+
+def take_task(
+    run_or_bundle: str | Path, task: str, output: str | Path, *, runs_dir: str | Path = "runs"
+) -> dict[str, Any]:
+    """Write the bundle of one task, taken out of that of several: the shared prompt with what belongs to the task.
+
+    Args:
+        output: the folder of the new bundle.
+
+    Returns:
+        The content of its bundle.json.
+
+    Raises:
+        BundleError: there is no such task.
+        ConfigError: the folder holds a bundle already.
+    """
+    bundle = read_bundle(find_run(str(run_or_bundle), Path(runs_dir))).of_task(task)
+    if (Path(output) / "bundle.json").exists():
+        raise ConfigError("the folder holds a bundle already.", where=str(output), fix="Give another -o.")
+    return write_bundle(Path(output), bundle)
 
 
 def reading_of(
     run_or_bundle: str | Path, *, task: str | Mapping[str, Any] | None = None, runs_dir: str | Path = "runs"
 ) -> Reading:
-    """How files of the task that a prompt was trained on are read, or those of another task."""
-    if task is not None:
+    """How files of the task that a prompt was trained on are read, or those of another task. Where it was trained on
+    several and none is named, a line is a row."""
+    if task is not None and not tasks_of(find_run(str(run_or_bundle), Path(runs_dir))):
         found: Reading = _other_task(task).reading
         return found
-    stated = read_bundle(find_run(str(run_or_bundle), Path(runs_dir))).metadata["task"]
+    bundle = read_bundle(find_run(str(run_or_bundle), Path(runs_dir)))
+    if bundle.tasks and task is None:
+        return Reading()
+    if bundle.tasks:
+        bundle = bundle.of_task(str(_named(task, bundle.tasks)))
+    stated = bundle.metadata["task"]
     return Reading(stated.get("form"), stated.get("rename", {}))
 
 
@@ -301,7 +342,7 @@ def submit(
     Args:
         run_or_bundle: as `predict`.
         examples: all rows of the official file, read as `reading_of` says.
-        task: another task than that of the run, such as `superglue/ax_b` with a run of RTE.
+        task: another task than that of the run, such as `superglue/ax_b` with a run of RTE; or which one of several.
 
     Returns:
         The name of the file, its content, and how many rows got the first class because what was written names none.
@@ -310,8 +351,11 @@ def submit(
         ConfigError: the task is none of SuperGLUE's.
         DataError: a row without its number.
     """
-    predictor = load(find_run(str(run_or_bundle), Path(runs_dir)), device=device)
-    name = predictor.metadata["task"].get("submission") if task is None else _other_task(task).submission
+    folder = find_run(str(run_or_bundle), Path(runs_dir))
+    own = _named(task, names) if (names := tasks_of(folder)) else None
+    predictor = load(folder, task=own, device=device)
+    is_other = task is not None and own is None
+    name = _other_task(task).submission if is_other else predictor.metadata["task"].get("submission")  # type: ignore[arg-type]
     check_task(name)
     records = predictor.predict(list(examples))
     content, unnamed = submission(name, judged(examples, records), predictor.classes)
@@ -325,7 +369,8 @@ class Shown:
     `special` holds the positions of special tokens, slots and answer aside. `tags` are those of the words that are
     read, one for each of `encoded.answer_at`; none where no words are tagged. `label_words` is empty where no answer
     stands in the template. `part` says which of its
-    sequences this is, where an example has several: which choice, which window of a long text.
+    sequences this is, where an example has several: which choice, which window of a long text. `task` is the name of
+    its task, where a run has several.
     """
 
     example: Example
@@ -337,6 +382,7 @@ class Shown:
     special: tuple[int, ...]
     tags: tuple[str, ...]
     part: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -349,11 +395,11 @@ class Preview:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a recipe amounts to, found without loading weights or training."""
+    """What a recipe amounts to, found without loading weights or training. `parts` are its tasks, mostly one."""
 
     config: RunConfig
     task: Task
-    rendering: Rendering
+    parts: tuple[Asked, ...]
     encoder: TextEncoder
     lengths: dict[str, list[int]]
     truncated: dict[str, int]
@@ -362,15 +408,16 @@ class Validation:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Rows, lengths and truncation per split, classes, parameters, and the resolved config."""
+        """Rows, lengths and truncation per split, classes (of several tasks by name), parameters, and the config."""
+        classes = {its.task.name: list(its.task.verbalizer.classes) for its in self.parts}
         return {
             "task": self.task.name,
-            "classes": list(self.task.verbalizer.classes),
+            "classes": classes if self.task.parts else classes[self.task.name],
             "rows": {s: len(n) for s, n in self.lengths.items()},
             "longest": {s: max(n) for s, n in self.lengths.items()},
             "truncated": self.truncated,
             "notes": list(self.notes),
-            "positions": self.rendering.max_length,
+            "positions": max(its.rendering.max_length for its in self.parts),
             "dropped_options": list(self.dropped_options),
             "parameters": self.parameters,
             "config": self.config.as_dict(),
@@ -389,51 +436,59 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     side = load_encoder(config.backbone.model, **config.backbone.model_dump(include={"revision", "trust_remote_code"}))
     encoder = side.encoder
     task: Task = tasks.build(config.task).load(config.seeds.subset, _places(data_dir))
-    config = concrete(config, task, side.family.readouts)
-    check_components(config)
-    positions = side.positions - shift_of(config, side.family, side.positions)
-    rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
-    parameters = count_parameters(config, task, rendering, side)
-    rendered = {s: [rendering.rows(e, encoder) for e in task.splits[s]] for s in SPLITS}
-    rows = {s: [_longest(its) for its in rendered[s]] for s in SPLITS}
+    config, asked = ask(config, task, side.family, encoder, side.positions)
+    first, *others = asked
+    further = [(its.config, its.task) for its in others]
+    parameters = count_parameters(first.config, first.task, first.rendering, side, further)
+    rendered = [{s: [its.rendering.rows(e, encoder) for e in its.task.splits[s]] for s in SPLITS} for its in asked]
+    longest = {s: [_longest(rows) for part in rendered for rows in part[s]] for s in SPLITS}
+    flat = [{s: [row for rows in part[s] for row in rows] for s in SPLITS} for part in rendered]
     built = [regularizers.build(spec) for spec in config.regularizers]
-    train = [row for its in rendered["train"] for row in its]
-    check_regularizers(built, config.readout["kind"], train, hiding_token(encoder) is not None)
-    lengths = {s: [len(e) for e in encoded] for s, encoded in rows.items()}
-    truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in rows.items()}
-    own = {s: [row for its in rendered[s] for row in its] for s in SPLITS}
-    notes = (*task.notes, *notes_on(own, rendering, encoder))
-    return Validation(config, task, rendering, encoder, lengths, truncated, resolution.dropped, parameters, notes)
+    kinds = [its.config.readout["kind"] for its in asked]
+    check_regularizers(built, kinds, [r for part in flat for r in part["train"]], hiding_token(encoder) is not None)
+    lengths = {s: [len(e) for e in encoded] for s, encoded in longest.items()}
+    truncated = {s: sum(e.dropped > 0 for e in encoded) for s, encoded in longest.items()}
+    notes = list(task.notes)
+    for its, part in zip(asked, flat, strict=True):
+        found = notes_on(part, its.rendering, encoder)
+        notes += [f"{its.task.name}: {note}" if others else note for note in found]
+    told = (resolution.dropped, parameters, tuple(notes))
+    return Validation(config, task, tuple(asked), encoder, lengths, truncated, *told)
 
 
 def show(recipe: Recipe, overrides: Overrides = (), *, n: int = 2, data_dir: str | Path | None = None) -> Preview:
-    """The first `n` training examples as the backbone will see them, and how many parameters there are."""
+    """The first `n` training examples of each task as the backbone will see them, and how many parameters there are."""
     v = validate(recipe, overrides, data_dir=data_dir)
-    shown = []
-    plan = v.rendering.plan(v.encoder)
+    return Preview(tuple(s for its in v.parts for s in _shown(v, its, n)), v.parameters)
+
+
+def _shown(v: Validation, asked: Asked, n: int) -> Iterator[Shown]:
+    """The first examples of a task."""
+    task, rendering = asked.task, asked.rendering
+    plan = rendering.plan(v.encoder)
     answer_tokens = len(plan.fills[0].ids)
-    has_slot = plan.needs_slot and any(piece.kind == "answer" for piece in v.rendering.template.pieces)
-    names, specials = v.task.verbalizer.classes, v.encoder.special_ids.values()
-    classes = dict(zip(names, v.task.verbalizer.words, strict=True))
-    for example in v.task.splits["train"][:n]:
+    has_slot = plan.needs_slot and any(piece.kind == "answer" for piece in rendering.template.pieces)
+    names, specials = task.verbalizer.classes, v.encoder.special_ids.values()
+    classes = dict(zip(names, task.verbalizer.words, strict=True))
+    of = task.name if v.task.parts else ""
+    for example in task.splits["train"][:n]:
         words = classes.get(str(example.label), (str(example.label),)) if has_slot else ()
-        if v.task.answer in ("infill", "match"):
-            words = tuple(filter(None, [v.rendering.gold(example)]))
-        for part, label, encoded in _parts(v, replace(example, label=None)):
-            tags = tuple(names[i] for i in label) if v.task.answer == "tags" and isinstance(label, tuple) else ()
+        if task.answer in ("infill", "match"):
+            words = tuple(filter(None, [rendering.gold(example)]))
+        for part, label, encoded in _parts(rendering, v.encoder, replace(example, label=None)):
+            tags = tuple(names[i] for i in label) if task.answer == "tags" and isinstance(label, tuple) else ()
             tokens, decoder_tokens = (tuple(v.encoder.tokens(ids)) for ids in (encoded.ids, encoded.decoder))
             slot = range(encoded.answer_slot, encoded.answer_slot + answer_tokens)
             other = {*encoded.slots, *encoded.eligible, *slot}
             special = tuple(i for i, t in enumerate(encoded.ids) if t in specials and i not in other)
-            shown.append(Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags, part))
-    return Preview(tuple(shown), v.parameters)
+            yield Shown(example, encoded, tokens, decoder_tokens, words, answer_tokens, special, tags, part, of)
 
 
-def _parts(v: Validation, example: Example) -> list[tuple[str, Label, Encoded]]:
+def _parts(rendering: Rendering, encoder: TextEncoder, example: Example) -> list[tuple[str, Label, Encoded]]:
     """The sequences of an example that differ in what they read, what to call them, and their labels."""
-    rows = v.rendering.rows(example, v.encoder)
-    if v.rendering.plan(v.encoder).each is not None:
-        named = zip(v.rendering.verbalizer.classes, rows[0].variants, strict=False)
+    rows = rendering.rows(example, encoder)
+    if rendering.plan(encoder).each is not None:
+        named = zip(rendering.verbalizer.classes, rows[0].variants, strict=False)
         return [(name, rows[0].label, encoded) for name, encoded in named]
     many = len(rows) > 1
     return [(f"window {i} of {len(rows)}" if many else "", row.label, row.encoded) for i, row in enumerate(rows, 1)]
@@ -616,6 +671,30 @@ def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) ->
             fix="Restore the data, or use `trimtab predict` on the rows you want scored.",
         )
     return loaded
+
+
+def tasks_of(folder: Path) -> tuple[str, ...]:
+    """The names of a bundle's tasks, where it has several; an unfinished run has none."""
+    return read_bundle(folder).tasks if (folder / "bundle.json").exists() else ()
+
+
+def _named(task: str | Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
+    """The task of several that is meant.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if task is None or (isinstance(task, str) and task in names):
+        return task
+    raise ConfigError(
+        f"the run is on several tasks ({', '.join(names)}), and this is none of them: {task!r}.",
+        where="task",
+        fix="Name one. To score rows of another table, take its bundle out first: trimtab take RUN TASK -o FOLDER.",
+    )
+
+
+def _config_of(folder: Path) -> RunConfig:
+    return validated(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
 
 
 def _data_folder(data_dir: str | Path | None) -> Path:

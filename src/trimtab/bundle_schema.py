@@ -78,6 +78,7 @@ class _Metadata(_Part):
 
 class _OneOfSeveral(_Part):
     name: str
+    metric: str
     task: _Task
     readout: _Readout
 

@@ -141,7 +141,7 @@ class Graders:
     def combined(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The mean over tasks of what stands for each, the mean loss, and each task's metrics under its name.
 
-        Numbers that every task has, such as `rows`, are added up. Without answers there are losses only.
+        Their rows are added up. Where no answers were asked for, there is no mean of them.
         """
         tasks = dict(zip(self.parts, found, strict=True))
         means: dict[str, Any] = {}
@@ -151,7 +151,12 @@ class Graders:
             means[MEAN] = fmean(tasks[name][str(part.headline)] for name, part in self.parts.items())
         if all("rows" in its for its in found):
             means["rows"] = sum(its["rows"] for its in found)
-        flat = {f"{t}.{n}": v for t, its in tasks.items() for n, v in its.items() if isinstance(v, int | float)}
+        flat = {
+            f"{task}.{name}": value
+            for task, its in tasks.items()
+            for name, value in its.items()
+            if isinstance(value, int | float) and name != "rows"
+        }
         return {**means, **flat}
 
 

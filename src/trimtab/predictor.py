@@ -11,7 +11,7 @@ import torch
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
-from trimtab.grading import Grader, Grading
+from trimtab.grading import Grader, Graders, Grading
 from trimtab.model import PromptedModel
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts, tunings
@@ -403,9 +403,14 @@ def _place(example: Example, position: int) -> str:
 
 @dataclass(frozen=True)
 class Predictors:
-    """One prompt for several tasks, each by its name."""
+    """One prompt for several tasks, each by its name. `grader` says what they come to together."""
 
     parts: Mapping[str, Predictor]
+    grader: Graders
+
+    def evaluate(self, examples: Mapping[str, Sequence[Example]]) -> Evaluation:
+        """Metrics and predictions on labelled examples of each task; errors as of `Predictor.evaluate`."""
+        return evaluation_of(self.grader, [its.evaluate(examples[name]) for name, its in self.parts.items()])
 
     def predict(self, inputs: Sequence[Example | Mapping[str, Any] | str]) -> list[OfTask]:
         """As `Predictor.predict`; each input says its task in the field `task`.
@@ -420,7 +425,7 @@ class Predictors:
         for name, places in of.items():
             # an input without an id is called by its position among all
             mine = [_numbered(inputs[i], i) for i in places]
-            records = self.parts[name].predict(mine)
+            records: Sequence[Any] = self.parts[name].predict(mine)
             found |= {i: OfTask(name, record) for i, record in zip(places, records, strict=True)}
         return [found[i] for i in range(len(inputs))]
 
@@ -488,7 +493,10 @@ def load_tasks(path: str | Path, *, backbone: Backbone | str | None = None, devi
     """Load a run folder or bundle of several tasks, each ready to predict; arguments and errors as of `load`."""
     bundle = read_bundle(Path(path))
     loaded = _backbone_of(bundle, backbone, device, None)
-    return Predictors({name: from_bundle(bundle.of_task(name), loaded, str(path)) for name in bundle.tasks})
+    parts = {name: from_bundle(bundle.of_task(name), loaded, str(path)) for name in bundle.tasks}
+    metrics = {its["name"]: its["metric"] for its in bundle.metadata["tasks"]}
+    graders = {name: replace(its.rendering.grader, headline=metrics[name]) for name, its in parts.items()}
+    return Predictors(parts, Graders(graders))
 
 
 def _backbone_of(

@@ -197,6 +197,16 @@ def test_kind_of_a_list_entry_can_change() -> None:
         config("regularizers.0.kind=x", regularizers=["gaussian"])
 
 
+def test_overrides_reach_into_one_of_several_tasks() -> None:
+    table = {"kind": "table", "path": "a.csv", "label_words": {"a": "b", "c": "d"}, "name": "own"}
+    given = recipe(task={"kind": "multitask", "tasks": ["support_desk", table]})
+    c = config("task.tasks.0.shots=4", "task.tasks.1.name=other", task=given["task"])
+    assert [its["name"] for its in c.task["tasks"]] == ["support_desk", "other"]
+    assert c.task["tasks"][0]["shots"] == 4
+    dropped = resolve(given, {"task.tasks.1.kind": "squad", "task.tasks.1.path": "b.json"}).dropped
+    assert dropped == ("task.tasks.1.label_words",)
+
+
 def test_changed_kind_of_an_initializer_drops_the_options_of_the_old_one() -> None:
     given = recipe(prompt={"kind": "residual", "initializer": {"kind": "uniform", "range": 0.5}})
     resolution = resolve(given, ["prompt.initializer.kind=class_labels"])

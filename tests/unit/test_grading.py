@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.grading import PLAIN, Grader, judged, means_the_same
+from trimtab.grading import PLAIN, Grader, Graders, judged, means_the_same
 from trimtab.types import Example, Prediction, Written
 from trimtab.verbalizers import Verbalizer
 
@@ -51,6 +51,21 @@ def test_free_text_and_classes_are_named_as_before() -> None:
     assert isinstance(one, Prediction)
     assert one.label == "true"
     assert [j.text for j in judged([Example("a", {}, "x")], [Written("a", "y", "x")])] == ["y"]
+
+
+def test_several_tasks_come_to_the_mean_of_what_stands_for_each() -> None:
+    both = Graders({"a": Grader(TRUTH, headline="accuracy"), "b": Grader(Verbalizer.free(), headline="f1")})
+    assert both.names([["accuracy"], ["exact_match", "f1"]]) == ("score", "a.accuracy", "b.f1", "b.exact_match")
+    one = {"loss": 1.0, "accuracy": 0.5, "rows": 4, "confusion": {}}
+    found = both.combined([one, {"loss": 2.0, "f1": 1.0, "exact_match": 0.0, "rows": 2}])
+    assert (found["score"], found["loss"], found["rows"]) == (0.75, 1.5, 6)
+    assert {k: v for k, v in found.items() if "." in k} == {
+        "a.loss": 1.0, "a.accuracy": 0.5, "b.loss": 2.0, "b.f1": 1.0, "b.exact_match": 0.0
+    }  # fmt: skip
+    assert set(both.combined([one, {"loss": 2.0}])) == {"loss", "a.loss", "a.accuracy", "b.loss"}, "b was not asked"
+    alone = Grader(TRUTH)
+    assert alone.parts == {"": alone}
+    assert alone.combined([one]) == one
 
 
 def test_the_best_constant_answer_of_a_named_metric() -> None:

@@ -66,6 +66,48 @@ class Tart:
         self.oven, self.layers, self.filling, self.shape = oven, layers, filling, shape
 
 
+bakery = Registry("bakery", "tests.unit.refusals")
+bakery.register("tart")(Tart)
+
+
+@bakery.register("tray")
+class Tray:
+    """Several of them."""
+
+    def __init__(self, oven: str, *, tarts: Annotated[list[Tart], bakery], fillings: Annotated[list[Filling], inner]):
+        self.oven, self.tarts, self.fillings = oven, tarts, fillings
+
+
+def test_several_components_are_resolved_and_built_one_by_one() -> None:
+    spec = {"kind": "tray", "tarts": [{"kind": "tart", "layers": 1}], "fillings": ["jam", {"kind": "cream", "fat": 3}]}
+    found = bakery.resolve(spec, "cake")
+    assert [its["kind"] for its in found["fillings"]] == ["jam", "cream"]
+    assert found["tarts"][0]["filling"]["fruit"] == "cherry"
+    tray = bakery.build(found, "gas")
+    assert (tray.oven, tray.tarts[0].oven, tray.tarts[0].layers) == ("gas", "gas", 1), "one of their sort is theirs"
+    assert tray.fillings == [Jam(), Cream(fat=3)]
+
+
+@pytest.mark.parametrize(
+    ("fillings", "what", "where"),
+    [
+        ("jam", "this must be a list of kinds or mappings, got 'jam'", "cake.fillings"),
+        ({"kind": "jam"}, "this must be a list of kinds or mappings", "cake.fillings"),
+        (["jam", 3], "this must be a kind or a mapping, got 3", "cake.fillings.1"),
+    ],
+)
+def test_a_list_of_components_is_a_list(fillings: Any, what: str, where: str) -> None:
+    with refused(ConfigError, what, where=where):
+        bakery.resolve({"kind": "tray", "tarts": [], "fillings": fillings}, "cake")
+
+
+def test_what_is_wrong_in_a_list_of_components_is_named() -> None:
+    with refused(ConfigError, "there is no filling 'jem'", where="cake.fillings.1.kind", fix="Did you mean 'jam'?"):
+        bakery.resolve({"kind": "tray", "tarts": [], "fillings": ["jam", "jem"]}, "cake")
+    with refused(ConfigError, "this key is required", where="cake.fillings"):
+        bakery.resolve({"kind": "tray", "tarts": []}, "cake")
+
+
 def test_resolve_fills_in_every_option_and_the_nested_ones() -> None:
     assert outer.resolve({"kind": "tart", "layers": 2}, "cake") == {
         "kind": "tart",

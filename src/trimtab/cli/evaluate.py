@@ -24,7 +24,10 @@ def command(
     run: Annotated[str, typer.Argument(help="A run folder, or an id under --runs-dir.")],
     split: Annotated[str, typer.Option("--split", help="train, dev or test.")] = "test",
     task: Annotated[
-        str | None, typer.Option("--task", help="Rows and metrics of another table, such as superglue/ax_b.")
+        str | None,
+        typer.Option(
+            "--task", help="Rows and metrics of another table, such as superglue/ax_b; or one of several tasks."
+        ),
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
@@ -40,6 +43,8 @@ def command(
         return
     m: Any = found.metrics
     say(f"{split}: {shown_metrics(m, ', ')}, {m['rows']} rows")
+    for name, its in m.get("tasks", {}).items():
+        say(f"  {name}: {shown_metrics(its, ', ')}, {its['rows']} rows")
     if "per_type" in m:
         rows = [[t, s["entities"], s["precision"], s["recall"], s["f1"]] for t, s in m["per_type"].items()]
         print_table(["type", "entities", "precision", "recall", "F1"], rows)

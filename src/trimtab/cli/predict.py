@@ -33,7 +33,8 @@ def command(
         Literal["jsonl", "superglue"], typer.Option("--format", help="superglue: as its server takes predictions.")
     ] = "jsonl",
     task: Annotated[
-        str | None, typer.Option("--task", help="What the file is of, if not the run's own: superglue/ax_b with RTE.")
+        str | None,
+        typer.Option("--task", help="What the file is of: superglue/ax_b with a run of RTE, or one of a run's tasks."),
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
@@ -45,11 +46,13 @@ def command(
     Where words are tagged: id, tokens, tags and entities, `tokens[start:end]` each. A row gives its words as the list
     `tokens`; a text is split at white space.
 
+    A prompt for several tasks is told with --task which one the file is of, or by each row in its field `task`.
+
     Files of MultiRC, ReCoRD and WSC are read as SuperGLUE writes them. With --format superglue a folder as output gets
     the file that its server wants, such as BoolQ.jsonl.
     """
     from trimtab import api
-    from trimtab.storage import write_text
+    from trimtab.storage import find_run, write_text
 
     other = parsed_task(task)
     rows = read_inputs(input_file, api.reading_of(run_or_bundle, task=other, runs_dir=runs_dir))
@@ -59,7 +62,8 @@ def command(
         if unnamed:
             err.print(f"note: {unnamed} answers name no class; the first class stands for them", markup=False)
     else:
-        predictions = api.predict(run_or_bundle, rows, runs_dir=runs_dir, device=device)
+        own = task if task in api.tasks_of(find_run(run_or_bundle, runs_dir)) else None
+        predictions = api.predict(run_or_bundle, rows, task=own, runs_dir=runs_dir, device=device)
         text = "".join(json.dumps(p.as_json(), ensure_ascii=False) + "\n" for p in predictions)
     if output is None:
         sys.stdout.write(text)

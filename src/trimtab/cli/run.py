@@ -105,6 +105,8 @@ def _print_scores(record: dict[str, Any]) -> None:
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""
         say(f"  {split:<10}  {shown_metrics(m)}  {m['rows']} rows  {purpose}")
+        for name, its in m.get("tasks", {}).items():
+            say(f"    {name:<10}{shown_metrics(its)}  {its['rows']} rows")
     metric = METRIC_NAMES[record["metric"]]
     constant = next((name for key, name in _CONSTANTS.items() if key in metrics["test"]), "most frequent answer")
     named = {constant: baselines["majority"], "no prompt": baselines["no_prompt"]}

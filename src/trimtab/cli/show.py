@@ -32,6 +32,7 @@ def command(
                 "examples": [
                     {
                         "id": s.example.id,
+                        **({"task": s.task} if s.task else {}),
                         **({"part": s.part} if s.part else {}),
                         "label": s.example.label,
                         "label_words": list(s.label_words),
@@ -55,7 +56,8 @@ def command(
         cut = f", {s.encoded.dropped} tokens cut off" if s.encoded.dropped else ""
         answer = f"{len(s.tags)} of {len(s.example.tags)} words read" if s.tags else f"label {s.example.label!r}"
         part = f", {s.part}" if s.part else ""
-        out.print(Text(f"{s.example.id}  {answer}{part}, {len(s.tokens)} tokens{cut}", style="bold"))
+        of = f"{s.task}  " if s.task else ""
+        out.print(Text(f"{of}{s.example.id}  {answer}{part}, {len(s.tokens)} tokens{cut}", style="bold"))
         line = Text("  ")
         slots = {position: i for i, position in enumerate(s.encoded.slots, 1)}
         answer = f"<answer: {'|'.join(s.label_words)}>"

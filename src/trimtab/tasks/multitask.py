@@ -23,7 +23,7 @@ the prompt and have a linear head each. T5 caps n_t at a limit; here weights do 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol, final
+from typing import Annotated, Any, Literal, Protocol, final, runtime_checkable
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ from trimtab.tasks import Task
 from trimtab.tasks.reading import Places
 
 
+@runtime_checkable
 class Loads(Protocol):
     """A task before its files are read."""
 

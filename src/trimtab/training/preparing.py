@@ -136,40 +136,33 @@ class Preparer:
         }
         config = config.model_copy(update=known)
         task = self._task(config)
-        config, alone = settled(config, task, backbone.family.readouts)
-        parts = []
-        for own, of in zip(alone, task.each, strict=True):
-            with naming(of.name) if task.parts else nullcontext():
-                parts.append(self._rendered(own, of))
+        config, asked = ask(config, task, backbone.family, backbone.encoder, backbone.max_positions)
+        parts = [Prepared(its.config, backbone, its.task, its.rendering, self._rendered(its)) for its in asked]
         if config.training.recompute_layers:
             check_recomputing(backbone.model)
-        check_components(config, [has_head(part.config.readout) for part in parts])
-        prepared = parts[0] if not task.parts else self._joined(config, task, parts)
+        prepared = self._joined(config, task, parts) if task.parts else parts[0]
         check_regularizers(
             [regularizers.build(spec) for spec in config.regularizers],
-            [part.config.readout["kind"] for part in parts],
+            [its.config.readout["kind"] for its in asked],
             prepared.rows["train"],
             hiding_token(backbone.encoder) is not None,
         )
         encoder_of(prepared)  # refuses an initializer that does not fit
         return prepared
 
-    def _rendered(self, config: RunConfig, task: Task) -> Prepared:
-        """A run on one task."""
-        backbone, slots = self.backbone, slots_of(config)
-        positions = backbone.max_positions - shift_of(config, backbone.family, backbone.max_positions)
-        rendering = render_task(task, slots, backbone.encoder, positions, config.readout)
-        told = json.dumps([config.task, task.fingerprint, config.readout, slots, positions], sort_keys=True)
+    def _rendered(self, its: Asked) -> dict[str, list[Row]]:
+        """The rows of a task by split."""
+        facts = [its.config.task, its.task.fingerprint, its.config.readout, slots_of(its.config)]
+        told = json.dumps([*facts, its.positions], sort_keys=True)
         if told not in self._rows:
             self._rows[told] = {
-                s: [row for e in task.splits[s] for row in rendering.rows(e, backbone.encoder)] for s in task.splits
+                split: [row for e in examples for row in its.rendering.rows(e, self.backbone.encoder)]
+                for split, examples in its.task.splits.items()
             }
-        return Prepared(config, backbone, task, rendering, self._rows[told])
+        return self._rows[told]
 
     def _joined(self, config: RunConfig, task: Task, parts: Sequence[Prepared]) -> Prepared:
         """A run on several tasks."""
-        plans = {part.task.name: part.rendering.plan(self.backbone.encoder) for part in parts}
-        check_one_pass(plans, [part.config.readout["kind"] for part in parts])
         told = json.dumps([config.task, *(id(part.rows) for part in parts)], sort_keys=True)
         if told not in self._rows:
             rows = {s: [(row, k) for k, part in enumerate(parts) for row in part.rows[s]] for s in SPLITS}
@@ -184,6 +177,44 @@ class Preparer:
         if told not in self._tasks:
             self._tasks[told] = tasks.build(config.task).load(config.seeds.subset, self.places)
         return self._tasks[told]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task of a run as it is asked, before its examples are rendered.
+
+    Attributes:
+        config: of a run on this task alone.
+        positions: that the text has.
+    """
+
+    config: RunConfig
+    task: Task
+    rendering: Rendering
+    positions: int
+
+
+def ask(
+    config: RunConfig, task: Task, family: Family, encoder: TextEncoder, positions: int
+) -> tuple[RunConfig, list[Asked]]:
+    """The config made concrete, and how each of its tasks is asked.
+
+    Args:
+        positions: of the backbone.
+
+    Raises:
+        TemplateError, ConfigError: see `settled`, `check_components`, `render_task` and `check_one_pass`.
+    """
+    config, alone = settled(config, task, family.readouts)
+    check_components(config, [has_head(own.readout) for own in alone])
+    left = positions - shift_of(config, family, positions)
+    asked = []
+    for own, part in zip(alone, task.each, strict=True):
+        with naming(part.name) if task.parts else nullcontext():
+            asked.append(Asked(own, part, render_task(part, slots_of(config), encoder, left, own.readout), left))
+    plans = {its.task.name: its.rendering.plan(encoder) for its in asked}
+    check_one_pass(plans, [its.config.readout["kind"] for its in asked])
+    return config, asked
 
 
 def slots_of(config: RunConfig) -> int:

@@ -143,7 +143,8 @@ def make_bundle(trained: Trained) -> Bundle:
     is_verbatim = any(part.rendering.template.is_verbatim for part in p.each)
     asked = [{"task": _asked(part), "readout": {**part.config.readout, **_chosen(trained, k)}}
              for k, part in enumerate(p.each)]  # fmt: skip
-    of_tasks = [{"name": part.task.name, **its} for part, its in zip(p.parts, asked, strict=False)]
+    of_tasks = [{"name": part.task.name, "metric": headline(part.config, part.task), **its}
+                for part, its in zip(p.parts, asked, strict=False)]  # fmt: skip
     metadata = {
         "prompt": {
             "kind": p.config.prompt["kind"],

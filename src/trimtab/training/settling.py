@@ -25,15 +25,16 @@ def settled(config: RunConfig, task: Task, possible: Sequence[str]) -> tuple[Run
     if not task.parts:
         own = concrete(config, task, possible)
         return own, (own,)
-    given, alone = readouts_of(config.readout, list(task.parts)), []
+    given = {n: _resolved(spec, n) for n, spec in readouts_of(config.readout, list(task.parts)).items()}
+    alone = []
     for (name, part), options in zip(task.parts.items(), config.task["tasks"], strict=True):
         with naming(name):
             training = config.training.model_copy(update={"select": "auto"})
-            own = {"task": options, "readout": _resolved(given[name], name), "training": training}
-            alone.append(concrete(config.model_copy(update=own), part, possible))
-    metrics = [readouts.get(its.readout["kind"]).metrics for its in alone]  # type: ignore[attr-defined]
+            its = {"task": options, "readout": given[name], "training": training}
+            alone.append(concrete(config.model_copy(update=its), part, possible))
+    metrics = [readouts.get(c.readout["kind"]).metrics for c in alone]  # type: ignore[attr-defined]
     known = graders_of(alone, task).names(metrics)
-    readout = {"kind": "by_task", "readouts": {n: its.readout for n, its in zip(task.parts, alone, strict=True)}}
+    readout = {"kind": "by_task", "readouts": {n: c.readout for n, c in zip(task.parts, alone, strict=True)}}
     select = _selected(config.training.select, known, "a run on several tasks")
     training = config.training.model_copy(update={"select": select})
     return config.model_copy(update={"readout": readout, "training": training}), tuple(alone)
