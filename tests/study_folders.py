@@ -52,6 +52,7 @@ class Result:
     has_folder: bool = True
     pack: int = 0
     extra: Mapping[str, float] = field(default_factory=dict)
+    task_metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_study(
@@ -126,6 +127,7 @@ def _write(folder: RunFolder, run: PlannedRun, its: Result) -> None:
         "parameters": dict(its.parameters or {"trained": 208528, "kept": 2560}),
         "metrics": metrics,
         "metric": its.metric,
+        **({"task_metrics": dict(its.task_metrics)} if its.task_metrics else {}),
         "baselines": {"majority": its.majority, "no_prompt": its.no_prompt},
         "best_step": 4 * (its.evaluations - 1) if metrics else None,
         "steps": 20,

@@ -63,3 +63,14 @@ def test_several_tasks_are_trained_scored_asked_and_taken_apart(
     refused = trimtab("take", run["run"], "toi", "-o", tmp_path / "x")
     assert refused.code == 2
     assert "Did you mean 'toy'?" in refused.err
+
+
+def test_a_study_of_several_tasks_tells_of_each(trimtab: Trimtab, recipe: Path, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "mixed.yaml"
+    path.write_text(dump_yaml({"recipe": recipe.name, "axes": {"task.mixing": ["proportional", "equal"]}, "seeds": 2}))
+    done = trimtab("study", path)
+    assert done.code == 0, done.err
+    facts = json.loads((tmp_path / "studies" / "mixed" / "study.json").read_text())
+    assert facts["metrics"] == ["score"]
+    assert [line["n"] for line in facts["lines"]] == [2, 2]
+    assert [list(line["tasks"]) for line in facts["of_tasks"]] == [["toy", "names"]] * 2

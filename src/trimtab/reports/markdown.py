@@ -19,7 +19,8 @@ def markdown(facts: Facts) -> str:
     parts = [f"# {_plain(facts['study'])}", f"**{_plain(prose(v['headline']))}**", _bullets(v["sentences"])]
     if v["cautions"]:
         parts += ["Keep in mind:", _bullets(v["cautions"])]
-    parts += ["## Results", _table(tables.headline(facts))]
+    shared = tables.of_tasks(facts)
+    parts += ["## Results", _table(tables.headline(facts)), _table(shared) if shared else ""]
     if facts["aggregate"]:
         parts += ["## Tasks", _table(tables.aggregate(facts))]
         others = tables.other_scores(facts)

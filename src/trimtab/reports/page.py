@@ -121,10 +121,12 @@ def _results(facts: Facts) -> list[Html]:
         f"Test {tables.metric(facts)}. For every line the setting that was best on dev; IQM is the mean of the middle "
         "half of the seeds. Click a heading to sort."
     )
+    shared = tables.of_tasks(facts)
     single = len({line["task"] for line in facts["lines"]}) == 1
     return [
         _lead(lead),
         html_table("headline", tables.headline(facts), sorted_by=2 if single and len(facts["lines"]) > 1 else None),
+        *([html_table("each-task", shared)] if shared else []),
     ]
 
 

@@ -122,6 +122,25 @@ def headline(facts: Facts) -> Table:
     return table(f"Test {metric(facts)} of every line", columns, rows)
 
 
+def of_tasks(facts: Facts) -> Table | None:
+    """The tasks of lines whose runs are on several; None where there are none."""
+    lines = facts["of_tasks"]
+    metrics: dict[str, list[str]] = {}
+    for line in lines:
+        for task, its in line["tasks"].items():
+            metrics.setdefault(task, []).append(its["metric"])
+    columns = [Column("Line", numeric=False)]
+    columns += [Column(task, about=", ".join(map(metric_name, dict.fromkeys(its)))) for task, its in metrics.items()]
+    rows = [
+        [Cell(line["label"], line["label"]), *(_of_task(line["tasks"].get(task)) for task in metrics)] for line in lines
+    ]
+    return table("Each task: test mean ± sd over seeds", columns, rows) if lines else None
+
+
+def _of_task(found: Facts | None) -> Cell | str:
+    return Cell(mean_sd(found["mean"], found["sd"]), found["mean"]) if found else DASH
+
+
 def _frozen(cost: Facts) -> Cell | str:
     """Whether the backbone of a line is frozen; nothing is known without a run."""
     frozen = cost.get("frozen")

@@ -1,5 +1,5 @@
-"""Several tasks with one prompt (P-tuning v2, Liu et al. 2022, arXiv 2110.07602, section 3.2 on multi-task learning;
-mixing after T5, Raffel et al. 2020, arXiv 1910.10683, section 3.5.2).
+"""Several tasks with one prompt (P-tuning v2, Liu et al. 2022, arXiv 2110.07602, on multi-task learning; mixing after
+T5, Raffel et al. 2020, arXiv 1910.10683, section 3.5.1).
 
     loss = 1/B sum over the rows of a batch of loss_t(row),    t = the task of the row
 
@@ -8,17 +8,18 @@ mixing after T5, Raffel et al. 2020, arXiv 1910.10683, section 3.5.2).
     {task: w}      s_t = w_t / sum of w                        N s_t rows of task t in an epoch of N = sum of n_t rows
     temperature T  s_t = n_t^(1/T) / sum of n^(1/T)
 
-Symbols: K tasks, n_t training examples of task t. The prompt belongs to all tasks, a template, label words or a head to
-one each: a head has H + 1 numbers per class, as in the readout `head`. What is optimized together can then start each
-task alone: `prompt.initializer: {kind: from_run, run: ...}` takes the prompt and leaves the heads, which is P-tuning
-v2's "multi-task learning ... before fine-tuning for individual tasks".
+Symbols: K tasks, n_t training examples of task t. The prompt belongs to all tasks; a template, label words or a head
+belong to one. P-tuning v2 optimizes prompts for several tasks together before each task is trained alone: for that,
+`prompt.initializer: {kind: from_run, run: ...}` takes the prompt and leaves the heads.
+
+Parameters: those of the prompt, once, and of each head, H + 1 per class as in the readout `head`.
 
 With shares, the rows of a task are dealt from one shuffled pass after the other, so that each is seen equally often to
 within one, however large its share. What is dealt in an epoch depends on the seed and the numbers of rows alone, and
 its batches on their lengths.
 
-Deviations: the papers' code of P-tuning v2 has no multi-task training; its appendix says that the tasks of a kind share
-the prompt and have a linear head each. T5 caps n_t at a limit; here weights do that.
+Deviations: P-tuning v2's released code has no multi-task training, so what its paper leaves open (how tasks are mixed,
+what selects a checkpoint) is ours. T5 caps n_t at a limit; here weights do that.
 """
 
 from __future__ import annotations

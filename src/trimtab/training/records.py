@@ -128,6 +128,7 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
         "parameters": parameters | ({"backbone": tuned} if tuned else {}),
         "metrics": metrics,
         "metric": headline(p.config, p.task),
+        **({"task_metrics": {x.task.name: headline(x.config, x.task) for x in p.parts}} if p.parts else {}),
         "baselines": {"majority": _mean([_constant_baseline(part) for part in p.each]), "no_prompt": bare},
         "best_step": member.best_step if member.is_good else None,
         "steps": member.step,

@@ -2,6 +2,7 @@
 
 study plan schema metric rule verdict complete counts     what was done, and what it comes to
 lines                                                     a headline row for every combination of compared axes
+of_tasks                                                  the tasks of lines whose runs have several
 comparisons aggregate                                     lines with each other; methods over tasks
 rates lengths components confusion curves                 present where the study has them, else empty
 environment fingerprints cost problems runs               where the numbers come from
@@ -19,6 +20,7 @@ from trimtab.studies.analysis.curves import components, confusion, learning_curv
 from trimtab.studies.analysis.findings import findings
 from trimtab.studies.analysis.lines import RULE, RULE_REST, RULE_SEARCH, Line, Scored, build_lines, part
 from trimtab.studies.analysis.pairs import aggregate, attempt, compare
+from trimtab.studies.analysis.several import of_tasks
 from trimtab.studies.definition import STREAMS, StudyConfig, check_study
 from trimtab.studies.folder import StudyFolder, StudyRun
 from trimtab.studies.statistics.bootstrap import bootstrap_interval
@@ -61,6 +63,7 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
         "rule": [RULE_SEARCH if study.search else RULE, *RULE_REST],
         "counts": _counts(runs, lines, plan.get("expected") or {}),
         "lines": [_headline(line, packs, fits) for line in lines],
+        "of_tasks": of_tasks(lines),
         "comparisons": compare(study, lines),
         "aggregate": aggregate(study, lines),
         "rates": [] if study.search else rates(study, lines),
