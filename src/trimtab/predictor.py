@@ -355,12 +355,20 @@ class Predictor:
         Raises:
             DataError, TemplateError, BackboneError: as `predict`; also an example without a label of the task.
         """
+        self.check_labels(examples)
+        predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
+        return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
+
+    def check_labels(self, examples: Sequence[Example]) -> None:
+        """Refuse examples whose right answer is not known.
+
+        Raises:
+            DataError: an example without a label of the task.
+        """
         for i, example in enumerate(examples):
             what = self.model.readout.missing(example, self.classes)
             if what is not None:
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
-        predictions, found = self._answered([self._example(e, i) for i, e in enumerate(examples)], measured=True)
-        return Evaluation(found, tuple(predictions))  # type: ignore[arg-type]
 
     def _example(self, given: Example | Mapping[str, Any] | str, position: int) -> Example:
         wanted = self.rendering.wanted(self.model.backbone.encoder)
@@ -463,6 +471,7 @@ def load(
     backbone: Backbone | str | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] | None = None,
+    attention: Literal["auto", "eager", "sdpa"] | None = None,
 ) -> Predictor:
     """Load a run folder or bundle, ready to predict.
 
@@ -472,6 +481,7 @@ def load(
         backbone: a loaded backbone, or where the model lies now; by default the one the bundle names.
         device: `auto`, `cpu` or `cuda`.
         dtype: of the backbone; by default that of training.
+        attention: its implementation; by default that of training.
 
     Raises:
         BundleError: unreadable, trained on another backbone or tokenizer, or of several tasks and none is named.
@@ -486,7 +496,7 @@ def load(
             where=str(path),
             fix=f"Say which one: --task {bundle.tasks[0]}, or load(path, task={bundle.tasks[0]!r}).",
         )
-    return from_bundle(bundle, _backbone_of(bundle, backbone, device, dtype), str(path))
+    return from_bundle(bundle, _backbone_of(bundle, backbone, device, dtype, attention), str(path))
 
 
 def load_tasks(path: str | Path, *, backbone: Backbone | str | None = None, device: str = "auto") -> Predictors:
@@ -504,6 +514,7 @@ def _backbone_of(
     backbone: Backbone | str | None,
     device: str,
     dtype: Literal["auto", "float32", "bfloat16"] | None,
+    attention: str | None = None,
 ) -> Backbone:
     """The backbone that a bundle wants, or the one that is given."""
     if isinstance(backbone, Backbone):
@@ -511,6 +522,7 @@ def _backbone_of(
     stated = bundle.metadata["backbone"]
     options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
     options["random_weights"] = stated["options"].get("random_weights")
+    options["attention"] = attention or options["attention"]
     return load_backbone(
         backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
     )

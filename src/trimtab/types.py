@@ -12,7 +12,8 @@
 | Y | numbers of a label that has several | | |
 | U | decoder length | Q | query heads |
 | N | layers with keys and values of a prompt | J | prompts that a router chooses from |
-| O | tokens of a text that have an offset | | |
+| O | tokens of a text that have an offset | G | points of a landscape |
+| M | numbers that a point of a landscape has | | |
 
 `E` and `H` differ on ALBERT. Slots of rows with a shorter prompt, or with none, are padded with -1.
 """
