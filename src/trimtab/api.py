@@ -19,6 +19,9 @@ from trimtab.fetching.manifests import manifest_of, manifests
 from trimtab.fetching.records import check as check_records
 from trimtab.fetching.records import recorded, refuse_changes
 from trimtab.grading import judged
+from trimtab.landscape.point import MAX_TOKENS
+from trimtab.landscape.survey import check_views, open_subjects, sampled, survey
+from trimtab.landscape.views import Settings
 from trimtab.predictor import Rendering, load, load_tasks
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
 from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_bundle, write_text
@@ -243,8 +246,7 @@ def evaluate(
     Raises:
         BundleError, DataError, BackboneError: see `load` and the task.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
+    _check_split(split)
     folder = find_run(str(run), Path(runs_dir))
     if names := tasks_of(folder):
         return _evaluate_tasks(folder, split, _named(task, names), device, data_dir)
@@ -254,8 +256,7 @@ def evaluate(
         predictor = load(folder, device=device)
         rendering = replace(predictor.rendering, metrics=other.metrics, headline=other.headline)
         return replace(predictor, rendering=rendering).evaluate(examples)
-    predictor = load(folder, device=device)
-    return predictor.evaluate(_task_again(_config_of(folder), folder, data_dir).splits[split])
+    return load(folder, device=device).evaluate(_split_again(folder, split, data_dir))
 
 
 def _evaluate_tasks(folder: Path, split: str, task: str | None, device: str, data_dir: str | Path | None) -> Evaluation:
@@ -264,6 +265,62 @@ def _evaluate_tasks(folder: Path, split: str, task: str | None, device: str, dat
     if task is not None:
         return of.parts[task].evaluate(parts[task].splits[split])
     return of.evaluate({name: part.splits[split] for name, part in parts.items()})
+
+
+def landscape(
+    runs: Sequence[str | Path],
+    views: Sequence[str] | None = None,
+    *,
+    points: int = 21,
+    radius: float | None = None,
+    directions: str = "auto",
+    unit: str = "common",
+    split: str = "test",
+    examples: int = 24,
+    seed: int = 0,
+    log: bool = False,
+    redraw: bool = False,
+    out: str | Path | None = None,
+    max_tokens: int = MAX_TOKENS,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """The loss around finished runs, written to RUN/landscape/ as arrays, pictures and a page.
+
+    Runs that are given together are compared: the same examples, grid, random directions, units and colors.
+
+    Args:
+        runs: run folders, or ids under `runs_dir`.
+        views: `text`, `prompt`, `path` and `plane`, see `trimtab.landscape.views`; text and prompt by default.
+        points, radius, directions, unit, seed, max_tokens: see `trimtab.landscape.views.Settings`.
+        split: where the examples come from.
+        examples: on how many the loss is taken; they are drawn with `seed`.
+        log: logarithmic colors and heights in pictures.
+        redraw: draw again what was computed before; nothing is computed, and all views are drawn that there are.
+        out: where pictures and pages of several runs go; by default to the first run's folder.
+        report: receives events, see `trimtab.landscape.survey.survey`.
+
+    Returns:
+        `surfaces` and `pairs`: what was computed, in numbers; `files` that were written; `notes`.
+
+    Raises:
+        BundleError, DataError: a run, or its data, is not there or not what it was.
+        ConfigError: options or runs that do not go together, a gradient that is zero, or not enough memory.
+    """
+    from trimtab.reports.landscapes import write_pictures
+
+    folders = [find_run(str(run), Path(runs_dir)) for run in runs]
+    chosen = list(views or (() if redraw else ("text", "prompt")))
+    check_views(chosen)
+    _check_split(split)
+    if not redraw:
+        settings = Settings(points, radius, directions, unit, seed, max_tokens)
+        splits = [_split_again(folder, split, data_dir) for folder in folders]
+        subjects = open_subjects(folders, sampled(splits, split, examples, seed), device=device, max_tokens=max_tokens)
+        survey(subjects, chosen, settings, report or (lambda event: None))
+    return write_pictures(folders, chosen or None, log=log, out=None if out is None else Path(out))
 
 
 def predict(
@@ -654,6 +711,16 @@ def _other_task(task: str | Mapping[str, Any]) -> Any:
             "rows of another task come from a table.", where="task", fix="Name one, as in `trimtab ls tasks`."
         )
     return built
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
+
+
+def _split_again(folder: Path, split: str, data_dir: str | Path | None) -> Sequence[Example]:
+    """The examples of a finished run."""
+    return _task_again(_config_of(folder), folder, data_dir).splits[split]
 
 
 def _task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) -> Task:

@@ -514,7 +514,7 @@ def _backbone_of(
     backbone: Backbone | str | None,
     device: str,
     dtype: Literal["auto", "float32", "bfloat16"] | None,
-    attention: str | None = None,
+    attention: Literal["auto", "eager", "sdpa"] | None = None,
 ) -> Backbone:
     """The backbone that a bundle wants, or the one that is given."""
     if isinstance(backbone, Backbone):

@@ -9,11 +9,11 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from trimtab.cli import data, evaluate, init, ls, predict, report, run, show, study, take, validate
+from trimtab.cli import data, evaluate, init, landscape, ls, predict, report, run, show, study, take, validate
 from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
-VERBS = (run, study, report, evaluate, predict, take, init, show, validate, ls, data)
+VERBS = (run, study, report, evaluate, predict, take, landscape, init, show, validate, ls, data)
 
 app = typer.Typer(
     name="trimtab",

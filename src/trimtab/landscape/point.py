@@ -168,6 +168,13 @@ class LossAt:
         """Tokens that the largest pass over a single point takes, padding included."""
         return max(g.batch.ids.numel() + _numel(g.batch.decoder_ids) for g in self._groups)
 
+    @property
+    def largest_pass(self) -> tuple[int, int, int]:
+        """Its rows, their length (of the longer side of an encoder-decoder), and how many places of each are read."""
+        largest = max((g.batch for g in self._groups), key=lambda b: b.ids.numel() + _numel(b.decoder_ids))
+        decoder = 0 if largest.decoder_ids is None else largest.decoder_ids.shape[1]
+        return len(largest), max(largest.ids.shape[1], decoder), largest.answer_at.shape[1]
+
     def _embedded(self) -> Float[Tensor, "N E"]:
         found = self.model.backbone.embedding_rows.new_zeros(self.text.shapes[TEXT], dtype=torch.float32)
         for group in self._groups:

@@ -1,0 +1,91 @@
+"""`trimtab landscape`: the loss around finished runs, as arrays, pictures and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli.console import AsJson, DataDir, Device, Quiet, RunsDir, err, print_json, print_table, say
+from trimtab.cli.landscape_progress import LandscapeProgress
+
+
+def command(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or ids under --runs-dir.")],
+    view: Annotated[
+        list[str] | None,
+        typer.Option("--view", help="text, prompt, path (two runs or more), plane (three). Default: text and prompt."),
+    ] = None,
+    points: Annotated[int, typer.Option("--points", help="Of the grid, along each axis.")] = 21,
+    radius: Annotated[
+        float | None,
+        typer.Option("--radius", help="Reach of the grid, in norms of what is moved (text 0.5, prompt 1)."),
+    ] = None,
+    directions: Annotated[
+        str, typer.Option("--directions", help="Across: gradient or random; auto is gradient for text.")
+    ] = "auto",
+    unit: Annotated[
+        str, typer.Option("--unit", help="Of length: common to all runs, or each virtual token's own norm.")
+    ] = "common",
+    split: Annotated[str, typer.Option("--split", help="Where the examples come from: train, dev or test.")] = "test",
+    examples: Annotated[int, typer.Option("--examples", help="On how many the loss is taken.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Of random directions and of the examples.")] = 0,
+    log: Annotated[bool, typer.Option("--log", help="Logarithmic colors and heights in pictures.")] = False,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Draw again what was computed before.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where pictures of several runs go. Default: the first run's folder.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Tokens per pass, padding included.")] = 8192,
+    runs_dir: RunsDir = Path("runs"),
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the loss around finished runs: in their texts, their prompts, or between the prompts of several."""
+    from trimtab import api
+
+    with LandscapeProgress(quiet=quiet) as progress:
+        found = api.landscape(
+            runs,
+            views=view,
+            points=points,
+            radius=radius,
+            directions=directions,
+            unit=unit,
+            split=split,
+            examples=examples,
+            seed=seed,
+            log=log,
+            redraw=redraw,
+            out=out,
+            max_tokens=max_tokens,
+            runs_dir=runs_dir,
+            device=device,
+            data_dir=data_dir,
+            report=progress,
+        )
+    for note in found["notes"]:
+        err.print(f"note: {note}", markup=False, soft_wrap=True)
+    if as_json:
+        print_json(found)
+    else:
+        print_landscapes(found)
+
+
+def print_landscapes(found: Mapping[str, Any]) -> None:
+    """Losses of each surface and path, and where the files lie."""
+    surfaces = [
+        [s["label"], s["view"], s["loss"], s["lowest"], s["highest"], s["highest"] - s["lowest"]]
+        for s in found["surfaces"]
+    ]
+    if surfaces:
+        print_table(["Run", "View", "Loss", "Lowest", "Highest", "Range"], surfaces, title="Mean loss, nats")
+    pairs = [[p["from"], p["to"], p["distance"], p["barrier"]] for p in found["pairs"]]
+    if pairs:
+        print_table(["From", "To", "Distance", "Barrier"], pairs, title="Between runs; the barrier in nats")
+    say("")
+    for path in found["files"]:
+        say(f"  {path}")

@@ -1,0 +1,142 @@
+"""What a landscape leaves in RUN/landscape/: arrays and what they are, as plain data. No torch here.
+
+    <view>.safetensors   x [N], y [N] or nothing, losses [N(y),N(x),X] or of paths [C,N,X]: every example at every point
+    <view>.json          axes, units, scale, batch, seeds, versions, and the SHA-256 of the arrays
+
+The JSON is written last and names the bytes of the arrays, so a reader never joins halves of two landscapes. Pictures
+and pages are drawn from these files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float
+
+from trimtab.errors import BundleError
+from trimtab.storage import read_json, read_tensors, write_json, write_tensors
+
+SCHEMA = 1
+FOLDER = "landscape"
+"""Of a run folder."""
+VIEWS = ("text", "prompt", "plane", "path")
+"""What may lie there, in the order of pages; `trimtab.landscape.views` computes them."""
+
+
+@final
+@dataclass(frozen=True)
+class Surface:
+    """Losses over a grid of a plane through a run.
+
+    Attributes:
+        facts: `view`, `run`, `label`, `axes` (x and y, each with `name` and `unit`), `marks` (points with a name, in
+            axis coordinates), `batch`, `scale` and more, see `trimtab.landscape.views`.
+        x: coordinates across, ascending.
+        y: coordinates upward, ascending.
+        losses: of every example at every point; rows go with y.
+    """
+
+    facts: Mapping[str, Any]
+    x: Float[np.ndarray, "N"]
+    y: Float[np.ndarray, "M"]
+    losses: Float[np.ndarray, "M N X"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, "M N"]:
+        """The mean loss over the examples."""
+        return self.losses.mean(axis=2, dtype=np.float64)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is written."""
+        return {"x": self.x, "y": self.y, "losses": self.losses}
+
+
+@final
+@dataclass(frozen=True)
+class Paths:
+    """Losses on straight lines between the prompts of runs.
+
+    Attributes:
+        facts: as of a surface; `pairs` has the labels, the distance and the barrier of each line.
+        x: the share of the second prompt: 0 is the first run of a pair, 1 the second.
+        losses: of every example at every point of every line.
+    """
+
+    facts: Mapping[str, Any]
+    x: Float[np.ndarray, "N"]
+    losses: Float[np.ndarray, "C N X"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, "C N"]:
+        """The mean loss over the examples."""
+        return self.losses.mean(axis=2, dtype=np.float64)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is written."""
+        return {"x": self.x, "losses": self.losses}
+
+
+Landscape = Surface | Paths
+
+
+def write_landscape(folder: Path, found: Landscape) -> dict[str, str]:
+    """Write a landscape into a run folder, each file whole or not at all; returns the files by name.
+
+    Raises:
+        TrimtabError: the disk refuses, or a number is not finite.
+    """
+    arrays, facts = paths_of(folder, found.facts["view"])
+    write_tensors(arrays, found.arrays)
+    write_json(facts, {"schema": SCHEMA, **found.facts, "arrays": {"file": arrays.name, "sha256": _sha256(arrays)}})
+    return {arrays.name: str(arrays), facts.name: str(facts)}
+
+
+def read_landscape(folder: Path, view: str) -> Landscape:
+    """Read a landscape of a run folder.
+
+    Raises:
+        BundleError: there is none, it has another schema version, or its arrays are missing, damaged, or not those
+            that belong to it.
+    """
+    arrays, described = paths_of(folder, view)
+    if not described.exists():
+        raise BundleError(
+            f"there is no landscape of the view {view!r}.",
+            where=str(folder),
+            fix=f"Compute it: trimtab landscape {folder} --view {view}",
+        )
+    facts = read_json(described)
+    if facts.get("schema") != SCHEMA:
+        raise BundleError(
+            f"the landscape has schema {facts.get('schema')!r}, this version of trimtab reads {SCHEMA}.",
+            where=str(described),
+            fix="Compute it again.",
+        )
+    its = read_tensors(arrays)
+    if _sha256(arrays) != facts["arrays"]["sha256"]:
+        raise BundleError(
+            f"the arrays are not those that {described.name} describes.", where=str(arrays), fix="Compute them again."
+        )
+    return Surface(facts, **its) if "y" in its else Paths(facts, **its)
+
+
+def views_of(folder: Path) -> list[str]:
+    """The views that a run folder has."""
+    return [view for view in VIEWS if paths_of(folder, view)[1].exists()]
+
+
+def paths_of(folder: Path, view: str) -> tuple[Path, Path]:
+    """Where the arrays and the facts of a view lie."""
+    place = folder / FOLDER
+    return place / f"{view}.safetensors", place / f"{view}.json"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,213 @@
+"""Landscapes as one HTML page that needs nothing else: surfaces to be turned, maps to be read, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from trimtab.landscape.surface import VIEWS, Landscape, Paths, Surface
+from trimtab.reports import charts
+from trimtab.reports.charts import Series
+from trimtab.reports.colors import VIRIDIS, Scale, shared_scale
+from trimtab.reports.figures import figure
+from trimtab.reports.html_tables import html_table
+from trimtab.reports.markup import Html, el
+from trimtab.reports.numbers import DASH, score
+from trimtab.reports.page import POLICY
+from trimtab.reports.tables import Cell, Column, Table, table
+
+NAMES = {
+    "text": "Around the texts",
+    "prompt": "Around the prompt",
+    "plane": "The plane through three prompts",
+    "path": "Between the prompts",
+}
+ABOUT = {
+    "text": "The embeddings of the texts move; the prompt stays. The scale is the norm of the texts' embeddings.",
+    "prompt": "The prompt moves; the texts stay. A step of 1 moves every virtual token by the unit of length.",
+    "plane": "The prompt moves on the plane through three trained prompts.",
+    "path": "The prompt moves on a straight line from one trained prompt to another. Dots mark the runs; the barrier "
+    "is how much the loss rises above the line between them.",
+}
+KEYS = (
+    "Drag a surface, or use the arrow keys on it, to turn it; + and − zoom, 0 resets. Point at a map, or use the arrow "
+    "keys on it, to read the loss. What you do to one run is done to all that stand beside it."
+)
+
+
+def surface_page(its: Sequence[Landscape], *, log: bool = False) -> str:
+    """The content of landscape.html or compare.html."""
+    own = files("trimtab.reports")
+    views = [v for v in VIEWS if any(s.facts["view"] == v for s in its)]
+    runs = list(dict.fromkeys(s.facts["label"] for s in its))
+    title = f"{its[0].facts['task']}: {', '.join(runs[:4])}{' …' if len(runs) > 4 else ''}"
+    links = [el("li", el("a", NAMES[v], href=f"#{v}")) for v in views]
+    sections = [_section(v, [s for s in its if s.facts["view"] == v], log) for v in views]
+    head = [
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("title", f"{title} – loss landscape"),
+        el("link", rel="icon", href="data:,"),
+        *[el("style", Html("\n" + (own / name).read_text(encoding="utf-8"))) for name in ("report.css", "surface.css")],
+    ]
+    toggle = el("button", "Dark theme", type="button", class_="theme", aria_pressed="false", hidden=True)
+    top = el("header", el("div", el("p", "Loss landscape", class_="over"), el("h1", title)), toggle, class_="top")
+    contents = el("nav", el("ul", links), class_="contents", aria_label="Contents")
+    body = [
+        el("a", "To the surfaces", href=f"#{views[0]}", class_="skip"),
+        el("div", top, el("div", contents, el("main", sections, _method(its)), class_="columns"), class_="page"),
+        el("p", id="said", class_="only-read", aria_live="polite"),
+        *[el("script", Html("\n" + (own / name).read_text(encoding="utf-8"))) for name in ("report.js", "surface.js")],
+    ]
+    return f"<!DOCTYPE html>\n{el('html', el('head', head), el('body', body), lang='en')}\n"
+
+
+def _section(view: str, its: Sequence[Landscape], log: bool) -> Html:
+    surfaces = [s for s in its if isinstance(s, Surface)]
+    parts: list[Any] = [el("h2", NAMES[view], id=view), el("p", ABOUT[view], class_="lead")]
+    if surfaces:
+        parts += [surface_panels(view, surfaces, log=log), html_table(f"{view}-table", numbers(surfaces))]
+    parts += [_paths(i, p) for i, p in enumerate(p for p in its if isinstance(p, Paths))]
+    return el("section", parts, aria_labelledby=view)
+
+
+def surface_panels(slug: str, surfaces: Sequence[Surface], *, log: bool = False) -> Html:
+    """Surfaces and maps side by side, which surface.js draws and surface.css lays out."""
+    scale = shared_scale([s.mean for s in surfaces])
+    data = {"colors": VIRIDIS, "log": log, "surfaces": [_data(s) for s in surfaces]}
+    panels = [_panel(f"{slug}-{i}", s, scale) for i, s in enumerate(surfaces)]
+    controls = el(
+        "div",
+        el("label", el("input", type="checkbox", class_="log", checked=log), " logarithmic"),
+        el("label", el("input", type="checkbox", class_="own"), " a scale for each run") if len(surfaces) > 1 else None,
+        el("label", "height ", el("input", type="range", class_="height", min="0.2", max="2", step="0.05", value="1")),
+        el("button", "Reset", type="button", class_="reset"),
+        class_="controls",
+    )
+    raw = json.dumps(data, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")  # nothing ends the script
+    return el(
+        "div",
+        el("script", Html(raw), type="application/json"),
+        el("noscript", el("p", "Without scripts, see the table below and the pictures beside this page.")),
+        controls,
+        el("div", panels, class_="surfaces"),
+        el("p", KEYS, class_="keys"),
+        class_="landscape",
+        id=f"{slug}-panels",
+    )
+
+
+def _panel(slug: str, s: Surface, scale: Scale) -> Html:
+    mean = s.mean
+    x, y = s.facts["axes"]["x"], s.facts["axes"]["y"]
+    shown = f"{x['name']}, {y['name']}; 1 = {x['unit']}"
+    told = f"mean loss {score(float(mean.min()))} to {score(float(mean.max()))} nats, {score(_loss(s))} at the run"
+    keys = "Arrow keys turn it, plus and minus zoom, 0 resets."
+    relief = el(
+        "canvas", class_="relief", tabindex=0, role="img", aria_label=f"{s.facts['label']}: surface, {told}. {keys}"
+    )
+    chart = el(
+        "canvas", class_="map", tabindex=0, role="img",
+        aria_label=f"{s.facts['label']}: map, {told}. Across: {x['name']}; upward: {y['name']}. Arrow keys read it.",
+    )  # fmt: skip
+    bar = el(
+        "div", el("span", class_="low"), el("span", class_="ramp"), el("span", class_="high"), class_="bar-of-colors"
+    )
+    name = el("figcaption", s.facts["label"], el("span", told), el("span", shown), id=f"{slug}-name")
+    return el("figure", name, el("div", relief, chart, class_="both"), bar, el("p", class_="readout", aria_live="polite"), class_="surface",
+              aria_labelledby=f"{slug}-name", id=slug)  # fmt: skip
+
+
+def _data(s: Surface) -> dict[str, Any]:
+    return {
+        "label": s.facts["label"],
+        "axes": s.facts["axes"],
+        "marks": s.facts["marks"],
+        "x": _round(s.x.tolist()),
+        "y": _round(s.y.tolist()),
+        "z": [_round(row) for row in s.mean.tolist()],
+    }
+
+
+def _round(values: Sequence[float]) -> list[float]:
+    return [float(f"{v:.5g}") for v in values]
+
+
+def _loss(s: Surface) -> float:
+    return float(s.facts["marks"][0]["loss"])
+
+
+def numbers(surfaces: Sequence[Surface]) -> Table:
+    """A row per surface."""
+    columns = [
+        Column("Run", numeric=False),
+        Column("Loss", about="Mean loss at the run, nats"),
+        Column("Lowest"),
+        Column("Highest"),
+        Column("Range", about="Highest minus lowest"),
+        Column("Gradient", about="Norm of the gradient at the run, where an axis follows it"),
+        Column("Step", about="Length of a step of 1"),
+    ]
+    rows = []
+    for s in surfaces:
+        low, high, scale = float(s.mean.min()), float(s.mean.max()), s.facts["scale"]
+        slope = scale.get("gradient_norm")
+        rows.append([
+            Cell(s.facts["label"], s.facts["label"], s.facts["run"]),
+            *[Cell(score(v), v) for v in (_loss(s), low, high, high - low)],
+            Cell(DASH if slope is None else f"{slope:.3g}", slope),
+            Cell(f"{scale['step']:.3g}", scale["step"]),
+        ])  # fmt: skip
+    return table("Mean loss in nats over the grid", columns, rows)
+
+
+def _paths(i: int, its: Paths) -> Html:
+    """Curves over the lines between runs, and their barriers as a table."""
+    x = [float(v) for v in its.x]
+    series = [
+        Series(f"{p['from']} to {p['to']}", k, list(zip(x, map(float, line), strict=True)), marks=False)
+        for k, (p, line) in enumerate(zip(its.facts["pairs"], its.mean, strict=True))
+    ]
+    dots = [(w, float(line[x.index(w)])) for line in its.mean for w in (0.0, 1.0)]
+    axes = charts.linear(x), charts.linear([y for s in series for _, y in s.points])
+    about = "; ".join(
+        f"{s.label}: barrier {score(p['barrier'])}" for s, p in zip(series, its.facts["pairs"], strict=True)
+    )
+    plot = charts.panel(
+        f"path-{i}-plot",
+        "Mean loss between runs, nats",
+        about,
+        series,
+        *axes,
+        x_name="share of the second prompt",
+        dots=dots,
+    )
+    columns = [Column("From", numeric=False), Column("To", numeric=False), Column("Distance"), Column("Barrier")]
+    rows = [
+        [p["from"], p["to"], Cell(f"{p['distance']:.3g}", p["distance"]), Cell(score(p["barrier"]), p["barrier"])]
+        for p in its.facts["pairs"]
+    ]
+    data = html_table(f"path-{i}-table", table("Barriers in nats", columns, rows))
+    return figure(f"path-{i}", "Mean loss between runs, nats", about, [charts.legend(series), plot], data)
+
+
+def _method(its: Sequence[Landscape]) -> Html:
+    """How it was computed, from the facts beside the arrays."""
+    facts: Mapping[str, Any] = its[0].facts
+    batch, settings, e = facts["batch"], facts["settings"], facts["environment"]
+    listed = [
+        ("Examples", f"{len(batch['examples'])} of {batch['split']}, drawn with seed {batch['seed']}; SHA-256 "
+                     f"{batch['sha256'][:12]}"),
+        ("Loss", facts["loss"]),
+        ("Arithmetic", "float32, eager attention, no dropout, whatever the run was trained in"),
+        ("Directions", f"seed {settings['seed']}, {settings['directions']}, unit {settings['unit']}"),
+        ("Backbone", facts["backbone"]),
+        ("Versions", "; ".join(f"{k} {e[k]}" for k in ("trimtab", "torch", "transformers", "device") if k in e)),
+        ("Runs", ", ".join(dict.fromkeys(r for s in its for r in s.facts["compared"]))),
+    ]  # fmt: skip
+    parts = [[el("dt", k), el("dd", v)] for k, v in listed]
+    return el("section", el("h2", "How this was made", id="method"), el("dl", parts, class_="facts-list"),
+              aria_labelledby="method")  # fmt: skip
