@@ -76,7 +76,7 @@ def command(
 
 
 def print_landscapes(found: Mapping[str, Any]) -> None:
-    """Losses of each surface and path, and where the files lie."""
+    """Losses of each surface and path, the sharpness of each run, and where the files lie."""
     surfaces = [
         [s["label"], s["view"], s["loss"], s["lowest"], s["highest"], s["highest"] - s["lowest"]]
         for s in found["surfaces"]
@@ -88,4 +88,7 @@ def print_landscapes(found: Mapping[str, Any]) -> None:
         print_table(["From", "To", "Distance", "Barrier"], pairs, title="Between runs; the barrier in nats")
     say("")
     for path in found["files"]:
-        say(f"  {path}")
+        if path.endswith(".html"):
+            say(f"  page      {path}")
+    for folder in dict.fromkeys(str(Path(path).parent) for path in found["files"]):
+        say(f"  pictures  {folder}" if found["notes"] == [] else f"  arrays    {folder}")

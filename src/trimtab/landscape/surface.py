@@ -1,6 +1,6 @@
 """What a landscape leaves in RUN/landscape/: arrays and what they are, as plain data. No torch here.
 
-    <view>.safetensors   x [N], y [N] or nothing, losses [N(y),N(x),X] or of paths [C,N,X]: every example at every point
+    <view>.safetensors   x [N], y [Y] or nothing, losses [Y,N,X] or of paths [C,N,X]: every example at every point
     <view>.json          axes, units, scale, batch, seeds, versions, and the SHA-256 of the arrays
 
 The JSON is written last and names the bytes of the arrays, so a reader never joins halves of two landscapes. Pictures
@@ -43,11 +43,11 @@ class Surface:
 
     facts: Mapping[str, Any]
     x: Float[np.ndarray, "N"]
-    y: Float[np.ndarray, "M"]
-    losses: Float[np.ndarray, "M N X"]
+    y: Float[np.ndarray, "Y"]
+    losses: Float[np.ndarray, "Y N X"]
 
     @property
-    def mean(self) -> Float[np.ndarray, "M N"]:
+    def mean(self) -> Float[np.ndarray, "Y N"]:
         """The mean loss over the examples."""
         return self.losses.mean(axis=2, dtype=np.float64)
 

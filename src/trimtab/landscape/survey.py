@@ -151,8 +151,7 @@ def labels_of(folders: Sequence[Path]) -> list[str]:
     of their ids."""
     configs = [_config(folder) for folder in folders]
     names = [_method(c) if c else f.name for f, c in zip(folders, configs, strict=True)]
-    for more in (_seed, lambda folder, config: folder.name.rpartition("-")[2]):
-        extra = [more(f, c) for f, c in zip(folders, configs, strict=True)]
+    for extra in (_seeds(configs), [folder.name.rpartition("-")[2] for folder in folders]):
         names = [f"{n}, {x}" if names.count(n) > 1 and x else n for n, x in zip(names, extra, strict=True)]
     return names
 
@@ -170,11 +169,17 @@ def _method(config: Mapping[str, Any]) -> str:
     return " + ".join([config["prompt"]["kind"], *extra])
 
 
-def _seed(folder: Path, config: Mapping[str, Any]) -> str:
-    seeds = {k: v for k, v in config.get("seeds", {}).items() if k != "subset"}
-    if len(set(seeds.values())) == 1:
-        return f"seed {next(iter(seeds.values()))}"
-    return "seeds " + "/".join(str(v) for v in seeds.values()) if seeds else ""
+def _seeds(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The seeds that differ among runs; one, where it stands for all of them."""
+    each = [config.get("seeds", {}) for config in configs]
+    differ = [k for k in each[0] if len({its.get(k) for its in each}) > 1]
+    found = []
+    for its in each:
+        values = {its.get(k) for k in differ}
+        is_one = len(values) == 1 and len(differ) == len(each[0])
+        told = [str(*values)] if is_one else [f"{k.replace('_', ' ')} {its.get(k)}" for k in differ]
+        found.append("seed " + ", ".join(told) if differ else "")
+    return found
 
 
 def _facts(run: Predictor, sample: Sample) -> dict[str, Any]:

@@ -276,10 +276,10 @@ def _grid(
     space: Space,
     axes: Float[Tensor, "D M"],
     x: Float[np.ndarray, "N"],
-    y: Float[np.ndarray, "M"],
+    y: Float[np.ndarray, "Y"],
     settings: Settings,
     tell: Tell,
-) -> Float[np.ndarray, "M N X"]:
+) -> Float[np.ndarray, "Y N X"]:
     at = np.stack([a.ravel() for a in np.meshgrid(x, y)], axis=1)
     report = _reporter(tell, subject.label, view, len(at))
     found = losses_over(subject.loss, space, axes, at, report, settings.max_tokens)
@@ -292,7 +292,7 @@ def _reaching(values: Sequence[float], points: int) -> Float[np.ndarray, "N"]:
     return np.linspace(min(values) - room, max(values) + room, points, dtype=np.float32)
 
 
-def _at_zero(losses: Float[np.ndarray, "M N X"]) -> float:
+def _at_zero(losses: Float[np.ndarray, "Y N X"]) -> float:
     middle = len(losses) // 2
     return float(losses[middle, middle].mean(dtype=np.float64))
 

@@ -19,7 +19,11 @@
     const its = (name) => style.getPropertyValue(name).trim();
     return { ink: its("--ink"), soft: its("--soft"), rule: its("--grid"), card: its("--card") };
   };
-  const named = (letter, axis) => `${letter}: ${axis.name} (1 = ${axis.unit})`;
+  /* The name of an axis, with its unit where there is room; the caption has it in any case. */
+  const fitting = (pen, letter, axis, room) => {
+    const name = `${letter}: ${axis.name}`, whole = `${name} (1 = ${axis.unit})`;
+    return pen.measureText(whole).width <= room ? whole : name;
+  };
   const ticks = (low, high, many) => {
     const raw = (high - low) / many;
     const unit = 10 ** Math.floor(Math.log10(raw));
@@ -99,7 +103,7 @@
       const across = x * cy + y * sy, away = -x * sy + y * cy, up = (z - 0.5) * tall;
       const depth = away * cp - up * sp;
       const near = 1 / (1 + 0.22 * depth);
-      return [width / 2 + across * size * near, height * 0.48 - (up * cp + away * sp) * size * near, depth];
+      return [width / 2 + across * size * near, height * 0.44 - (up * cp + away * sp) * size * near, depth];
     };
     const at = (i, j) => project(unit(s.x, s.x[i]), unit(s.y, s.y[j]), clamp(range.share(s.z[j][i]), 0, 1));
     const points = s.y.map((_, j) => s.x.map((__, i) => at(i, j)));
@@ -157,23 +161,24 @@
     const label = (text, p, align) => { pen.textAlign = align; pen.fillText(text, p[0], p[1]); };
     const frontY = project(0, -0.5, 0)[2] < project(0, 0.5, 0)[2] ? -1 : 1;
     const frontX = project(-0.5, 0, 0)[2] < project(0.5, 0, 0)[2] ? -1 : 1;
-    const middle = width / 2;
-    for (const t of ticks(s.x[0], s.x[s.x.length - 1], 4)) {
+    const ticksWanted = width < 340 ? 2 : 4;
+    for (const t of ticks(s.x[0], s.x[s.x.length - 1], ticksWanted)) {
       const p = project(unit(s.x, t), 0.5 * frontY * 1.14, 0);
       label(short(t), [p[0], p[1] + 4], "center");
     }
-    for (const t of ticks(s.y[0], s.y[s.y.length - 1], 4)) {
+    for (const t of ticks(s.y[0], s.y[s.y.length - 1], ticksWanted)) {
       const p = project(0.5 * frontX * 1.14, unit(s.y, t), 0);
       label(short(t), [p[0], p[1] + 4], "center");
     }
-    const ends = [project(0, 0.5 * frontY * 1.4, 0), project(0.5 * frontX * 1.4, 0, 0)];
-    const names = [`x: ${s.axes.x.name}`, `y: ${s.axes.y.name}`];
-    pen.font = pen.font.replace("11px", "10.5px");
-    ends.forEach((p, k) => {
-      const wide = pen.measureText(names[k]).width / 2 + 3;
-      const x = clamp(p[0] + (p[0] < middle ? -1 : 1) * 0.25 * wide, wide, width - wide);
-      label(names[k], [x, Math.min(p[1] + 12, height - 5 - 13 * (k && Math.abs(p[1] - ends[0][1]) < 13 ? 1 : 0))], "center");
-    });
+    /* a letter at the middle of each axis, what it means at the foot: names would run into numbers */
+    pen.font = pen.font.replace("11px", "bold 12px");
+    for (const [letter, x, y] of [["x", 0.17, 0.5 * frontY * 1.3], ["y", 0.5 * frontX * 1.3, 0.17]]) {
+      const p = project(x, y, 0);
+      label(letter, [p[0], p[1] + 4], "center");
+    }
+    pen.font = pen.font.replace("bold 12px", "11px");
+    label(`x: ${s.axes.x.name}`, [4, height - 18], "left");
+    label(`y: ${s.axes.y.name}`, [4, height - 4], "left");
     const side = sides.filter((c) => c !== back && c.floor[2] < back.floor[2])
       .reduce((a, b) => (b.floor[0] < a.floor[0] ? b : a));
     for (const t of range.ticks) {
@@ -245,12 +250,12 @@
     pen.strokeStyle = tint.soft; pen.lineWidth = 1; pen.strokeRect(box.x, box.y, box.w, box.h);
     pen.fillStyle = tint.soft; pen.textAlign = "center";
     for (const t of ticks(s.x[0], s.x[nx - 1], 4)) pen.fillText(short(t), px(t), box.y + box.h + 14);
-    pen.fillText(named("x", s.axes.x), box.x + box.w / 2, box.y + box.h + 32, box.w);
+    pen.fillText(fitting(pen, "x", s.axes.x, box.w), box.x + box.w / 2, box.y + box.h + 32);
     pen.textAlign = "right";
     for (const t of ticks(s.y[0], s.y[ny - 1], 4)) pen.fillText(short(t), box.x - 6, py(t) + 4);
     pen.save();
     pen.translate(11, box.y + box.h / 2); pen.rotate(-Math.PI / 2); pen.textAlign = "center";
-    pen.fillText(named("y", s.axes.y), 0, 0, box.h);
+    pen.fillText(fitting(pen, "y", s.axes.y, box.h), 0, 0);
     pen.restore();
     for (const m of s.marks) {
       pen.beginPath(); pen.arc(px(m.x), py(m.y), 4, 0, 2 * Math.PI);
@@ -296,10 +301,10 @@
         p.low.textContent = short(range.low);
         p.high.textContent = `${short(range.high)} nats`;
         p.ramp.style.background = `linear-gradient(to right, ${data.colors.join(", ")})`;
+        const here = p.s.marks[0], base = p.s.marks.length > 1 ? here.name : "the run";
         const v = cursor ? lossAt(p.s, cursor.x, cursor.y) : null;
-        const here = p.s.marks[0];
-        p.readout.textContent = v === null ? "" : `x ${short(cursor.x)}, y ${short(cursor.y)}: loss ${short(v)} nats, ` +
-          `${v >= here.loss ? "+" : "\u2212"}${short(Math.abs(v - here.loss))} from ${p.s.marks.length > 1 ? here.name : "the run"}`;
+        p.readout.textContent = v === null ? `${base}: loss ${short(here.loss)} nats` : `x ${short(cursor.x)}, y ${short(cursor.y)}: loss ${short(v)} nats, ` +
+          `${v >= here.loss ? "+" : "\u2212"}${short(Math.abs(v - here.loss))} from ${base}`;
       }
     };
     const redraw = () => {

@@ -116,9 +116,11 @@ def _panel(slug: str, s: Surface, scale: Scale) -> Html:
     bar = el(
         "div", el("span", class_="low"), el("span", class_="ramp"), el("span", class_="high"), class_="bar-of-colors"
     )
-    name = el("figcaption", s.facts["label"], el("span", told), el("span", shown), id=f"{slug}-name")
-    return el("figure", name, el("div", relief, chart, class_="both"), bar, el("p", class_="readout", aria_live="polite"), class_="surface",
-              aria_labelledby=f"{slug}-name", id=slug)  # fmt: skip
+    marks = s.facts["marks"]
+    title = "; ".join(m["name"] for m in marks) if len(marks) > 1 else s.facts["label"]
+    name = el("figcaption", title, el("span", told), el("span", shown), id=f"{slug}-name")
+    both, read = el("div", relief, chart, class_="both"), el("p", class_="readout", aria_live="polite")
+    return el("figure", name, both, bar, read, class_="surface", aria_labelledby=f"{slug}-name", id=slug)
 
 
 def _data(s: Surface) -> dict[str, Any]:
