@@ -39,7 +39,7 @@ def losses_over(
         ConfigError: the points, or a pass, do not fit into memory; nothing has been computed.
     """
     many = points_of_pass(loss, max_tokens)
-    check_memory(loss, space, len(at), many)
+    check_memory(loss, space, len(at), max_tokens)
     found = np.empty((len(at), len(loss.rows)), dtype=np.float32)
     for begin in range(0, len(at), many):
         some = torch.from_numpy(at[begin : begin + many]).to(axes)
@@ -53,16 +53,17 @@ def points_of_pass(loss: LossAt, max_tokens: int = MAX_TOKENS) -> int:
     return max(1, max_tokens // loss.tokens_of_pass)
 
 
-def check_memory(loss: LossAt, space: Space, points: int, many: int) -> None:
+def check_memory(loss: LossAt, space: Space, points: int, max_tokens: int = MAX_TOKENS) -> None:
     """Refuse what would not fit.
 
     Args:
         points: in all.
-        many: of a pass.
+        max_tokens: tokens per pass.
 
     Raises:
         ConfigError: it would not.
     """
+    many = points_of_pass(loss, max_tokens)
     needed, free = bytes_needed(loss, space, points, many), free_memory(loss.model.backbone.device)
     if free is not None and needed > free:
         raise ConfigError(
@@ -74,7 +75,7 @@ def check_memory(loss: LossAt, space: Space, points: int, many: int) -> None:
 
 
 def bytes_needed(loss: LossAt, space: Space, points: int, many: int) -> int:
-    """About how much memory a landscape takes beside the model: the losses of all points, and one pass.
+    """About how much memory a landscape takes beside the model: the points, their losses, and one pass.
 
     Counted are what a layer keeps at once (inputs and outputs, queries, keys, values, the four times wider layer
     between, attention scores three times over), the moved texts and prompts, and logits of all words where the readout
@@ -90,4 +91,4 @@ def bytes_needed(loss: LossAt, space: Space, points: int, many: int) -> int:
     words = 0 if loss.model.readout.trains else 2 * rows * reads * len(backbone.embedding_weight)
     moved = 3 * space.size + 2 * loss.trained.size
     forward, backward = many * (layer + words + moved), layers * layer + words + moved
-    return _BYTES * (2 * points * len(loss.rows) + 4 * space.size + max(forward, backward))
+    return _BYTES * (points * (2 * len(loss.rows) + 8) + 4 * space.size + max(forward, backward))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from trimtab.errors import ConfigError, suggest
 from trimtab.landscape.directions import UNITS, drawn, gradient, gradient_direction, random_direction, through, units
-from trimtab.landscape.grid import losses_over
+from trimtab.landscape.grid import check_memory, losses_over
 from trimtab.landscape.point import MAX_TOKENS, LossAt, Space
 from trimtab.landscape.surface import Landscape, Paths, Surface
 
@@ -169,8 +169,8 @@ def plane(subjects: Sequence[Subject], settings: Settings, tell: Tell) -> list[t
     losses = losses_over(
         origin.loss, space, torch.stack([x, y]), np.array(places, dtype=np.float32), max_tokens=settings.max_tokens
     )
-    lines = [_reaching([p[i] for p in places], settings.points) for i in range(2)]
-    found = _grid(origin, "plane", space, torch.stack([x, y]), *lines, settings, tell)
+    across, upward = (_reaching([p[i] for p in places], settings.points) for i in range(2))
+    found = _grid(origin, "plane", space, torch.stack([x, y]), across, upward, settings, tell)
     unit = "distance of A and B"
     facts = {
         "axes": {"x": {"name": "from A to B", "unit": unit}, "y": {"name": "orthogonal to it", "unit": unit}},
@@ -180,7 +180,7 @@ def plane(subjects: Sequence[Subject], settings: Settings, tell: Tell) -> list[t
             for letter, s, (px, py), its in zip("ABC", subjects, places, losses, strict=True)
         ],
     }
-    return [(origin, Surface({**_facts(origin, "plane", subjects), **facts}, *lines, found))]
+    return [(origin, Surface({**_facts(origin, "plane", subjects), **facts}, across, upward, found))]
 
 
 def paths(subjects: Sequence[Subject], settings: Settings, tell: Tell) -> list[tuple[Subject, Landscape]]:
@@ -280,6 +280,7 @@ def _grid(
     settings: Settings,
     tell: Tell,
 ) -> Float[np.ndarray, "Y N X"]:
+    check_memory(subject.loss, space, len(x) * len(y), settings.max_tokens)  # before there are as many coordinates
     at = np.stack([a.ravel() for a in np.meshgrid(x, y)], axis=1)
     report = _reporter(tell, subject.label, view, len(at))
     found = losses_over(subject.loss, space, axes, at, report, settings.max_tokens)

@@ -159,10 +159,10 @@ def test_the_keyboard_reads_the_map_of_every_run_at_one_point(open_page: Open) -
 
 def test_the_pointer_reads_the_map(open_page: Open) -> None:
     page = open_page()
-    box = page.locator("canvas.map").first.bounding_box()
+    chart = page.locator("canvas.map").first
+    box = chart.bounding_box()
     assert box is not None
-    middle = (box["x"] + 46 + (box["width"] - 58) / 2, box["y"] + 10 + (box["height"] - 50) / 2)
-    page.mouse.move(*middle)
+    chart.hover(position={"x": 46 + (box["width"] - 58) / 2, "y": 10 + (box["height"] - 50) / 2})
     settled(page)
     text = page.locator(".readout").first.inner_text()
     x, y, loss = (abs(float(v)) for v in re.findall(r"-?\d+(?:\.\d+)?(?:e-\d+)?", text.replace("−", "-"))[:3])
