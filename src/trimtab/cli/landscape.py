@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +76,7 @@ def command(
 
 
 def print_landscapes(found: Mapping[str, Any]) -> None:
-    """Losses of each surface and path, the sharpness of each run, and where the files lie."""
+    """Losses of each surface and path, and where the files lie."""
     surfaces = [
         [s["label"], s["view"], s["loss"], s["lowest"], s["highest"], s["highest"] - s["lowest"]]
         for s in found["surfaces"]
@@ -86,9 +86,14 @@ def print_landscapes(found: Mapping[str, Any]) -> None:
     pairs = [[p["from"], p["to"], p["distance"], p["barrier"]] for p in found["pairs"]]
     if pairs:
         print_table(["From", "To", "Distance", "Barrier"], pairs, title="Between runs; the barrier in nats")
+    _print_files(found["files"], drawn=not found["notes"])
+
+
+def _print_files(files: Sequence[str], *, drawn: bool) -> None:
+    """Pages, and the folders of pictures and arrays."""
     say("")
-    for path in found["files"]:
+    for path in files:
         if path.endswith(".html"):
             say(f"  page      {path}")
-    for folder in dict.fromkeys(str(Path(path).parent) for path in found["files"]):
-        say(f"  pictures  {folder}" if found["notes"] == [] else f"  arrays    {folder}")
+    for folder in dict.fromkeys(str(Path(path).parent) for path in files):
+        say(f"  {'pictures' if drawn else 'arrays  '}  {folder}")
