@@ -21,7 +21,7 @@ MISSING = "No pictures were drawn, as matplotlib is not installed: pip install '
 _ACROSS = 4
 _SIDE = 3.1  # inches of a panel
 _LEVELS = 48
-_STYLE = {
+_STYLE: Any = {
     "font.size": 8.0,
     "axes.titlesize": 8.5,
     "svg.hashsalt": "trimtab",
@@ -113,7 +113,7 @@ def _reliefs(surfaces: Sequence[Surface], scale: Scale) -> Any:
     columns = min(len(surfaces), _ACROSS)
     rows = -(-len(surfaces) // columns)
     width, height = _SIDE * columns + 1.0, _SIDE * rows + 0.3
-    figure = Figure(figsize=(width, height))  # layouts do not know how much room three dimensions take
+    figure: Any = Figure(figsize=(width, height))  # layouts do not know how much room three dimensions take
     for i, its in enumerate(surfaces):
         row, column = divmod(i, columns)
         place = (_SIDE * column / width, (0.3 + _SIDE * (rows - 1 - row)) / height, _SIDE / width, _SIDE / height)
