@@ -306,9 +306,9 @@ class Batch:
         of_examples = {"readout_of", "labels", "jitter"}
         given = {n: v[examples if n in of_examples else rows] for n, v in vars(self).items() if v is not None}
         most = int(given["answers"].max())
-        reads = {n: given[n][:, :most] for n in ("answer_at", "targets") if n in given}
-        number = torch.searchsorted(examples, given["example_of"])
-        return replace(self, **{**given, **reads, "example_of": number})
+        given |= {n: v[:, :most] for n, v in given.items() if n in ("answer_at", "targets")}
+        given["example_of"] = torch.searchsorted(examples, given["example_of"])
+        return replace(self, **given)
 
     def is_said(self, row: int) -> Bool[Tensor, "T"]:
         """Which positions of a row hold text, special tokens included: neither slots nor pads."""
