@@ -166,6 +166,23 @@ def test_a_run_that_does_not_move_stops_early(tmp_path: Path, backbone: Backbone
     assert run["steps"] == 4
 
 
+def test_shares_decide_which_rows_are_learned_from(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "Loop", RecordingLoop)
+    taken: dict[str, list[int]] = {}
+    for mixing in ("proportional", "equal"):
+        p = several(tmp_path, backbone, task=tasks_of(tmp_path, mixing=mixing), training={**TRAINING, "max_steps": 1})
+        packs.train_pack([p])
+        rows, (loop_member,) = p.rows["train"], RecordingLoop.latest.members
+        epoch = [next(stream) for stream in [loop_member.batches()] for _ in range(-(-len(rows) // 6))]
+        taken[mixing] = [sum(rows[i].readout == k for batch in epoch for i in batch) for k in range(3)]
+    sizes = [len(part.rows["train"]) for part in p.parts]
+    assert taken["proportional"] == sizes
+    assert max(taken["equal"]) - min(taken["equal"]) <= 1
+    assert sum(taken["equal"]) == sum(sizes)
+
+
 # Resume
 
 
