@@ -70,8 +70,7 @@ def choose(step: TrainStep, x: int, n: int, row: int, position: int, rules: Rule
     """
     batch = step.batch
     old = int(batch.ids[row, position])
-    near = rules.near(old, lexicon)
-    words = [i for i in lexicon.proposals(batch, row, position, rules.proposals) if i in near]
+    words = candidates(batch, row, position, rules, lexicon)
     if not words:
         return None
     embeds = lexicon.embed(torch.tensor([old, *words], device=batch.ids.device))
@@ -81,6 +80,12 @@ def choose(step: TrainStep, x: int, n: int, row: int, position: int, rules: Rule
     fits = (i for _, i in best if rules.tagger is None or _same_part(batch, place, i, rules.tagger, lexicon))
     chosen = next(fits, None)
     return None if chosen is None else Swap(n, old, chosen)
+
+
+def candidates(batch: Batch, row: int, position: int, rules: Rules, lexicon: Lexicon) -> list[int]:
+    """What may stand in for a word of a text, the likeliest first, whatever its part of speech."""
+    near = rules.near(int(batch.ids[row, position]), lexicon)
+    return [i for i in lexicon.proposals(batch, row, position, rules.proposals) if i in near] if near else []
 
 
 def _same_part(batch: Batch, place: tuple[int, int], new: int, tagger: Tagger, lexicon: Lexicon) -> bool:
