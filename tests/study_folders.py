@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.storage import RunFolder
+from trimtab.storage import RunFolder, write_json
 from trimtab.studies.definition import check_study
 from trimtab.studies.driver import plan_of, planned_runs
 from trimtab.studies.folder import StudyFolder
@@ -53,6 +53,7 @@ class Result:
     pack: int = 0
     extra: Mapping[str, float] = field(default_factory=dict)
     task_metrics: Mapping[str, str] = field(default_factory=dict)
+    sharpness: Mapping[str, Any] | None = None
 
 
 def write_study(
@@ -96,6 +97,8 @@ def _write(folder: RunFolder, run: PlannedRun, its: Result) -> None:
         "rows": {"train": 192, "dev": 96, "test": ROWS},
     }
     folder.begin(run.config.as_dict(), opening)
+    if its.sharpness is not None:
+        write_json(folder.path / "landscape" / "sharpness.json", sharpness_file(folder.path, its.sharpness))
     if its.status == "failed":
         return
     metrics: dict[str, Any] = {}
@@ -135,6 +138,18 @@ def _write(folder: RunFolder, run: PlannedRun, its: Result) -> None:
         "seconds_per_step": its.seconds / 20,
     }
     folder.finish(record, its.status)
+
+
+def sharpness_file(folder: Path, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """What `trimtab landscape` would leave of a run without a prompt file; `numbers` go over it."""
+    return {
+        "schema": 1,
+        "run": folder.name,
+        "batch": {"sha256": "a" * 64, "examples": [str(i) for i in range(24)]},
+        "protocol": {"seed": 0},
+        "prompt_sha256": None,
+        **numbers,
+    }
 
 
 def predictions(classes: Sequence[str], right: int) -> list[dict[str, Any]]:

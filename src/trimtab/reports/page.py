@@ -11,6 +11,7 @@ from trimtab.reports import figures, tables
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, count, duration, prose
+from trimtab.reports.stability import stability_section
 from trimtab.studies.analysis.lines import fixed
 from trimtab.studies.analysis.wording import metric_name
 
@@ -103,6 +104,8 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
         found.append(("length", "Prompt length", figures.length_curves(facts)))
     if facts["components"]:
         found.append(("sources", "Sources of variance", _components(facts)))
+    if facts["stability"]:
+        found.append(("stability", "Stability", stability_section(facts["stability"])))
     if facts["confusion"]:
         found.append(("classes", "Confusion", figures.confusions(facts)))
     found.append(("cost", "Cost", _cost(facts)))

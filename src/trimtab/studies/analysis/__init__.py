@@ -4,7 +4,7 @@ study plan schema metric rule verdict complete counts     what was done, and wha
 lines                                                     a headline row for every combination of compared axes
 of_tasks                                                  the tasks of lines whose runs have several
 comparisons aggregate                                     lines with each other; methods over tasks
-rates lengths components confusion curves                 present where the study has them, else empty
+rates lengths components confusion curves stability       present where the study has them, else empty
 environment fingerprints cost problems runs               where the numbers come from
 """
 
@@ -21,6 +21,7 @@ from trimtab.studies.analysis.findings import findings
 from trimtab.studies.analysis.lines import RULE, RULE_REST, RULE_SEARCH, Line, Scored, build_lines, part
 from trimtab.studies.analysis.pairs import aggregate, attempt, compare
 from trimtab.studies.analysis.several import of_tasks
+from trimtab.studies.analysis.sharpness import numbers, read, stability
 from trimtab.studies.definition import STREAMS, StudyConfig, check_study
 from trimtab.studies.folder import StudyFolder, StudyRun
 from trimtab.studies.statistics.bootstrap import bootstrap_interval
@@ -70,6 +71,7 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
         "lengths": lengths(study, lines),
         "components": components(study, lines),
         "confusion": confusion(lines),
+        "stability": stability(lines),
         "curves": learning_curves(lines),
         "environment": _union(r.record.get("environment") or {} for r in runs),
         "fingerprints": _union(r.record.get("fingerprints") or {} for r in runs),
@@ -265,6 +267,7 @@ def _row(study: StudyConfig, line: Line, run: StudyRun, scored: Scored | None, r
         "dtype": environment.get("dtype"),
         "started": record.get("started"),
         **scores,
+        **{f"sharpness.{name}": value for name, value in numbers(read(run) or {}).items()},
         "error.type": (run.error or {}).get("type"),
         "error.message": (run.error or {}).get("message"),
     }
