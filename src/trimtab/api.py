@@ -19,12 +19,15 @@ from trimtab.fetching.manifests import manifest_of, manifests
 from trimtab.fetching.records import check as check_records
 from trimtab.fetching.records import recorded, refuse_changes
 from trimtab.grading import judged
+from trimtab.landscape.measuring import measure_all
 from trimtab.landscape.point import MAX_TOKENS
+from trimtab.landscape.sharpness import Protocol
 from trimtab.landscape.survey import check_views, open_subjects, sampled, survey
 from trimtab.landscape.views import Settings
 from trimtab.predictor import Rendering, load, load_tasks
 from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
 from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_bundle, write_text
+from trimtab.studies.analysis.sharpness import runs_to_measure
 from trimtab.studies.definition import name_of, read_study
 from trimtab.studies.driver import Course, Driver, executor_of
 from trimtab.studies.folder import StudyFolder
@@ -271,6 +274,8 @@ def landscape(
     runs: Sequence[str | Path],
     views: Sequence[str] | None = None,
     *,
+    study: str | Path | None = None,
+    sharpness: bool = True,
     points: int = 21,
     radius: float | None = None,
     directions: str = "auto",
@@ -293,7 +298,11 @@ def landscape(
 
     Args:
         runs: run folders, or ids under `runs_dir`.
-        views: `text`, `prompt`, `path` and `plane`, see `trimtab.landscape.views`; text and prompt by default.
+        views: `text`, `prompt`, `path` and `plane`, see `trimtab.landscape.views`; text and prompt by default, of a
+            study none.
+        study: a study folder, whose reported runs are taken in the place of `runs`, those of one task and backbone at
+            a time; its report then has a section on stability.
+        sharpness: measure how sharp the loss is, too, see `trimtab.landscape.sharpness`.
         points, radius, directions, unit, seed, max_tokens: see `trimtab.landscape.views.Settings`.
         split: where the examples come from.
         examples: on how many the loss is taken; they are drawn with `seed`.
@@ -303,24 +312,36 @@ def landscape(
         report: receives events, see `trimtab.landscape.survey.survey`.
 
     Returns:
-        `surfaces` and `pairs`: what was computed, in numbers; `files` that were written; `notes`.
+        `surfaces` and `pairs`: what was computed, in numbers; `sharpness`: of each run that has been measured, the
+        content of its sharpness.json; `files` that were written; `notes`.
 
     Raises:
         BundleError, DataError: a run, or its data, is not there or not what it was.
         ConfigError: options or runs that do not go together, a gradient that is zero, or not enough memory.
     """
     from trimtab.reports.landscapes import write_pictures
+    from trimtab.reports.sharpness import read_sharpness
 
-    folders = [find_run(str(run), Path(runs_dir)) for run in runs]
-    chosen = list(views or (() if redraw else ("text", "prompt")))
+    groups = _groups(runs, study, Path(runs_dir))
+    chosen = list(views or (() if redraw or study is not None else ("text", "prompt")))
     check_views(chosen)
     _check_split(split)
     if not redraw:
-        settings = Settings(points, radius, directions, unit, seed, max_tokens)
-        splits = [_split_again(folder, split, data_dir) for folder in folders]
-        subjects = open_subjects(folders, sampled(splits, split, examples, seed), device=device, max_tokens=max_tokens)
-        survey(subjects, chosen, settings, report or (lambda event: None))
-    return write_pictures(folders, chosen or None, log=log, out=None if out is None else Path(out))
+        settings, tell = Settings(points, radius, directions, unit, seed, max_tokens), report or (lambda event: None)
+        for folders in groups:
+            splits = [_split_again(folder, split, data_dir) for folder in folders]
+            sample = sampled(splits, split, examples, seed)
+            subjects = open_subjects(folders, sample, device=device, max_tokens=max_tokens)
+            survey(subjects, chosen, settings, tell)
+            if sharpness:
+                measure_all(subjects, Protocol(seed=seed), tell)
+    found: dict[str, Any] = {"surfaces": [], "pairs": [], "files": [], "notes": [], "sharpness": []}
+    for folders in groups:
+        if chosen or study is None:
+            its = write_pictures(folders, chosen or None, log=log, out=None if out is None else Path(out))
+            found |= {key: [*found[key], *(i for i in value if i not in found[key])] for key, value in its.items()}
+        found["sharpness"] += read_sharpness(folders)
+    return found
 
 
 def predict(
@@ -711,6 +732,19 @@ def _other_task(task: str | Mapping[str, Any]) -> Any:
             "rows of another task come from a table.", where="task", fix="Name one, as in `trimtab ls tasks`."
         )
     return built
+
+
+def _groups(runs: Sequence[str | Path], study: str | Path | None, runs_dir: Path) -> list[list[Path]]:
+    """Folders of runs that are looked at together."""
+    if (study is None) == (not runs):
+        raise ConfigError(
+            f"name runs or a study, {'not both' if runs else 'got neither'}.",
+            where="runs",
+            fix="trimtab landscape RUN [RUN ...], or trimtab landscape --study DIR.",
+        )
+    if study is not None:
+        return runs_to_measure(StudyFolder(Path(study)))
+    return [[find_run(str(run), runs_dir) for run in runs]]
 
 
 def _check_split(split: str) -> None:

@@ -13,11 +13,18 @@ from trimtab.cli.landscape_progress import LandscapeProgress
 
 
 def command(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, or ids under --runs-dir.")],
+    runs: Annotated[list[str] | None, typer.Argument(help="Run folders, or ids under --runs-dir.")] = None,
     view: Annotated[
         list[str] | None,
         typer.Option("--view", help="text, prompt, path (two runs or more), plane (three). Default: text and prompt."),
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="Measure the reported runs of a study folder; views only if asked for."),
+    ] = None,
+    sharpness: Annotated[
+        bool, typer.Option("--sharpness/--no-sharpness", help="Measure how sharp the loss is, too.")
+    ] = True,
     points: Annotated[int, typer.Option("--points", help="Of the grid, along each axis.")] = 21,
     radius: Annotated[
         float | None,
@@ -49,8 +56,10 @@ def command(
 
     with LandscapeProgress(quiet=quiet) as progress:
         found = api.landscape(
-            runs,
+            runs or (),
             views=view,
+            study=study,
+            sharpness=sharpness,
             points=points,
             radius=radius,
             directions=directions,
@@ -86,7 +95,22 @@ def print_landscapes(found: Mapping[str, Any]) -> None:
     pairs = [[p["from"], p["to"], p["distance"], p["barrier"]] for p in found["pairs"]]
     if pairs:
         print_table(["From", "To", "Distance", "Barrier"], pairs, title="Between runs; the barrier in nats")
-    _print_files(found["files"], drawn=not found["notes"])
+    if found["sharpness"]:
+        _print_sharpness(found["sharpness"])
+    if found["files"]:
+        _print_files(found["files"], drawn=not found["notes"])
+
+
+def _print_sharpness(files: Sequence[Mapping[str, Any]]) -> None:
+    """The sharpness table, and what could not be measured."""
+    from trimtab.reports.sharpness import sharpness_table
+
+    table = sharpness_table(files)
+    rows = [[c.text for c in row] for row in table.rows]
+    print_table([c.name for c in table.columns], rows, title=table.caption)
+    for its in files:
+        for finding in its["findings"]:
+            say(f"  {its['label']}: {finding}")
 
 
 def _print_files(files: Sequence[str], *, drawn: bool) -> None:

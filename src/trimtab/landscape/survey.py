@@ -20,6 +20,7 @@ from trimtab.landscape.views import VIEWS, Settings, Subject, Tell
 from trimtab.predictor import Predictor
 from trimtab.seeding import stream
 from trimtab.storage import read_bundle
+from trimtab.training.preparing import label_ids
 from trimtab.training.records import environment
 from trimtab.types import Example
 
@@ -105,6 +106,7 @@ def open_subjects(
             loss_at(run, sample.examples, max_tokens),
             bool(run.metadata["backbone"].get("tuned")),
             _facts(run, sample),
+            tuple(label_ids(run.rendering, run.model.backbone.encoder)),
         )
         for folder, label, run in zip(folders, labels, opened_runs, strict=True)
     ]

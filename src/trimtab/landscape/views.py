@@ -46,6 +46,7 @@ class Subject:
         label: what it is called in pictures, in few words.
         is_tuned: whether its backbone was trained with the prompt.
         facts: of the run, for the record.
+        label_ids: tokens of its label words, which no word of a text is swapped for.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Subject:
     loss: LossAt
     is_tuned: bool = False
     facts: Mapping[str, Any] | None = None
+    label_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

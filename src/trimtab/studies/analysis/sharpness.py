@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from trimtab.documents import read_yaml
 from trimtab.errors import BundleError, DataError
 from trimtab.storage import read_json
-from trimtab.studies.analysis.lines import Line, fixed
+from trimtab.studies.analysis.lines import Line, build_lines, fixed
 from trimtab.studies.analysis.pairs import attempt
-from trimtab.studies.folder import StudyRun
+from trimtab.studies.definition import check_study
+from trimtab.studies.folder import StudyFolder, StudyRun
 from trimtab.studies.statistics.correlation import rank_correlation
 from trimtab.studies.statistics.stability import summary
 
@@ -61,6 +63,31 @@ def stability(lines: Sequence[Line]) -> list[dict[str, Any]]:
             _check_alike(list(files.values()))
             found.append(_of_task(task, own, files))
     return found
+
+
+def runs_to_measure(folder: StudyFolder) -> list[list[Path]]:
+    """Folders of the finished runs that the report shows, in groups that can be measured together: those of one task,
+    with the same data and backbone.
+
+    Raises:
+        TrimtabError: not a study folder, or a run folder that was changed.
+        DataError: no run has finished yet.
+    """
+    study = check_study(read_yaml(folder.path / "study.yaml"))
+    groups: dict[str, list[Path]] = {}
+    for line in build_lines(study, folder.read()):
+        for run in (r.run for r in line.reported):
+            if run.folder is not None and (run.folder / "bundle.json").exists():
+                prints = run.record.get("fingerprints") or {}
+                group = fixed([line.task, prints.get("data"), prints.get("backbone")])
+                groups.setdefault(group, []).append(run.folder)
+    if not groups:
+        raise DataError(
+            "no run of the study has finished yet, so there is no prompt to look around.",
+            where=str(folder.path),
+            fix="Train it first: trimtab study.",
+        )
+    return list(groups.values())
 
 
 def read(run: StudyRun) -> dict[str, Any] | None:

@@ -1,0 +1,58 @@
+"""The sharpness table: what was measured around runs, from RUN/landscape/sharpness.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.reports.numbers import DASH, score
+from trimtab.reports.stability import brief
+from trimtab.reports.tables import Cell, Column, Table, table
+from trimtab.storage import read_json
+from trimtab.studies.analysis.sharpness import FILE, MEASURES, numbers
+
+SIDE_BY_SIDE = 4
+"""Runs that are columns; more of them are rows, with the numbers that are read first."""
+FIRST = ("words.mean_absolute", "text.epsilon_sharpness", "text.top_eigenvalue", "prompt.epsilon_sharpness",
+         "prompt.top_eigenvalue")  # fmt: skip
+CAPTION = "Sharpness; u is the root mean square of an embedding, or of the backbone's keys and values"
+
+
+def read_sharpness(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What was measured of runs, of those that were.
+
+    Raises:
+        BundleError: a file is damaged.
+    """
+    return [read_json(folder / FILE) for folder in folders if (folder / FILE).exists()]
+
+
+def sharpness_table(files: Sequence[Mapping[str, Any]]) -> Table:
+    """Runs side by side, a row per number; or a row per run, where there are many."""
+    found = [numbers(its) for its in files]
+    labels = [str(its.get("label") or its.get("run")) for its in files]
+    known = [m for m in MEASURES if any(m in n for n in found)]
+    if len(files) > SIDE_BY_SIDE:
+        shown = [m for m in FIRST if m in known]
+        columns = [Column("Run", numeric=False), Column("loss, nats"), *(Column(_name(m)) for m in shown)]
+        rows = [
+            [Cell(label, label), Cell(score(its["loss"]), its["loss"]), *(_cell(n, m) for m in shown)]
+            for label, its, n in zip(labels, files, found, strict=True)
+        ]
+        return table(CAPTION, columns, rows)
+    columns = [Column("Number", numeric=False), *(Column(label) for label in labels)]
+    first = [Cell("loss, nats", "loss"), *(Cell(score(its["loss"]), its["loss"]) for its in files)]
+    rows = [[Cell(_name(m), m), *(_cell(n, m, its) for n, its in zip(found, files, strict=True))] for m in known]
+    return table(CAPTION, columns, [first, *rows])
+
+
+def _name(measure: str) -> str:
+    return ", ".join(MEASURES[measure])
+
+
+def _cell(found: Mapping[str, float], measure: str, its: Mapping[str, Any] | None = None) -> Cell:
+    if measure not in found:
+        return Cell(DASH)
+    error = ((its or {}).get(measure.partition(".")[0]) or {}).get(f"{measure.partition('.')[2]}_error")
+    return Cell(brief(found[measure]) + (f" ± {brief(error)}" if error is not None else ""), found[measure])
