@@ -45,7 +45,9 @@ class LandscapeProgress:
         if self.bar is None:
             if name not in self.tasks:
                 self.tasks[name] = TaskID(len(self.tasks))
-                self.console.print(f"{name}: {event['of']:,} points", soft_wrap=True, markup=False)
+                self.console.print(
+                    f"{name}: {event['of']:,} {event.get('what', 'points')}", soft_wrap=True, markup=False
+                )
             return
         if name not in self.tasks:
             self.tasks[name] = self.bar.add_task(name, total=event["of"])

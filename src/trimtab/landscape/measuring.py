@@ -38,7 +38,8 @@ def measure_all(
             lexicons[key] = substitutes(backbone, subject.label_ids).lexicon
 
         def done(part: str, label: str = subject.label) -> None:
-            tell({"event": "points", "run": label, "view": "sharpness", "count": 1, "of": 2 * len(PARTS) + 1})
+            about = {"run": label, "view": "sharpness", "what": "parts"}
+            tell({"event": "points", **about, "count": 1, "of": 2 * len(PARTS) + 1})
 
         its = measure(subject.loss, lexicons[key], surfaces_of(subject), protocol, done)
         facts = {"label": subject.label, **(subject.facts or {})}

@@ -15,8 +15,8 @@ from trimtab.errors import BundleError, DataError
 from trimtab.landscape import sharpness as written
 from trimtab.landscape.surface import FOLDER
 from trimtab.studies.analysis import analyse
-from trimtab.studies.analysis.sharpness import FILE, MEASURES, SCHEMA
-from trimtab.studies.folder import StudyFolder
+from trimtab.studies.analysis.sharpness import FILE, MEASURES, SCHEMA, runs_to_measure
+from trimtab.studies.folder import StudyFolder, seal
 from trimtab.studies.plan import PlannedRun
 
 ARMS = {"arms": {f"arm {i}": {"training.weight_decay": 0.01 * i} for i in range(6)}, "seeds": 2}
@@ -118,3 +118,20 @@ def test_measuring_a_run_does_not_break_the_seal_of_its_study(tmp_path: Path) ->
     (one / "landscape").mkdir()
     (one / FILE).write_text(json.dumps({"schema": 1, "prompt_sha256": None, "text": {"trace": 2.0}}))
     assert len(analyse(folder)["stability"]) == 1
+
+
+def test_runs_that_can_be_measured_together_are_a_group(tmp_path: Path) -> None:
+    raw = {"axes": {"task.kind": ["sst2", "trec"], "prompt.kind": ["residual", "deep"]}, "seeds": 2}
+    folder = write_study(tmp_path / "s", raw, lambda run: Result(task=run.cell["task.kind"]))
+    with refused(DataError, "no run of the study has finished", where=str(folder.path), fix="trimtab study"):
+        runs_to_measure(folder)
+    for one in folder.runs_dir.iterdir():
+        (one / "bundle.json").write_text("{}")
+    (tmp_path / "s" / "ledger.jsonl").write_text(
+        "".join(
+            json.dumps({**line, "files": seal(folder.runs_dir / line["run"])}) + "\n"
+            for line in folder.ledger().values()
+        )
+    )
+    groups = runs_to_measure(folder)
+    assert [sorted(p.name.split("-")[0] for p in group) for group in groups] == [["sst2"] * 4, ["trec"] * 4]

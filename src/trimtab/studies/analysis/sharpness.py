@@ -73,9 +73,10 @@ def runs_to_measure(folder: StudyFolder) -> list[list[Path]]:
         TrimtabError: not a study folder, or a run folder that was changed.
         DataError: no run has finished yet.
     """
+    runs = folder.read()
     study = check_study(read_yaml(folder.path / "study.yaml"))
     groups: dict[str, list[Path]] = {}
-    for line in build_lines(study, folder.read()):
+    for line in build_lines(study, runs):
         for run in (r.run for r in line.reported):
             if run.folder is not None and (run.folder / "bundle.json").exists():
                 prints = run.record.get("fingerprints") or {}
