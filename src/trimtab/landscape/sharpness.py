@@ -78,7 +78,7 @@ class Protocol:
     eigenvalues: int = 5
     probes: int = 16
     steps: int = 20
-    starts: int = 4
+    starts: int = 2
     epsilon: float = 0.01
     ascent_steps: int = 10
     ascents: int = 2

@@ -60,9 +60,9 @@ def scatters(slug: str, group: Facts) -> Html:
     more = None
     if rest:
         said = f"{len(pairs) - SHOWN} more measures"
-        more = el("details", el("summary", said), el("div", rest, class_="small-multiples"))
+        more = el("details", el("summary", said), el("div", rest, class_="small-multiples pairs"))
     told = f"Test {metric_name(group['metric']) or 'score'}; sharpness is the mean over the measured runs of a line."
-    body = [key, el("div", first, class_="small-multiples"), more]
+    body = [key, el("div", first, class_="small-multiples pairs"), more]
     return figure(f"{slug}-scatter", "Sharpness against spread and score", told, body,
                   html_table(f"{slug}-data", sharpness(group)))  # fmt: skip
 
@@ -111,7 +111,7 @@ def told_rho(found: Facts | None) -> str:
         return "Fewer than 3 lines have both numbers."
     if found["rho"] is None:
         return "No rank correlation: all are equal on one side."
-    ends = f" {bounds(found['low'], found['high'], sign=True)}" if found["low"] is not None else ", too few for bounds"
+    ends = f" {bounds(found['low'], found['high'], sign=True)}" if found["low"] is not None else ", without bounds"
     return f"ρ = {signed(found['rho'], 2)}{ends}, {found['n']} lines"
 
 

@@ -17,7 +17,7 @@ FEWEST = 5
 @dataclass(frozen=True)
 class RankCorrelation:
     """`rho` lies between -1 and 1; None where one side does not vary. `low` and `high` are None where there are too few
-    pairs. `note` says why something is None."""
+    pairs, or where rho is 1 or -1. `note` says why something is None."""
 
     rho: float | None
     low: float | None
@@ -59,6 +59,8 @@ def rank_correlation(
         return RankCorrelation(None, None, None, n, level, "all are equal on one side, so there is no order")
     if n < FEWEST:
         return RankCorrelation(rho, None, None, n, level, f"fewer than {FEWEST} pairs have no interval")
+    if abs(rho) > 1 - 1e-12:  # every draw says the same, which bounds nothing
+        return RankCorrelation(rho, None, None, n, level, "the order is the same throughout, so draws do not differ")
     draws = _spearman(pairs[rng.integers(n, size=(resamples, n))])
     return RankCorrelation(rho, *percentiles(draws[np.isfinite(draws)], (1 - level) / 2), n, level)
 
