@@ -85,8 +85,8 @@ def _rounds(batch: Batch, whole: list[list[bool]], lexicon: Lexicon, rules: Rule
         swaps.append([(n, likely[0]) for n, likely in found if likely])
     for i in range(max(map(len, swaps), default=0)):
         new = torch.full((len(swaps), len(whole[0])), -1, device=batch.ids.device)
-        for x, its in enumerate(swaps):
-            if i < len(its):
-                entry, token = its[i]
+        for x, own in enumerate(swaps):
+            if i < len(own):
+                entry, token = own[i]
                 new[x, entry] = token
         yield new

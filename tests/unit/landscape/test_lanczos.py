@@ -62,13 +62,14 @@ def test_vectors_stay_orthogonal_where_plain_lanczos_loses_them() -> None:
     assert int((found.nodes > 500).sum()) == 1
 
 
-def test_an_exhausted_block_stops_and_adds_nothing() -> None:
-    curvature = Curvature(bowl(torch.eye(50, dtype=torch.float64) * 3))
+@pytest.mark.parametrize("value", [3.0, -3.0])
+def test_an_exhausted_block_stops_and_adds_nothing(value: float) -> None:
+    curvature = Curvature(bowl(torch.eye(50, dtype=torch.float64) * value))
     start = torch.randn(50, generator=torch.Generator().manual_seed(0))
     found = tridiagonal(curvature, start, 4)
     assert found.beside[0].tolist() == [0.0, 0.0, 0.0]
     its = spectrum(curvature, 4, 1)
-    assert its.largest().tolist() == its.smallest().tolist() == [pytest.approx(3.0)]
+    assert its.largest().tolist() == its.smallest().tolist() == [pytest.approx(value)]
     assert its.moment(2) == pytest.approx(9.0)
 
 
