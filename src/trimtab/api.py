@@ -14,6 +14,10 @@ from trimtab.backbones.substitutes import hiding_token
 from trimtab.config import Resolution, RunConfig, read_recipe, resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import ConfigError, DataError, suggest
+from trimtab.exporting import Source
+from trimtab.exporting import export as write_export
+from trimtab.exporting.from_peft import Task as ImportedTask
+from trimtab.exporting.from_peft import import_peft
 from trimtab.fetching import fetch
 from trimtab.fetching.manifests import manifest_of, manifests
 from trimtab.fetching.records import check as check_records
@@ -25,7 +29,7 @@ from trimtab.landscape.sharpness import Protocol
 from trimtab.landscape.survey import check_views, open_subjects, sampled, survey
 from trimtab.landscape.views import Settings
 from trimtab.predictor import Rendering, load, load_tasks
-from trimtab.registry import Registry, families, prompts, readouts, regularizers, tasks, trackers, validated
+from trimtab.registry import Registry, exports, families, prompts, readouts, regularizers, tasks, trackers, validated
 from trimtab.storage import RunFolder, find_run, list_runs, read_bundle, write_bundle, write_text
 from trimtab.studies.analysis.sharpness import runs_to_measure
 from trimtab.studies.definition import name_of, read_study
@@ -65,6 +69,7 @@ REGISTRIES: dict[str, Registry] = {
     "regularizers": regularizers,
     "backbones": families,
     "trackers": trackers,
+    "exports": exports,
 }
 LISTS = ("runs", *REGISTRIES, "recipes")
 
@@ -390,6 +395,80 @@ def take_task(
     return write_bundle(Path(output), bundle)
 
 
+def export(
+    runs: Sequence[str | Path],
+    to: str | Mapping[str, Any],
+    out: str | Path,
+    *,
+    names: Sequence[str] = (),
+    model: str | None = None,
+    runs_dir: str | Path = "runs",
+    again: bool = False,
+) -> dict[str, Any]:
+    """Write trained prompts in another program's format.
+
+    Args:
+        runs: folders of runs or bundles, or run ids under `runs_dir`; one, where the format holds no more.
+        to: `peft`, `vllm`, `baked`, `kv` or `card`, or a mapping with options: `"baked: {dtype: bfloat16}"`.
+        out: the folder to be written; whole or not at all.
+        names: of the prompts, in their order; by default those of their tasks.
+        model: where the backbone lies now; by default the one the bundle names.
+        again: replace an earlier export.
+
+    Returns:
+        `folder`, `export`, `files` and `notes`: what to know before it is used.
+
+    Raises:
+        BundleError: the format cannot express the prompt; the message says why and what to do.
+        TrimtabError: an unknown format, a folder in the way, a backbone that cannot be loaded, or a disk that refuses.
+    """
+    if names and len(names) != len(runs):
+        what = f"every run needs a name, got {len(names)} for {len(runs)} runs."
+        raise ConfigError(what, where="--name", fix="Give as many, or none.")
+    folders = [find_run(str(run), Path(runs_dir)) for run in runs]
+    named: Sequence[str | None] = names or [None] * len(runs)
+    sources = [Source.read(folder, name, model) for folder, name in zip(folders, named, strict=True)]
+    return write_export(sources, to, Path(out), again=again)
+
+
+def import_prompt(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    template: str | None = None,
+    label_words: Any = None,
+    readout: str | Mapping[str, Any] | None = None,
+    name: str = "imported",
+    model: str | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Make a bundle of a prompt that PEFT has trained, or that was exported to it.
+
+    Args:
+        folder: that PEFT has written; one that trimtab exported knows its task.
+        out: where the bundle goes.
+        template: how the prompt is used, beginning with `{prompt}`; of folders that trimtab did not write.
+        label_words: a mapping class -> word or words, where it classifies; else the model writes.
+        readout: how answers are read; by default as the backbone's family does.
+        name: of the task.
+        model: the backbone; by default the one that the folder names.
+        again: replace an earlier bundle.
+
+    Returns:
+        `folder`, `prompt` (its kind) and `notes`.
+
+    Raises:
+        TrimtabError: see `trimtab.exporting.from_peft.import_peft`.
+    """
+    if template is None and (label_words or readout):
+        raise ConfigError("label words and a readout belong to a template.", where="import", fix="Give --template.")
+    if label_words is not None and not (isinstance(label_words, Mapping) and label_words):
+        fix = "Write {class: word, class: [word, word]}."
+        raise ConfigError(f"label words are words for each class, got {label_words!r}.", where="--label-words", fix=fix)
+    task = None if template is None else ImportedTask(template, label_words, readout, name)
+    return import_peft(Path(folder), Path(out), task, model=model, again=again)
+
+
 def reading_of(
     run_or_bundle: str | Path, *, task: str | Mapping[str, Any] | None = None, runs_dir: str | Path = "runs"
 ) -> Reading:
@@ -680,7 +759,8 @@ def check_data(
 def ls(
     what: str = "runs", *, runs_dir: str | Path = "runs", recipes_dir: str | Path = "recipes"
 ) -> list[dict[str, Any]]:
-    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers` or `recipes`."""
+    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers`, `exports` or
+    `recipes`."""
     if what not in LISTS:
         raise ConfigError(f"{what!r} cannot be listed.", where="ls", fix=suggest(what, LISTS))
     if what == "runs":

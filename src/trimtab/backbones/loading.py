@@ -276,7 +276,7 @@ def load_backbone(
         what = "random weights cannot be quantized."
         raise BackboneError(what, where="backbone.random_weights", fix="Leave one of them out.")
     source: dict[str, Any] = {"revision": revision} if revision else {}
-    with _explained(name, where), _quiet():
+    with _explained(name, where), quietly():
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
         family = _family(name, config)
         on = resolve_device(device)
@@ -336,7 +336,7 @@ def load_encoder(
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
-    with _explained(name, "backbone.model"), _quiet():
+    with _explained(name, "backbone.model"), quietly():
         config = transformers.AutoConfig.from_pretrained(locate(name), **options)
         family = _family(name, config)
         tokenizer = load_tokenizer(locate(name), **options)
@@ -425,7 +425,7 @@ def _explained(name: str, where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Silence transformers' progress bars and reports; what matters is checked and raised."""
     from transformers.utils import logging
 

@@ -9,11 +9,26 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from trimtab.cli import data, evaluate, init, landscape, ls, predict, report, run, show, study, take, validate
+from trimtab.cli import (
+    data,
+    evaluate,
+    export,
+    import_,
+    init,
+    landscape,
+    ls,
+    predict,
+    report,
+    run,
+    show,
+    study,
+    take,
+    validate,
+)
 from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
-VERBS = (run, study, report, evaluate, predict, take, landscape, init, show, validate, ls, data)
+VERBS = (run, study, report, evaluate, predict, take, export, import_, landscape, init, show, validate, ls, data)
 
 app = typer.Typer(
     name="trimtab",
@@ -24,8 +39,9 @@ app = typer.Typer(
     rich_markup_mode=plain_help(),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in VERBS:
-    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+NAMES = {verb.__name__.rpartition(".")[2].rstrip("_"): verb for verb in VERBS}
+for name, verb in NAMES.items():
+    app.command(name=name)(verb.command)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,5 +81,4 @@ def _refuse() -> NoReturn:
 
 
 def _verb(arguments: list[str]) -> str:
-    known = {verb.__name__.rpartition(".")[2] for verb in VERBS}
-    return f" {arguments[0]}" if arguments and arguments[0] in known else ""
+    return f" {arguments[0]}" if arguments and arguments[0] in NAMES else ""

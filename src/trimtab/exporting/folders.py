@@ -1,0 +1,79 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trimtab.errors import ConfigError, StorageError
+
+RECORD = "trimtab.json"
+"""The file by which an export is known as one."""
+
+
+@contextmanager
+def whole_folder(place: Path, *, again: bool = False, marks: tuple[str, ...] = (RECORD,)) -> Iterator[Path]:
+    """An empty folder to write into, which takes its place when the block ends well and is gone when it does not.
+
+    Args:
+        place: where it shall be.
+        again: replace what is there, if it was written so: only what has one of `marks`, and no run folder.
+        marks: files by which such a folder is known.
+
+    Raises:
+        ConfigError: something is there, and must not be replaced.
+        StorageError: no space, no permission.
+    """
+    _check_free(place, again, marks)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        try:
+            yield scratch
+            scratch.chmod(0o755)
+            _put(scratch, place)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise StorageError(
+            f"the folder cannot be written: {'no space left on the disk' if full else error.strerror or error}.",
+            where=str(place),
+            fix="Free some space or choose another folder." if full else None,
+        ) from None
+
+
+def _check_free(place: Path, again: bool, marks: tuple[str, ...]) -> None:
+    if not place.exists() and not place.is_symlink():
+        return
+    if not again:
+        fix = "Give another --out, or --again to replace it."
+        raise ConfigError("there is something already.", where=str(place), fix=fix)
+    is_ours = place.is_dir() and not place.is_symlink() and any((place / mark).is_file() for mark in marks)
+    if not is_ours or (place / "run.json").exists():
+        raise ConfigError(
+            f"only a folder that was written so is replaced, and here is no {' or '.join(marks)}, or a run.",
+            where=str(place),
+            fix="Give another --out.",
+        )
+
+
+def _put(scratch: Path, place: Path) -> None:
+    """Move a folder to its place; an old one is moved aside first, and back if that fails."""
+    if not place.exists():
+        os.replace(scratch, place)
+        return
+    aside = scratch.with_name(f"{scratch.name}.old")
+    os.replace(place, aside)
+    try:
+        os.replace(scratch, place)
+    except OSError:
+        os.replace(aside, place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""Folders that appear whole or not at all, and replace nothing that they must not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.refusals import refused
+from trimtab.errors import ConfigError, StorageError
+from trimtab.exporting import folders
+from trimtab.exporting.folders import whole_folder
+
+
+def write(place: Path, text: str, **options: object) -> None:
+    with whole_folder(place, **options) as folder:  # type: ignore[arg-type]
+        (folder / "trimtab.json").write_text(text)
+
+
+def test_it_is_there_when_the_block_has_ended_and_not_before(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "out"
+    with whole_folder(place) as folder:
+        (folder / "a.txt").write_text("a")
+        assert not place.exists()
+    assert (place / "a.txt").read_text() == "a"
+    assert place.stat().st_mode & 0o755 == 0o755
+    assert [p.name for p in place.parent.iterdir()] == ["out"]
+
+
+def test_what_is_there_stays_unless_asked_and_when_writing_fails(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    write(place, "old")
+    with refused(ConfigError, "there is something already", where=str(place), fix="--again"):
+        write(place, "new")
+    with pytest.raises(TypeError):
+        write(place, None, again=True)  # type: ignore[arg-type]
+    assert (place / "trimtab.json").read_text() == "old"
+    write(place, "new", again=True)
+    assert (place / "trimtab.json").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_comes_back_if_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    write(place, "old")
+    moves, move = [], os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == 2:
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(folders.os, "replace", failing)
+    with refused(StorageError, "cannot be written: Input/output error", where=str(place)):
+        write(place, "new", again=True)
+    assert (place / "trimtab.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_only_exports_are_replaced(tmp_path: Path) -> None:
+    others, run, link, file = (tmp_path / name for name in ("others", "run", "link", "file"))
+    others.mkdir()
+    (others / "thesis.txt").write_text("all of it")
+    write(run, "{}")
+    (run / "run.json").write_text("{}")
+    write(tmp_path / "real", "{}")
+    link.symlink_to(tmp_path / "real")
+    file.write_text("")
+    for place in (others, run, link, file):
+        with refused(ConfigError, "here is no trimtab.json, or a run", where=str(place), fix="another --out"):
+            write(place, "new", again=True)
+    assert (others / "thesis.txt").exists()
+
+
+def test_a_disk_that_refuses_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with refused(StorageError, "the folder cannot be written", where=str(tmp_path / "file" / "out")):
+        write(tmp_path / "file" / "out", "x")
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
+    with (
+        refused(StorageError, "no space left on the disk", where=str(tmp_path / "out"), fix="Free some space"),
+        whole_folder(tmp_path / "out"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
