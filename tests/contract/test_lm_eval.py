@@ -41,7 +41,7 @@ def scored(tmp_path: Path, arguments: dict[str, Any], text: str) -> tuple[float,
     (tmp_path / "tasks" / "toy.yaml").write_text(TASK.format(file=file, text=json.dumps(text)))
     found = lm_eval.simple_evaluate(
         model="hf",
-        model_args={**arguments, "dtype": "float32", "trust_remote_code": False},
+        model_args={**arguments, "dtype": "float32", "add_bos_token": False},
         tasks=["toy"],
         task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
         batch_size=4,

@@ -34,7 +34,7 @@ from trimtab.exporting.rotation import turned_on
 from trimtab.exporting.spelling import PROBES, probe
 from trimtab.predictor import from_bundle
 from trimtab.registry import readouts
-from trimtab.storage import Bundle, read_bundle, read_json, write_bundle
+from trimtab.storage import Bundle, read_bundle, read_json, read_tensors, write_bundle
 from trimtab.templates import Template, read_pieces
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import Fill
@@ -158,7 +158,7 @@ def import_peft(
         raise ConfigError(what, where=str(folder), fix=fix)
     name = model or adapter.base_model_name_or_path
     if not name:
-        raise ConfigError("the folder names no base model.", where=str(folder), fix="Give --backbone.")
+        raise ConfigError("the folder names no base model.", where=str(folder), fix="Give --model.")
     notes: list[str] = []
     if record is not None:
         bundle, backbone = _restored(folder, record, vectors, model)
@@ -200,9 +200,15 @@ def _restored(
 ) -> tuple[Bundle, Backbone]:
     """The bundle that was exported."""
     metadata = {k: v for k, v in record["bundle"].items() if k != "schema"}
-    options = {k: metadata["backbone"]["options"][k] for k in ("revision", "trust_remote_code", "attention")}
+    if metadata["backbone"]["options"]["trust_remote_code"]:
+        raise BundleError(
+            "the folder asks to run code that comes with its model, which an import does not do.",
+            where=str(folder / RECORD),
+            fix="Copy the bundle itself, if you trust it.",
+        )
+    options = {k: metadata["backbone"]["options"][k] for k in ("revision", "attention")}
     backbone = load_backbone(model or metadata["backbone"]["model"], dtype="float32", device="cpu", **options)
-    tensors = {"inputs": np.zeros(metadata["prompt"]["shape"], np.float32)}
+    tensors = {"inputs": np.zeros((0, backbone.embedding_size), np.float32)}
     if record.get("form") == "prefix":
         values = _keys_values(folder, vectors, backbone)
         if record.get("turned"):
@@ -216,7 +222,7 @@ def _restored(
         tensors["inputs"] = vectors[[i for i, token in enumerate(ids) if token == -1]].numpy()
     head = folder / "head.safetensors"
     if head.is_file():
-        tensors |= {f"head.{name}": v.float().numpy() for name, v in load_file(head).items()}
+        tensors |= {f"head.{name}": v for name, v in read_tensors(head).items()}
     stated = {"inputs": metadata["prompt"]["shape"], **metadata["prompt"].get("tensors", {})}
     got = {name: list(v.shape) for name, v in tensors.items()}
     if wrong := sorted(n for n in {*stated, *got} if stated.get(n) != got.get(n)):
@@ -246,7 +252,7 @@ def _keys_values(folder: Path, vectors: Float[Tensor, "P X"], backbone: Backbone
             f"a prefix for {backbone.name!r} has {wanted} numbers per virtual token ({site.layers} layers, "
             f"{site.heads} heads of {site.size}, keys and values), got {vectors.shape[1]}.",
             where=str(folder),
-            fix="Give the model that it was trained on as --backbone.",
+            fix="Give the model that it was trained on as --model.",
         )
     return vectors.reshape(len(vectors), site.layers, 2, site.heads, site.size).permute(1, 2, 0, 3, 4).contiguous()
 
@@ -267,7 +273,7 @@ def _adopted(
             raise BundleError(
                 f"vectors for {backbone.name!r} have {backbone.embedding_size} numbers, got {vectors.shape[1]}.",
                 where=str(folder),
-                fix="Give the model that it was trained on as --backbone.",
+                fix="Give the model that it was trained on as --model.",
             )
         tensors, prompt = {"inputs": vectors.numpy()}, {"kind": "prompt_tuning", "layers": {}, "shift": 0}
         template, is_exact = placed_first(task.template, len(vectors), backbone.encoder)

@@ -132,7 +132,8 @@ def spell(predictor: Predictor, slots: Sequence[str] = (), begin: int = 0, token
     plan = predictor.rendering.plan(encoder)
     is_verbatim = predictor.rendering.template.is_verbatim
     candidates = [_joined(units, first, later, is_verbatim) for first, later in product((None, "", " "), repeat=2)]
-    if plan.each is not None or plan.compose is not None:
+    is_formatted = not any(set(name) & set(".[]!:") for name in predictor.rendering.template.fields)
+    if plan.each is not None or plan.compose is not None or not is_formatted:
         return Spelling(candidates[0], False)
     known = [probe(predictor, n) for n in range(len(PROBES))]
     names = tokenizer.convert_tokens_to_ids(list(slots))

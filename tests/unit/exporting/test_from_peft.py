@@ -175,7 +175,7 @@ LIES: list[tuple[Callable[[Path], None], str, str, str | None]] = [
     (pickled, "a pickle (adapter_model.bin), which could run code", "", "safe_serialization=True"),
     (emptied, "there is no adapter_model.safetensors", "", "safe_serialization=True"),
     (lambda f: (f / CONFIG).unlink(), "there is no adapter_config.json", "", "that PEFT has written"),
-    (weights(lambda v: {"prompt_embeddings": v[:, :8].contiguous()}), "have 32 numbers, got 8", "", "--backbone"),
+    (weights(lambda v: {"prompt_embeddings": v[:, :8].contiguous()}), "have 32 numbers, got 8", "", "--model"),
 ]  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_half_precision_is_read(foreign: Path, tmp_path: Path) -> None:
 def test_a_prefix_of_another_model_is_refused(run_of: RunOf, tmp_path: Path) -> None:
     export([Source.read(run_of("llama", DEEP))], "peft", tmp_path / "peft")
     (tmp_path / "peft" / "trimtab.json").unlink()
-    with refused(BundleError, "128 numbers per virtual token", where=str(tmp_path / "peft"), fix="--backbone"):
+    with refused(BundleError, "128 numbers per virtual token", where=str(tmp_path / "peft"), fix="--model"):
         import_peft(tmp_path / "peft", tmp_path / "bundle", TASK, model=str(run_of("gpt2").parents[1] / "gpt2"))
 
 
@@ -248,7 +248,7 @@ def test_the_model_writes_where_there_are_no_classes(foreign: Path, tmp_path: Pa
 
 def test_no_base_model(foreign: Path, tmp_path: Path) -> None:
     config(base_model_name_or_path=None)(foreign)
-    with refused(ConfigError, "names no base model", where=str(foreign), fix="--backbone"):
+    with refused(ConfigError, "names no base model", where=str(foreign), fix="--model"):
         import_peft(foreign, tmp_path / "bundle", TASK)
     config(base_model_name_or_path=str(tmp_path / "nowhere"))(foreign)
     with pytest.raises(BackboneError, match="there is no folder"):
@@ -299,6 +299,30 @@ def test_a_record_that_is_none(own: Path, tmp_path: Path, change: Callable[[dict
         BundleError, "not what `trimtab export --to peft` writes", where=str(own / "trimtab.json"), fix="Remove"
     ):
         import_peft(own, tmp_path / "bundle")
+
+
+def test_a_record_that_wants_code_to_run(own: Path, tmp_path: Path) -> None:
+    record(own, lambda a: a["tasks"][0]["bundle"]["backbone"]["options"].update(trust_remote_code=True))
+    with refused(BundleError, "asks to run code", where=str(own / "trimtab.json"), fix="if you trust it"):
+        import_peft(own, tmp_path / "bundle")
+
+
+def test_a_record_of_a_size_that_no_memory_has(own: Path, tmp_path: Path) -> None:
+    record(own, lambda a: a["tasks"][0]["bundle"]["prompt"].update(shape=[1 << 40, 1 << 20]))
+    with refused(BundleError, "'inputs' must have the shape", where=str(own), fix="Export it again"):
+        import_peft(own, tmp_path / "bundle")
+
+
+def test_a_damaged_head(run_of: RunOf, tmp_path: Path) -> None:
+    recipe = {"prompt": {**DEEP["prompt"], "shift_positions": True}, "readout": {"kind": "head"}}
+    export([Source.read(run_of("bert", recipe))], "peft", tmp_path / "own")
+    head = tmp_path / "own" / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:40])
+    with refused(BundleError, "truncated or corrupted", where=str(head), fix="Copy it again"):
+        import_peft(tmp_path / "own", tmp_path / "bundle")
+    head.unlink()
+    with refused(BundleError, "'head.bias' must have the shape", where=str(tmp_path / "own"), fix="Export it again"):
+        import_peft(tmp_path / "own", tmp_path / "bundle")
 
 
 def test_a_record_of_another_shape(own: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tests.unit.exporting.conftest import RunOf
 from tests.unit.refusals import refused
 from trimtab.errors import BundleError
 from trimtab.exporting import Source
-from trimtab.exporting.spelling import leading, spell
+from trimtab.exporting.spelling import Spelling, leading, spell
+from trimtab.templates import Template
 from trimtab.training.runs import run_pack
 
 INPUT = {"prompt": {"kind": "prompt_tuning", "length": 4}}
@@ -65,6 +67,13 @@ def test_what_no_text_can_say_is_not_called_exact(run_of: RunOf) -> None:
     assert "compare ids" in spelled.notes[0]
     assert spelled.as_json() == {"text": spelled.text, "add_special_tokens": False, "exact": False}
     assert spell(predictor, begin=4).notes == []
+
+
+def test_names_of_fields_that_format_would_take_apart_are_not_called_exact(run_of: RunOf) -> None:
+    predictor = Source.read(run_of("gpt2")).predictor
+    template = Template.parse("{prompt} {a.b} {answer}", 4)
+    other = replace(predictor, rendering=replace(predictor.rendering, template=template))
+    assert spell(other, begin=4) == Spelling("{a.b}", False)
 
 
 @pytest.mark.parametrize("kind", ["chatml", "inst", "roles"])
