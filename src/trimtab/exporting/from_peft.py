@@ -223,7 +223,7 @@ def _restored(
     head = folder / "head.safetensors"
     if head.is_file():
         tensors |= {f"head.{name}": v for name, v in read_tensors(head).items()}
-    stated = {"inputs": metadata["prompt"]["shape"], **metadata["prompt"].get("tensors", {})}
+    stated = {**metadata["prompt"].get("tensors", {}), "inputs": metadata["prompt"]["shape"]}
     got = {name: list(v.shape) for name, v in tensors.items()}
     if wrong := sorted(n for n in {*stated, *got} if stated.get(n) != got.get(n)):
         raise BundleError(

@@ -39,6 +39,8 @@ def test_many_tasks_are_baked_into_one_model(run_of: RunOf, tmp_path: Path) -> N
     export(sources, "baked", tmp_path / "out")
     assert about(tmp_path / "out", 0)["tokens"] == [f"<|toy:{i}|>" for i in range(4)]
     assert about(tmp_path / "out", 1)["tokens"] == ["<|toy-2:0|>", "<|toy-2:1|>"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("a <|toy:0|>")["input_ids"] == tokenizer("a<|toy:0|>")["input_ids"], "no space before a slot"
     for n, source in enumerate(sources):
         got, mine = said(tmp_path / "out", source, n)
         torch.testing.assert_close(got, mine, atol=1e-4, rtol=1e-4)
