@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trimtab.documents import parse_yaml
-from trimtab.errors import ConfigError
+from trimtab.errors import BundleError, ConfigError
 from trimtab.exporting.folders import RECORD, whole_folder
 from trimtab.predictor import Predictor, load
 from trimtab.registry import Spec, exports
@@ -46,9 +46,15 @@ class Source:
         """The bundle in a folder; it is called as its task is unless `name` says otherwise.
 
         Raises:
-            BundleError: as `read_bundle`.
+            BundleError: as `read_bundle`; also a bundle of several tasks, as each has its own text and answers.
         """
         bundle = read_bundle(path)
+        if bundle.tasks:
+            raise BundleError(
+                f"the prompt is of several tasks: {', '.join(bundle.tasks)}.",
+                where=str(path),
+                fix=f"Take one out and export that: trimtab take {path} {bundle.tasks[0]} -o FOLDER.",
+            )
         return cls(name or str(bundle.metadata["task"].get("name") or path.name), path, bundle, model)
 
     def open(self, dtype: str | None = None) -> Predictor:

@@ -189,7 +189,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
     about = read_json(path)
     tasks = about.get("tasks")
     found = tasks[0] if isinstance(tasks, list) and len(tasks) == 1 and about.get("schema") == 1 else None
-    if not isinstance(found, dict) or not isinstance(found.get("bundle"), dict):
+    if not isinstance(found, dict) or not isinstance(found.get("bundle"), dict) or "tasks" in found["bundle"]:
         raise BundleError("this is not what `trimtab export --to peft` writes.", where=str(path), fix="Remove it.")
     check_metadata(found["bundle"], str(path))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.exported_runs import about
+from tests.exported_runs import about, bundle_folder
 from tests.unit.exporting.conftest import RunOf
 from tests.unit.refusals import refused
 from trimtab.errors import BundleError, ConfigError
@@ -83,6 +83,16 @@ def test_several_runs_are_refused_where_one_fits(source: Source, tmp_path: Path)
         export([source, source], "peft", tmp_path / "out")
     with refused(ConfigError, "takes one run, got 0", where="export", fix="baked"):
         export([], "baked", tmp_path / "out")
+
+
+def test_a_bundle_of_several_tasks_is_refused(run_of: RunOf, tmp_path: Path) -> None:
+    def change(metadata: dict[str, Any]) -> None:
+        its = {"metric": "accuracy", "task": metadata.pop("task"), "readout": metadata.pop("readout")}
+        metadata["tasks"] = [{"name": "cats", **its}, {"name": "dogs", **its}]
+
+    folder = bundle_folder(run_of("gpt2"), tmp_path / "bundle", change)
+    with refused(BundleError, "several tasks: cats, dogs", where=str(folder), fix=f"trimtab take {folder} cats -o"):
+        Source.read(folder)
 
 
 def test_every_target_of_the_issue_is_there() -> None:

@@ -291,6 +291,7 @@ def record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         lambda a: a.update(tasks=a["tasks"] * 2),
         lambda a: a.update(tasks=[3]),
         lambda a: a["tasks"][0].update(bundle=None),
+        lambda a: a["tasks"][0]["bundle"].update(tasks=[{"name": "toy"}]),
     ],
 )
 def test_a_record_that_is_none(own: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
