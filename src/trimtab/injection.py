@@ -135,9 +135,14 @@ def prefix_attention(table: PromptTable, batch: Batch) -> AttentionPrompts | Non
     None where no row has any in any layer, so that the model takes its own path. Prompts are gathered in float32, layer
     by layer, and rounded once, where they enter a bfloat16 backbone; gradients flow to the table in float32.
     """
+    return attention_of(table, batch.prompt_of)
+
+
+def attention_of(table: PromptTable, prompt_of: Int[Tensor, "B"]) -> AttentionPrompts | None:
+    """The same for rows of which no more is known than the prompt that each uses."""
     layers = {}
     for site, deep in table.deep.items():
-        for layer, prefix in zip(deep.layers, _prefixes(deep, batch.prompt_of), strict=True):
+        for layer, prefix in zip(deep.layers, _prefixes(deep, prompt_of), strict=True):
             if prefix is not None:
                 layers[site, layer] = prefix
     return PrefixAttention(layers) if layers else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -21,34 +22,18 @@ NOTHING: Delta = {}
 """The perturbation that perturbs nothing."""
 
 
+@final
 @dataclass(frozen=True)
-class PromptedModel:
-    """Scores batches whose rows say which prompt they use.
-
-    Gradients flow to the prompt table, to perturbations, and to the backbone if its weights require them.
-    """
+class PromptedBackbone:
+    """A backbone whose batches have prompts in them; what is made of its hidden states is a readout's to say."""
 
     backbone: Backbone
-    readout: Readout
 
     def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
         """Text embeddings; slots hold a filler until the prompt is placed."""
         return self.backbone.family.embed(self.backbone.model, batch.ids)
 
-    def scores(self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Float[Tensor, "X *C"]:
-        """Scores of the readout, float32: [X,C] for classes.
-
-        Args:
-            batch: rows on the backbone's device.
-            table: the prompts; None where every row is bare.
-            delta: added to the text embeddings and to the prompt of each example, see `trimtab.perturbations`.
-
-        A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
-        """
-        hidden, batch, table = self._at_reads(batch, table, delta)
-        return self.readout.scores(hidden, batch, table.heads if table is not None else {})
-
-    def _at_reads(
+    def at_reads(
         self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING
     ) -> tuple[Float[Tensor, "B A H"], Batch, PromptTable | None]:
         """Hidden states at the reads; the batch and the table as perturbations and prompts have changed them."""
@@ -100,45 +85,6 @@ class PromptedModel:
         backbone = self.backbone
         return collate(rows, backbone.pad_id, backbone.family.padding_side).to(backbone.device)
 
-    def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N *C"]:
-        """Scores of many rows in their order, on the CPU, computed in batches of similar length; padded with -inf where
-        rows have different numbers of them. Of a readout with a method `condensed`, what that keeps of them.
-
-        Args:
-            max_tokens: tokens per batch, padding included.
-        """
-        if not rows:
-            return torch.zeros(0, 0)
-        if isinstance(self.readout, ScoresInPasses):
-            return self.readout.score_in_passes(rows, self._look(self.readout, table, max_tokens))
-        return stacked(_each(rows, max_tokens, lambda group: self._kept(self.collate(group), table)))
-
-    def _kept(self, batch: Batch, table: PromptTable | None) -> Float[Tensor, "X *C"]:
-        """Scores of rows that are not learned from."""
-        scores = self.scores(batch, table)
-        return self.readout.condensed(scores, batch) if isinstance(self.readout, Condenses) else scores
-
-    def _look(self, readout: LooksAhead, table: PromptTable | None, max_tokens: int) -> Look:
-        """One pass over rows, as a readout sees it that needs several."""
-
-        def seen(group: Sequence[Row]) -> Tensor:
-            hidden, batch, _ = self._at_reads(self.collate(group), table)
-            return readout.look(hidden, batch)
-
-        return lambda rows: _each(rows, max_tokens, seen)
-
-    def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
-        """What the model writes for many rows, in their order; for readouts that write.
-
-        Args:
-            max_tokens: tokens per batch, padding and what is written included.
-        """
-        if isinstance(self.readout, WritesInPasses):
-            written = self.readout.write_in_passes(rows, self._look(self.readout, table, max_tokens))
-        else:
-            written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
-        return [self.backbone.encoder.decode(ids) for ids in written]
-
     @torch.no_grad()
     def generate_rows(
         self,
@@ -167,7 +113,7 @@ class PromptedModel:
         written: list[tuple[int, ...]] = [()] * len(rows)
         alike: dict[int, list[int]] = {}  # decoders begin at column 0 and must end together
         for i, row in enumerate(opened):
-            self._check_room(row, table, new_tokens)
+            self.check_room(row, table, new_tokens)
             alike.setdefault(len(row.encoded.decoder), []).append(i)
         for begun, indices in alike.items():
             costs = [len(opened[i].encoded) + begun + new_tokens for i in indices]
@@ -182,13 +128,26 @@ class PromptedModel:
     def _generate(
         self, batch: Batch, table: PromptTable | None, new_tokens: int, end_id: int | None
     ) -> Int[Tensor, "B N"]:
-        backbone, batch = self.backbone, self._shifted(batch, table)
-        (embeds, decoder_embeds), attention = self._read(batch, table), self._attention(batch, table)
+        backbone = self.backbone
+        batch, embeds, decoder_embeds, attention = self.entered(batch, table)
         return backbone.family.generate(
             backbone.model, batch, embeds, new_tokens, end_id, backbone.pad_id, decoder_embeds, attention
         )
 
-    def _check_room(self, row: Row, table: PromptTable | None, new_tokens: int) -> None:
+    def entered(
+        self, batch: Batch, table: PromptTable | None
+    ) -> tuple[Batch, Float[Tensor, "B T E"] | None, Float[Tensor, "B U E"] | None, AttentionPrompts | None]:
+        """The batch with its prompts in place: shifted, what the backbone and its decoder read (None where they read
+        ids), and what enters the attention layers."""
+        batch = self._shifted(batch, table)
+        return batch, *self._read(batch, table), self._attention(batch, table)
+
+    def check_room(self, row: Row, table: PromptTable | None, new_tokens: int) -> None:
+        """Refuse to write more than the backbone has positions for.
+
+        Raises:
+            BackboneError: it has not as many.
+        """
         begun = len(row.encoded.decoder) or len(row.encoded)
         if table is not None and table.shifts is not None and row.prompt >= 0:
             begun += int(table.shifts[row.prompt])
@@ -199,6 +158,93 @@ class PromptedModel:
                 where="backbone.model",
                 fix="Ask for fewer new tokens, or lower task.max_length.",
             )
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """Scores batches whose rows say which prompt they use.
+
+    Gradients flow to the prompt table, to perturbations, and to the backbone if its weights require them.
+    """
+
+    backbone: Backbone
+    readout: Readout
+
+    def scores(self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Float[Tensor, "X *C"]:
+        """Scores of the readout, float32: [X,C] for classes.
+
+        Args:
+            batch: rows on the backbone's device.
+            table: the prompts; None where every row is bare.
+            delta: added to the text embeddings and to the prompt of each example, see `trimtab.perturbations`.
+
+        A batch of bare rows takes the model's own path from ids, so it equals the bare model bit for bit.
+        """
+        hidden, batch, table = self.prompted.at_reads(batch, table, delta)
+        return self.readout.scores(hidden, batch, table.heads if table is not None else {})
+
+    def score_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> Float[Tensor, "N *C"]:
+        """Scores of many rows in their order, on the CPU, computed in batches of similar length; padded with -inf where
+        rows have different numbers of them. Of a readout with a method `condensed`, what that keeps of them.
+
+        Args:
+            max_tokens: tokens per batch, padding included.
+        """
+        if not rows:
+            return torch.zeros(0, 0)
+        if isinstance(self.readout, ScoresInPasses):
+            return self.readout.score_in_passes(rows, self._look(self.readout, table, max_tokens))
+        return stacked(_each(rows, max_tokens, lambda group: self._kept(self.collate(group), table)))
+
+    def _kept(self, batch: Batch, table: PromptTable | None) -> Float[Tensor, "X *C"]:
+        """Scores of rows that are not learned from."""
+        scores = self.scores(batch, table)
+        return self.readout.condensed(scores, batch) if isinstance(self.readout, Condenses) else scores
+
+    def _look(self, readout: LooksAhead, table: PromptTable | None, max_tokens: int) -> Look:
+        """One pass over rows, as a readout sees it that needs several."""
+
+        def seen(group: Sequence[Row]) -> Tensor:
+            hidden, batch, _ = self.prompted.at_reads(self.collate(group), table)
+            return readout.look(hidden, batch)
+
+        return lambda rows: _each(rows, max_tokens, seen)
+
+    def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
+        """What the model writes for many rows, in their order; for readouts that write.
+
+        Args:
+            max_tokens: tokens per batch, padding and what is written included.
+        """
+        if isinstance(self.readout, WritesInPasses):
+            written = self.readout.write_in_passes(rows, self._look(self.readout, table, max_tokens))
+        else:
+            written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
+        return [self.backbone.encoder.decode(ids) for ids in written]
+
+    @property
+    def prompted(self) -> PromptedBackbone:
+        """The backbone with prompts, without the readout."""
+        return PromptedBackbone(self.backbone)
+
+    def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
+        """As `PromptedBackbone.embed`."""
+        return self.prompted.embed(batch)
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """As `PromptedBackbone.collate`."""
+        return self.prompted.collate(rows)
+
+    def generate_rows(
+        self,
+        rows: Sequence[Row],
+        table: PromptTable | None,
+        max_tokens: int,
+        new_tokens: int,
+        end_id: int | None = None,
+    ) -> list[tuple[int, ...]]:
+        """As `PromptedBackbone.generate_rows`."""
+        return self.prompted.generate_rows(rows, table, max_tokens, new_tokens, end_id)
 
 
 @torch.no_grad()

@@ -167,7 +167,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except FileNotFoundError:
         raise BundleError("there is no such file.", where=str(path)) from None
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise BundleError(
             f"the file is truncated or corrupted ({str(error).strip()}).",
             where=str(path),
@@ -185,7 +185,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError("there is no such file.", where=str(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # ValueError: also numbers of too many digits
         raise BundleError(f"this is not readable JSON ({error}).", where=str(path)) from None
     if not isinstance(value, dict):
         raise BundleError(f"a JSON object is expected, got {type(value).__name__}.", where=str(path))
@@ -294,6 +294,8 @@ def read_bundle(folder: Path) -> Bundle:
             found = f"no tensor `{name}`" if got is None else f"shape {got.shape}"
             what = "the prompt" if name == "inputs" else f"the tensor {name!r}"
             raise BundleError(f"{what} must have shape {tuple(its)}, got {found}.", where=str(path))
+        if got.dtype != np.float32:
+            raise BundleError(f"the tensor {name!r} must be float32, got {got.dtype}.", where=str(path))
         if not np.isfinite(got).all():
             raise BundleError("the prompt holds values that are not finite.", where=str(path))
     return Bundle(metadata, tensors, _read_tuned(folder, metadata["backbone"]))

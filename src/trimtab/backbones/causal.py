@@ -66,6 +66,32 @@ class DecoderOnly(Family):
             )
         return written if embeds is not None else written[:, batch.ids.shape[1] :]
 
+    def next_logits(
+        self,
+        model: Any,
+        ids: Int[Tensor, "B T"],
+        embeds: Float[Tensor, "B T E"] | None,
+        attention_mask: Int[Tensor, "B S"],
+        position_ids: Int[Tensor, "B T"],
+        cache: Any,
+        attention: AttentionPrompts | None = None,
+    ) -> Float[Tensor, "B V"]:
+        """Logits of the token behind each row, float32: one step of writing. What was read goes into `cache`.
+
+        Args:
+            embeds: what is read; None to read `ids`.
+            attention_mask: of all that was read so far and is read now.
+        """
+        out = model.base_model(
+            **either(ids, embeds),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            **carrying(self.passage(model, attention)),
+        )
+        return self.squash(model, model.get_output_embeddings()(out.last_hidden_state[:, -1])).float()
+
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A H"]:
         return hidden
 
