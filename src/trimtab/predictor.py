@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
@@ -26,6 +30,7 @@ from trimtab.types import (
     Example,
     Label,
     OfTask,
+    Prediction,
     PromptTable,
     Records,
     Row,
@@ -293,15 +298,34 @@ class Predictor:
         """Class names, in the order of scores."""
         return self.rendering.verbalizer.classes
 
+    @property
+    def bare(self) -> Predictor:
+        """The same question put to the bare model: the template without its slots, no prompt.
+
+        Raises:
+            ConfigError: what is read with was trained with the prompt.
+        """
+        kind = self.rendering.readout["kind"]
+        if readouts.get(kind).trains:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"the readout {kind!r} has a head that was trained with the prompt; the bare model has none.",
+                where="readout.kind",
+                fix="Ask with the prompt.",
+            )
+        rendering = replace(self.rendering, template=self.rendering.template.without_prompt())
+        reader = readouts.build(rendering.readout, self.model.backbone, [rendering.plan(self.model.backbone.encoder)])
+        return replace(self, model=replace(self.model, readout=reader), rendering=rendering, table=None)
+
     def score(self, examples: Sequence[Example]) -> torch.Tensor:
         """Raw scores, float32, in the order of the examples' rows: [N,C] for classes.
 
         Where the answer is written, C = 1: the mean log-likelihood per token of the example's own label or text. Of
         readouts that condense their scores, what they keep.
         """
-        return self.model.score_rows(self._rows(examples), self.table, MAX_TOKENS)
+        return self.model.score_rows(self.rows(examples), self.table, MAX_TOKENS)
 
-    def _rows(self, examples: Sequence[Example]) -> list[Row]:
+    def rows(self, examples: Sequence[Example]) -> list[Row]:
+        """Rendered examples, each as one row or, where the readout reads it in parts, as several."""
         prompt = -1 if self.table is None else 0
         return [row for e in examples for row in self.rendering.rows(e, self.model.backbone.encoder, prompt)]
 
@@ -318,7 +342,45 @@ class Predictor:
             TemplateError: an input is empty.
             BackboneError: a score is not a number.
         """
-        return self._answered([self._example(given, i) for i, given in enumerate(inputs)])[0]
+        return self._answered(self.examples(inputs))[0]
+
+    def __call__(self, given: Example | Mapping[str, Any] | str) -> Any:
+        """The answer to one input, see `predict`."""
+        return self.predict([given])[0]
+
+    def predict_each(self, inputs: Iterable[Example | Mapping[str, Any] | str], batch_size: int = 64) -> Iterator[Any]:
+        """Answers to inputs of any number, one after the other: as many as `batch_size` are read and held at once.
+
+        Inputs without an id are numbered as they come. Errors as `predict`, when their batch is read.
+        """
+        given, at = iter(inputs), 0
+        while batch := list(islice(given, batch_size)):
+            yield from self._answered(self.examples(batch, at))[0]
+            at += len(batch)
+
+    def examples(self, inputs: Sequence[Example | Mapping[str, Any] | str], first: int = 0) -> list[Example]:
+        """Inputs as examples, checked; errors as `predict`.
+
+        Args:
+            first: how many inputs came before.
+        """
+        return [self._example(given, i) for i, given in enumerate(inputs, first)]
+
+    def conclude(self, examples: Sequence[Example], rows: Sequence[Row], scores: Float[Tensor, "N *C"]) -> Records:
+        """Answers from the scores of rows, for readouts that do not write.
+
+        Raises:
+            BackboneError: a score is not a number.
+        """
+        pairs = zip(rows, scores, strict=True)  # -inf is what padding and impossible answers have
+        broken = next((row.example for row, its in pairs if its.isnan().any() or its.isposinf().any()), None)
+        if broken is not None:
+            raise self._not_finite(_place(broken, examples.index(broken)))
+        records = self.model.readout.records(rows, scores, self.classes)
+        for i, record in enumerate(records):
+            if isinstance(record, Prediction) and any(map(isnan, record.scores.values())):
+                raise self._not_finite(_place(examples[i], i))
+        return records
 
     def _answered(self, examples: Sequence[Example], measured: bool = False) -> tuple[Records, dict[str, Any]]:
         """Predictions and, if asked for, the readout's metrics."""
@@ -327,19 +389,20 @@ class Predictor:
             return self._written(examples, measured)
         if not examples:
             return [], {}
-        rows = self._rows(examples)
+        rows = self.rows(examples)
         scores = self.model.score_rows(rows, self.table, MAX_TOKENS)
-        broken = next((row.example for row, its in zip(rows, scores, strict=True) if its.isnan().any()), None)
-        if broken is not None:
-            raise self._not_finite(_place(broken, examples.index(broken)))
-        found = grader.measure(readout, scores, rows) if measured else {}
-        return readout.records(rows, scores, self.classes), found
+        records = self.conclude(examples, rows, scores)
+        return records, grader.measure(readout, scores, rows) if measured else {}
+
+    def open_rows(self, examples: Sequence[Example]) -> list[Row]:
+        """Rendered examples whose answers, known or not, are yet to be written."""
+        prompt = -1 if self.table is None else 0
+        return [self.rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
 
     def _written(self, examples: Sequence[Example], measured: bool) -> tuple[Records, dict[str, Any]]:
         """The model's own words and, where the task has classes, the class that they name; and metrics if asked for."""
         rendering, grader = self.rendering, self.rendering.grader
-        prompt = -1 if self.table is None else 0
-        rows = [rendering.row(replace(e, label=None), self.model.backbone.encoder, prompt) for e in examples]
+        rows = self.open_rows(examples)
         texts = self.model.write_rows(rows, self.table, MAX_TOKENS)
         if not measured:
             return grader.named(examples, texts), {}
@@ -496,27 +559,27 @@ def load(
             where=str(path),
             fix=f"Say which one: --task {bundle.tasks[0]}, or load(path, task={bundle.tasks[0]!r}).",
         )
-    return from_bundle(bundle, _backbone_of(bundle, backbone, device, dtype, attention), str(path))
+    return from_bundle(bundle, backbone_of(bundle, backbone, device, dtype, attention), str(path))
 
 
 def load_tasks(path: str | Path, *, backbone: Backbone | str | None = None, device: str = "auto") -> Predictors:
     """Load a run folder or bundle of several tasks, each ready to predict; arguments and errors as of `load`."""
     bundle = read_bundle(Path(path))
-    loaded = _backbone_of(bundle, backbone, device, None)
+    loaded = backbone_of(bundle, backbone, device, None)
     parts = {name: from_bundle(bundle.of_task(name), loaded, str(path)) for name in bundle.tasks}
     metrics = {its["name"]: its["metric"] for its in bundle.metadata["tasks"]}
     graders = {name: replace(its.rendering.grader, headline=metrics[name]) for name, its in parts.items()}
     return Predictors(parts, Graders(graders))
 
 
-def _backbone_of(
+def backbone_of(
     bundle: Bundle,
-    backbone: Backbone | str | None,
-    device: str,
-    dtype: Literal["auto", "float32", "bfloat16"] | None,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None,
     attention: Literal["auto", "eager", "sdpa"] | None = None,
 ) -> Backbone:
-    """The backbone that a bundle wants, or the one that is given."""
+    """The backbone that a bundle wants, or the one that is given; arguments and errors as `load`."""
     if isinstance(backbone, Backbone):
         return backbone
     stated = bundle.metadata["backbone"]
