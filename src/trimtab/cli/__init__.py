@@ -20,6 +20,7 @@ from trimtab.cli import (
     predict,
     report,
     run,
+    serve,
     show,
     study,
     take,
@@ -28,11 +29,11 @@ from trimtab.cli import (
 from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
-VERBS = (run, study, report, evaluate, predict, take, export, import_, landscape, init, show, validate, ls, data)
+VERBS = (run, study, report, evaluate, predict, take, export, import_, serve, landscape, init, show, validate, ls, data)
 
 app = typer.Typer(
     name="trimtab",
-    help="Soft prompts for frozen language models: train, compare, use.",
+    help="Soft prompts for frozen language models: train, compare, use, serve.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
