@@ -19,7 +19,7 @@ from trimtab.backbones.substitutes import hiding_token, substitutes
 from trimtab.batching import collate
 from trimtab.config import Seeds
 from trimtab.errors import ConfigError
-from trimtab.model import NOTHING, PromptedModel
+from trimtab.model import NOTHING, PromptedBackbone, PromptedModel
 from trimtab.perturbations import Delta, TrainStep
 from trimtab.registry import regularizers
 from trimtab.regularizers import Needs, Regularizer
@@ -153,15 +153,15 @@ def scene(backbone: Backbone, request: pytest.FixtureRequest, monkeypatch: pytes
     batch: Batch = collate(rows, backbone.pad_id, request.param)
     values = torch.randn(2, 5, backbone.embedding_size, generator=torch.Generator().manual_seed(1))
     made = Scene(model, rows, batch, values * backbone.embedding_rms)
-    read = PromptedModel._read
+    read = PromptedBackbone._read
 
-    def watched(self: PromptedModel, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Any:
+    def watched(self: PromptedBackbone, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Any:
         embeds, decoder = read(self, batch, table, delta)
         assert embeds is not None
         made.seen.append(Seen(batch, embeds.detach().clone()))
         return embeds, decoder
 
-    monkeypatch.setattr(PromptedModel, "_read", watched)
+    monkeypatch.setattr(PromptedBackbone, "_read", watched)
     return made
 
 

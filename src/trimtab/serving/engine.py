@@ -118,7 +118,7 @@ class Engine:
             self._there.notify_all()
         self._thread.join(patience)
         if self._thread.is_alive():
-            self._drop_all()
+            self._drop_all(closing())
             self._thread.join(patience)
 
     @property
@@ -147,10 +147,13 @@ class Engine:
 
     def _run(self) -> None:
         while self._wait():
-            self._do_calls()
-            self._score_some()
-            self._begin_some()
-            self._write_on()
+            try:
+                self._do_calls()
+                self._score_some()
+                self._begin_some()
+                self._write_on()
+            except Exception as error:  # a defect: nobody may wait for ever, and the next request may go well
+                self._drop_all(error)
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False when there never will be."""
@@ -279,8 +282,8 @@ class Engine:
                 draft.writings = []
         self._drafts = [draft for draft in self._drafts if len(draft)]
 
-    def _drop_all(self) -> None:
-        """Tell everybody that there will be no answer."""
+    def _drop_all(self, error: Exception) -> None:
+        """Tell everybody that there will be no answer, and why."""
         with self._there:
             left: list[Ticket] = [*(s for s, _ in self._rows), *self._writings, *self._calls]
             left += [writing for draft in self._drafts for writing in draft.writings]
@@ -288,7 +291,7 @@ class Engine:
             self._writings.clear()
             self._calls.clear()
         for ticket in left:
-            ticket.fail(closing())
+            ticket.fail(error)
 
 
 def closing() -> ClosingError:

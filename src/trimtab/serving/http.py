@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from trimtab.errors import ConfigError, TrimtabError
@@ -23,7 +24,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-import trimtab
 from trimtab.serving.counters import Counters
 from trimtab.serving.guard import GONE, Guard
 from trimtab.serving.journal import tell
@@ -44,7 +44,7 @@ def application(service: Service, settings: Settings = Settings()) -> FastAPI:  
         await fastapi.concurrency.run_in_threadpool(service.close, settings.drain_seconds)
 
     app = FastAPI(
-        title="trimtab", version=trimtab.__version__, description=ABOUT, lifespan=life, docs_url=None, redoc_url=None
+        title="trimtab", version=version("trimtab"), description=ABOUT, lifespan=life, docs_url=None, redoc_url=None
     )
     app.state.service, app.state.settings, app.state.counters = service, settings, Counters()
     app.state.began = int(time.time())

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO, final
+from typing import Any, final
 
 LOGGER = "trimtab.serving"
 
@@ -24,8 +24,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
-def open_journal(level: str = "info", stream: TextIO | None = None) -> logging.Logger:
-    """The server's own logger and those of uvicorn, all written as JSON lines to stderr."""
+def open_journal(level: str = "info", stream: Any = None) -> logging.Logger:
+    """The server's own logger and those of uvicorn, all written as JSON lines.
+
+    Args:
+        stream: an open text file; stderr by default.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     for name in (LOGGER, "uvicorn", "uvicorn.error", "uvicorn.access"):

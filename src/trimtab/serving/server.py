@@ -147,7 +147,10 @@ def run(service: Service, settings: Settings, *, log_level: str = "info", said: 
             said(url)
 
     server.startup = startup  # type: ignore[method-assign]
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # what uvicorn does where it cannot begin
+        server.started = False
     if not server.started:
         service.close(0.0)
         raise ConfigError(

@@ -116,7 +116,10 @@ class Writing(Ticket):
             self.answer(Ended(tuple(self.written), "stop"))
             return
         self.written.append(token)
-        if self.order.told is not None:
-            self.order.told(token)
+        try:
+            if self.order.told is not None:
+                self.order.told(token)
+        except Exception as error:  # whoever listens must not break the others' batch
+            self.fail(error)
         if len(self.written) >= self.order.new_tokens:
             self.answer(Ended(tuple(self.written), "length"))

@@ -47,11 +47,12 @@ async def results(request: Request, futures: Sequence[Future[Any]]) -> list[Any]
     Raises:
         GoneError: it went; what it asked is cancelled.
     """
-    waiting = asyncio.gather(*map(asyncio.wrap_future, futures))
+    waiting: asyncio.Future[list[Any]] = asyncio.gather(*map(asyncio.wrap_future, futures))
     waiting.add_done_callback(lambda its: its.cancelled() or its.exception())  # nobody may be there to look at it
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {waiting, leaving}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             raise GoneError
         return list(waiting.result())

@@ -29,8 +29,10 @@ from trimtab.serving.tickets import Ended, Writing
 from trimtab.serving.wire import ChatCompletion, Completion, Models, Usage
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
-STREAM = {200: {"content": {"text/event-stream": {}}, "description": "The text, or a stream of its pieces"}}
-WRITES = {**STREAM, **refusals(400, 404, 422)}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The text, or a stream of its pieces"}
+}
+WRITES: dict[int | str, dict[str, Any]] = {**STREAM, **refusals(400, 404, 422)}
 
 
 class Shape:
