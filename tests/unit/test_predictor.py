@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,53 @@ def test_scores_are_probabilities_and_the_label_is_the_largest(predictor: Predic
         assert tuple(p.scores) == predictor.classes == ("positive", "negative")
     logits = predictor.score([Example("1", {"text": "good"}, None)])
     assert logits.softmax(1)[0].tolist() == pytest.approx(list(predictions[0].scores.values()), abs=1e-5)
+
+
+def test_one_input_has_one_answer_and_many_come_in_batches(predictor: Predictor) -> None:
+    texts = ["good", "bad film", "the cat", "old", "a dog"]
+    expected = predictor.predict(texts)
+    assert predictor("bad film").scores == pytest.approx(expected[1].scores, abs=1e-5)
+    read: list[str] = []
+
+    def endless() -> Iterator[str]:
+        for text in cycle(texts):
+            read.append(text)
+            yield text
+
+    stream = predictor.predict_each(endless(), batch_size=2)
+    got = [next(stream) for _ in range(5)]
+    assert [p.id for p in got] == ["1", "2", "3", "4", "5"]
+    assert len(read) == 6, "no more is read than a batch"
+    for ours, theirs in zip(got, expected, strict=True):
+        assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
+    assert [p.id for p in predictor.predict_each([{"id": "x", "text": "good"}, "bad"])] == ["x", "2"]
+    assert list(predictor.predict_each([])) == []
+
+
+def test_the_bare_predictor_asks_the_model_without_the_prompt(predictor: Predictor, backbone: Backbone) -> None:
+    bare = predictor.bare
+    assert bare.table is None
+    assert bare.rendering.template.length == 0
+    plain = Predictor(predictor.model, replace(predictor.rendering, template=bare.rendering.template), None, {})
+    assert bare("the film").scores == pytest.approx(plain("the film").scores, abs=1e-6)
+    assert bare("the film").scores != pytest.approx(predictor("the film").scores, abs=1e-3)
+    head = {"inputs": np.zeros((3, 32), np.float32), "head.weight": np.ones((2, 32), np.float32)}
+    trained = from_bundle(Bundle(bundle(backbone, readout={"kind": "head"}).metadata, head), backbone)
+    what = "the readout 'head' has a head that was trained with the prompt"
+    with refused(ConfigError, what, where="readout.kind", fix="Ask with the prompt"):
+        trained.bare  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_scores_that_are_infinite_are_refused(backbone: Backbone, value: float) -> None:
+    head = {
+        "inputs": np.zeros((3, 32), np.float32),
+        "head.weight": np.full((2, 32), value, np.float32),
+        "head.bias": np.full(2, value, np.float32),
+    }
+    broken = from_bundle(Bundle(bundle(backbone, readout={"kind": "head"}).metadata, head), backbone)
+    with refused(BackboneError, "are not finite", where="input 1", fix="float32"):
+        broken.predict(["good", "bad"])
 
 
 def test_no_inputs_give_no_predictions(predictor: Predictor) -> None:

@@ -284,6 +284,21 @@ def test_a_prompt_file_without_the_tensor_is_refused(tmp_path: Path) -> None:
         read_bundle(tmp_path)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float16, np.int64, np.bool_])
+def test_a_prompt_of_other_numbers_is_refused(tmp_path: Path, kind: type) -> None:
+    write_tensors(bundle_in(tmp_path) / "prompt.safetensors", {"inputs": PROMPT.astype(kind)})
+    what = f"the tensor 'inputs' must be float32, got {np.dtype(kind)}"
+    with refused(BundleError, what, where=str(tmp_path / "prompt.safetensors")):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"x": ' + "9" * 9999 + "}"], ids=["levels", "digits"])
+def test_json_that_is_too_much_for_the_reader_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with refused(BundleError, "this is not readable JSON", where=str(tmp_path / "a.json")):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_prompt_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
     bad = PROMPT.copy()
