@@ -159,7 +159,7 @@ class Engine:
         """Sleep until there is something to do; False when there never will be."""
         with self._there:
             while not (self._calls or self._writings or self._drafts or self._rows_are_ready()):
-                if self._is_closing and not self._rows:
+                if self._is_closing:
                     return False
                 self._there.wait(self._time_left())
             return True

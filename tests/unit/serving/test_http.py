@@ -25,6 +25,7 @@ def test_the_route_of_a_task_gives_the_answers_of_its_prompt(running: Running, n
     inputs = [question(name, i) for i in range(4)]
     got = running.post(f"/tasks/{name}", {"inputs": inputs})
     assert got.status_code == 200, got.text
+    assert (got.json()["task"], got.json()["bare"]) == (name, False)
     expected = alone(running, name).predict(inputs)
     assert [p["id"] for p in got.json()["predictions"]] == ["1", "2", "3", "4"]
     for ours, theirs in zip(got.json()["predictions"], expected, strict=True):
@@ -141,7 +142,9 @@ def test_health_metrics_and_documents(running: Running) -> None:
     assert told == {"status": "ok", "backbone": "tiny-llama", "prompts": 7}
     assert health.headers["x-request-id"]
     running.post("/classify", {"task": "long", "inputs": ["x"]})
-    lines = running.get("/metrics").text.splitlines()
+    metrics = running.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = metrics.text.splitlines()
     assert "trimtab_prompts_loaded 7" in lines
     assert any(line.startswith('trimtab_requests_total{route="/classify",status="200"} ') for line in lines)
     assert any(line.startswith('trimtab_request_seconds_bucket{route="/classify",le="+Inf"} ') for line in lines)
