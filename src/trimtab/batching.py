@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,24 +58,6 @@ def collate(rows: Sequence[Row], pad_id: int, padding_side: Literal["left", "rig
         targets=torch.from_numpy(targets) if any(e.targets for e in encoded) else None,
         text=torch.from_numpy(text) if text.any() else None,
     )
-
-
-def part_of(batch: Batch, examples: Sequence[int]) -> tuple[Batch, Int[Tensor, "N"]]:
-    """Some examples of a batch as a batch of their own, read at no more places than they need, and which rows they are.
-
-    Args:
-        examples: their numbers, ascending.
-    """
-    device = batch.example_of.device
-    chosen = torch.tensor(examples, device=device)
-    number = torch.full((len(batch.readout_of),), -1, device=device)
-    number[chosen] = torch.arange(len(examples), device=device)
-    rows = (number[batch.example_of] >= 0).nonzero()[:, 0]
-    by_example = ("readout_of", "labels", "jitter")
-    its = {k: v[chosen if k in by_example else rows] for k, v in vars(batch).items() if v is not None}
-    reads = max(1, int(its["answers"].max()))
-    its |= {k: its[k][:, :reads] for k in ("answer_at", "targets") if k in its}
-    return replace(batch, **its | {"example_of": number[batch.example_of[rows]]}), rows
 
 
 def labels_of(rows: Sequence[Row], length: int = 0) -> Int[Tensor, "X *Y"]:

@@ -72,14 +72,6 @@ class PromptedBackbone:
         self.backbone.check_shifts()
         return shift_positions(batch, table)
 
-    def parts(self, table: PromptTable | None) -> list[tuple[PromptedModel, PromptTable | None]]:
-        """A model for each readout that a row may name (`Row.readout`), and the table with its own heads."""
-        readout = self.readout
-        if not isinstance(readout, Several):
-            return [(self, table)]
-        tables = [table and replace(table, heads=readout.heads_of(table.heads, k)) for k in range(len(readout.parts))]
-        return [(replace(self, readout=part), own) for part, own in zip(readout.parts, tables, strict=True)]
-
     def collate(self, rows: Sequence[Row]) -> Batch:
         """A batch on the backbone's device, padded as the family needs."""
         backbone = self.backbone
@@ -221,6 +213,14 @@ class PromptedModel:
         else:
             written = self.generate_rows(rows, table, max_tokens, self.readout.new_tokens, self.readout.end_id)
         return [self.backbone.encoder.decode(ids) for ids in written]
+
+    def parts(self, table: PromptTable | None) -> list[tuple[PromptedModel, PromptTable | None]]:
+        """A model for each readout that a row may name (`Row.readout`), and the table with its own heads."""
+        readout = self.readout
+        if not isinstance(readout, Several):
+            return [(self, table)]
+        tables = [table and replace(table, heads=readout.heads_of(table.heads, k)) for k in range(len(readout.parts))]
+        return [(replace(self, readout=part), own) for part, own in zip(readout.parts, tables, strict=True)]
 
     @property
     def prompted(self) -> PromptedBackbone:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.batching import collate, epoch_batches, micro_batches, part_of
+from trimtab.batching import collate, epoch_batches, micro_batches
 from trimtab.types import Encoded, Row
 
 PAD = 0
@@ -184,30 +184,3 @@ def test_what_a_decoder_reads_costs_too() -> None:
     encoded = Encoded((1, 2, 3), (), (0,), decoder=(4, 5))
     assert Row(encoded).cost == 5
     assert Row(encoded, others=(Encoded((1, 2, 3), (), (0,), decoder=(4, 5, 6)),)).cost == 12
-
-
-# Parts of a batch
-
-
-def test_a_part_of_a_batch_is_the_batch_of_its_examples() -> None:
-    long = Encoded((5, 6, 7, 8), (), (1, 2, 3))
-    rows = [
-        row([1, 2, 3], [0], prompt=0, key=7),
-        Row(long, label=2, prompt=1, readout=4, others=(Encoded((9,), (), (0,)),)),
-        row([4, 5], prompt=2, key=9),
-    ]
-    whole = collate(rows, PAD)
-    part, at = part_of(whole, [0, 2])
-    assert at.tolist() == [0, 3]
-    expected = collate([rows[0], rows[2]], PAD)
-    for name, value in vars(expected).items():
-        got = getattr(part, name)
-        if value is None or name in ("ids", "attention_mask", "position_ids", "eligible", "text"):
-            continue  # as wide as the whole batch
-        assert got.tolist() == value.tolist(), name
-    part, at = part_of(whole, [1])
-    assert at.tolist() == [1, 2]
-    assert part.example_of.tolist() == [0, 0]
-    assert part.readout_of.tolist() == [4]
-    assert part.answer_at.tolist() == [[1, 2, 3], [0, 0, 0]]
-    assert part.first_row.tolist() == [0]

@@ -22,13 +22,20 @@ def fitted(bundle: Bundle, backbone: Backbone, where: str) -> Predictor:
     """A predictor for a bundle that may stand in mixed batches.
 
     Raises:
-        BundleError: of another backbone, trained with its weights, of other sizes, or of no use on a first text.
+        BundleError: of another backbone, trained with its weights, of several tasks, of other sizes, or of no use on a
+                first text.
     """
     if bundle.tuned:
         raise BundleError(
             "the backbone's own weights were trained with this prompt, so it cannot share a backbone with others.",
             where=where,
             fix="Use `trimtab predict`, or train with a frozen backbone (no training.learning_rates.backbone).",
+        )
+    if bundle.tasks:
+        raise BundleError(
+            f"the prompt is of several tasks: {', '.join(bundle.tasks)}.",
+            where=where,
+            fix="Take one of them: trimtab take RUN TASK -o DIR.",
         )
     try:
         _check_sizes(bundle, backbone, where)

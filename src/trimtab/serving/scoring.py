@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones import Backbone
-from trimtab.batching import labels_of, part_of
+from trimtab.batching import labels_of
 from trimtab.model import PromptedBackbone
 from trimtab.readouts import Condenses
 from trimtab.serving.gathering import heads_of, joined
@@ -52,9 +52,10 @@ def _score_alike(backbone: Backbone, seats: Sequence[Seat]) -> list[Tensor]:
     hidden, batch, _ = model.at_reads(model.collate(rows), joined(tables) if tables else None)
     found: dict[int, Tensor] = {}
     for shelf, places in shelves.values():
-        part, of = part_of(batch, places)
-        part = replace(part, labels=labels_of([rows[i] for i in places]).to(hidden.device))
-        own = hidden[of][:, : part.answer_at.shape[1]]
+        examples = torch.tensor(places, device=hidden.device)
+        labels = labels_of([rows[i] for i in places]).to(hidden.device)  # of this readout's own width
+        part = replace(batch.of(examples), labels=labels)
+        own = hidden[batch.rows_of(examples)][:, : part.answer_at.shape[1]]
         found |= zip(places, _read(shelf, own, part, tables), strict=True)
     return [found[i] for i in range(len(seats))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ def found_bundles(places: Sequence[str], runs_dir: Path) -> dict[str, Path]:
     return found
 
 
+def by_task(name: str, bundle: Bundle) -> dict[str, Bundle]:
+    """A bundle by its name; one of several tasks as a bundle of each, `NAME.TASK`."""
+    if not bundle.tasks:
+        return {name: bundle}
+    return {f"{name}.{re.sub('[^A-Za-z0-9._-]', '-', task)}": bundle.of_task(task) for task in bundle.tasks}
+
+
 def open_service(
     bundles: dict[str, Path],
     settings: Settings,
@@ -68,12 +76,12 @@ def open_service(
     """
     if not bundles and backbone is None:
         raise ConfigError("there is nothing to serve.", where="trimtab serve", fix="Give a bundle, or --backbone.")
-    read = {name: read_bundle(path) for name, path in bundles.items()}
+    read = {name: its for own, path in bundles.items() for name, its in by_task(own, read_bundle(path)).items()}
     loaded = _loaded(next(iter(read.values()), None), backbone, device, dtype)
     service = Service(loaded, settings.pace, settings.limits)
     try:
         for name, bundle in read.items():
-            service.add(name, bundle, str(bundles[name]))
+            service.add(name, bundle, f"the bundle {name!r}")
     except TrimtabError:
         service.close(0.0)
         raise
@@ -84,7 +92,7 @@ def _loaded(first: Bundle | None, backbone: str | None, device: str, dtype: Any)
     if first is None:
         assert backbone is not None
         return load_backbone(backbone, device=device, dtype=dtype or "auto")
-    return backbone_of(first, backbone, device=device, dtype=dtype)
+    return backbone_of(first, backbone, device, dtype)
 
 
 def check_options(settings: Settings, *, uploads: bool, dtype: str | None, log_level: str) -> None:

@@ -173,23 +173,32 @@ def test_too_many_at_once_are_told_to_come_back(running: Running) -> None:
 def test_a_client_that_goes_in_mid_stream_frees_its_row(running: Running) -> None:
     body = {"model": "tiny-llama", "prompt": "the film", "max_tokens": 50, "stream": True}
     body |= {"temperature": 1.0, "seed": 1}  # the likeliest text of a random model is soon over
-    engine, slow = running.service.engine, threading.Event()
+    engine, go, steps = running.service.engine, threading.Event(), [0]
     honest = type(engine)._write_on
 
-    def slowly(self: Any) -> None:
+    def held(self: Any) -> None:
         honest(self)
-        slow.wait(0.05)
+        steps[0] += 1
+        if steps[0] == 10:
+            go.wait(30)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(engine), "_write_on", slowly)
+        patch.setattr(type(engine), "_write_on", held)
         answer = requests.post(running.url + "/v1/completions", json=body, stream=True, timeout=30)
         next(answer.iter_content(20))
-        assert engine.writing == 1
+        until = time.monotonic() + 20
+        while steps[0] < 10 and time.monotonic() < until:
+            time.sleep(0.01)
+        (writing,) = engine._drafts[0].writings
         answer.close()
-        until = time.monotonic() + 1.5  # the whole text would take 2.5 seconds
+        while not writing.is_over and time.monotonic() < until:
+            time.sleep(0.01)
+        go.set()
         while engine.writing and time.monotonic() < until:
             time.sleep(0.01)
         assert engine.writing == 0
+        assert writing.future.cancelled()
+        assert len(writing.written) < 15
 
 
 def test_a_client_that_does_not_wait_is_not_computed_for(running: Running) -> None:
@@ -311,7 +320,6 @@ def damaged(bundle: Bundle, causal: Backbone, tmp_path: Path) -> dict[str, tuple
         "huge and hidden": (zipped(hidden), 400, "not finite"),
         "width": (with_tensors(inputs=values(1, 3, 7)), 400, "must have the shape ('any', 32)"),
         "stranger": (with_tensors(inputs=inputs, weights=values(2, 3)), 400, "knows no use for"),
-        "slots": (with_tensors(inputs=values(1, 4, causal.embedding_size)[:0]), 400, ""),
         "layers": (zipped(bundle_of(causal, length=0, **deep)), 400, "stand at 'self' in the layers [0, 7]"),
         "router": (with_tensors(inputs=inputs, router=values(3, 2, causal.embedding_size)), 400, "cannot share 3 rows"),
         "positions": (with_task(max_length=10**9), 400, "do not fit the 64 positions"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.serving_bundles import bundle_of
+from tests.serving_bundles import bundle_of, variety
 from tests.unit.refusals import refused
 from tests.unit.serving.conftest import bearer, zipped
 from trimtab.backbones import Backbone
@@ -23,7 +23,7 @@ from trimtab.errors import BundleError, ConfigError
 from trimtab.predictor import load
 from trimtab.serving.server import check_options, found_bundles, is_loopback, open_service
 from trimtab.serving.settings import Settings
-from trimtab.storage import write_bundle
+from trimtab.storage import Bundle, read_bundle, write_bundle
 
 
 @pytest.fixture
@@ -61,8 +61,29 @@ def test_a_service_needs_a_backbone(shelf: Path, causal: Backbone) -> None:
 
 def test_a_bundle_of_another_backbone_stops_the_start_with_its_place(shelf: Path, masked: Any) -> None:
     write_bundle(shelf / "runs" / "z", bundle_of(masked.service.backbone))
-    with refused(BundleError, "trained on another backbone", where=str(shelf / "runs" / "z"), fix="Use the backbone"):
+    with refused(BundleError, "trained on another backbone", where="the bundle 'z'", fix="Use the backbone"):
         open_service(found_bundles([str(shelf / "runs")], shelf), Settings(), device="cpu")
+
+
+def test_each_of_several_tasks_is_served_and_answers_as_it_does_alone(tmp_path: Path, causal: Backbone) -> None:
+    one, head = variety(causal)["long"], variety(causal)["head"]
+    tasks = [{"name": name, "metric": "accuracy", "task": b.metadata["task"], "readout": b.metadata["readout"]}
+             for name, b in (("a/b", one), ("c", head))]  # fmt: skip
+    tensors = {"inputs": head.prompt, "head.1.weight": head.tensors["head.weight"],
+               "head.1.bias": head.tensors["head.bias"]}  # fmt: skip
+    stated = {name: list(v.shape) for name, v in tensors.items() if name != "inputs"}
+    rest = {k: v for k, v in one.metadata.items() if k not in ("task", "readout")}
+    prompt = {**rest["prompt"], "shape": list(head.prompt.shape), "tensors": stated}
+    write_bundle(tmp_path / "both", Bundle({**rest, "prompt": prompt, "tasks": tasks}, tensors))
+    service = open_service(found_bundles([str(tmp_path / "both")], tmp_path), Settings(), device="cpu")
+    assert service.catalog.names == ["both.a-b", "both.c"]
+    for served, task in (("both.a-b", "a/b"), ("both.c", "c")):
+        expected = load(tmp_path / "both", backbone=causal, task=task)("the film")
+        got = service.ask(served, ["the film"]).records(30.0)[0]
+        assert got.scores == pytest.approx(expected.scores, abs=1e-5)  # type: ignore[union-attr]
+    with refused(BundleError, "is of several tasks: a/b, c", where="x", fix="trimtab take"):
+        service.add("x", read_bundle(tmp_path / "both"), "x")
+    service.close(2.0)
 
 
 def test_uploads_need_a_token_that_is_not_guessed() -> None:
