@@ -217,11 +217,9 @@ def grow(backbone: Backbone, ids: Sequence[int], vectors: Float[Tensor, "N E"], 
 
 
 def _scale(module: Any) -> float:
-    """What an embedding module multiplies its rows with, as it is rounded there."""
+    """What an embedding module multiplies its rows with; a tensor (Gemma) is in the dtype of the weights by now."""
     scale = getattr(module, "embed_scale", None)
-    if scale is None:
-        return 1.0
-    return float(scale.to(module.weight.dtype) if isinstance(scale, Tensor) else scale)
+    return 1.0 if scale is None else float(scale)
 
 
 def _silence(model: Any, output: Any, at: Int[Tensor, "N"], words: Sequence[int], has_bias: bool) -> None:

@@ -92,6 +92,9 @@ def test_halves(tmp_path: Path, dtype: str) -> None:
     assert stored.dtype == getattr(torch, dtype)
     with torch.no_grad():
         entering = stored.get_input_embeddings()(torch.tensor(about(tmp_path / "out")["ids"])).float()
+        module = stored.get_input_embeddings()
+        module.weight.fill_(1.0)
+        assert baked._scale(module) == float(module(torch.tensor([0]))[0, 0])
     wanted = torch.from_numpy(source.bundle.prompt)
     exact = 2 * torch.finfo(getattr(torch, dtype)).eps
     torch.testing.assert_close(entering, wanted, rtol=1.01 * exact, atol=1e-6)
