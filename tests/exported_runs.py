@@ -15,7 +15,6 @@ from tests.contract.tiny_families import BUILDERS, VARIANTS
 from tests.contract.toy_runs import toy_run
 from tests.tiny import tiny_backbone
 from trimtab.exporting import Source
-from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor
 from trimtab.training.runs import run_pack
 from trimtab.types import Row
@@ -59,13 +58,14 @@ def about(folder: Path, task: int = 0) -> dict[str, Any]:
 def row_of(predictor: Predictor, text: str, **fields: str) -> Row:
     """A text as the run reads it."""
     given = {"text": text, **fields}
-    return predictor.rendering.row(predictor._example(given, 0), predictor.model.backbone.encoder, 0)
+    return predictor.rendering.row(predictor.examples([given])[0], predictor.model.backbone.encoder, 0)
 
 
 @torch.no_grad()
 def hidden(predictor: Predictor, row: Row) -> Tensor:
     """The hidden state at the first position that the run reads."""
-    return predictor.model._at_reads(predictor.model.collate([row]), predictor.table)[0][0, 0]
+    prompted = predictor.model.prompted
+    return prompted.at_reads(prompted.collate([row]), predictor.table)[0][0, 0]
 
 
 @torch.no_grad()
@@ -80,8 +80,7 @@ def logits(predictor: Predictor, row: Row) -> Tensor:
 
 def written(predictor: Predictor, text: str, count: int = 6) -> list[int]:
     """What the run writes after a text, greedily."""
-    model: PromptedModel = predictor.model
-    return list(model.generate_rows([row_of(predictor, text)], predictor.table, 512, count)[0])
+    return list(predictor.model.prompted.generate_rows([row_of(predictor, text)], predictor.table, 512, count)[0])
 
 
 def until_end(tokens: list[int], predictor: Predictor) -> list[int]:

@@ -30,7 +30,8 @@ def test_all_that_is_constant_leads(run_of: RunOf) -> None:
     assert ahead.ids[:2] == (1, -1), "BOS, then the first virtual token"
     assert ahead.ids[-3:] == (-1, -1, -1)
     with torch.no_grad():
-        embeds = predictor.model._read(predictor.model.collate([row_of(predictor, "a dog")]), predictor.table)[0]
+        prompted = predictor.model.prompted
+        embeds = prompted.entered(prompted.collate([row_of(predictor, "a dog")]), predictor.table)[1]
     assert embeds is not None
     assert torch.equal(ahead.vectors, embeds[0, : len(ahead.ids)])
     rest = spell(predictor, begin=len(ahead.ids))

@@ -101,7 +101,7 @@ def test_a_completion(run_of: RunOf, tmp_path: Path) -> None:
     predictor = source.predictor
     row = row_of(predictor, TEXTS[0])
     with torch.no_grad():
-        embeds = predictor.model._read(predictor.model.collate([row]), predictor.table)[0]
+        embeds = predictor.model.prompted.entered(predictor.model.prompted.collate([row]), predictor.table)[1]
     assert embeds is not None
     assert torch.equal(vectors, embeds[0])
     assert len(encoded(vectors[:1].expand(3, -1))) < 3000, "a view is sent without what it is a view of"
