@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from trimtab.backbones import Backbone
-from trimtab.errors import BackboneError, BundleError, TrimtabError
+from trimtab.errors import BackboneError, BundleError, DataError, TrimtabError
 from trimtab.model import PromptedBackbone, PromptedModel
 from trimtab.predictor import MAX_TOKENS, Predictor, from_bundle
 from trimtab.registry import readouts
@@ -104,7 +104,7 @@ def _site_shape(
 
 @torch.no_grad()
 def _try_out(predictor: Predictor, where: str) -> None:
-    """One text through the model and the readout. A text that the task refuses says nothing of the prompt."""
+    """One text through the model and the readout. A value that the task does not know says nothing of the prompt."""
     backbone = predictor.model.backbone
     wanted = predictor.rendering.wanted(backbone.encoder)
     example = Example(
@@ -112,7 +112,7 @@ def _try_out(predictor: Predictor, where: str) -> None:
     )
     try:
         rows = predictor.open_rows([example]) if predictor.model.readout.writes else predictor.rows([example])
-    except TrimtabError:
+    except DataError:
         return
     if predictor.model.readout.writes:
         model = PromptedBackbone(backbone)
