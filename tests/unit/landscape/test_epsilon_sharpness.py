@@ -40,6 +40,12 @@ def test_a_maximum_inside_the_box_is_found() -> None:
     assert found.after - found.before == pytest.approx(4 * 1 / (2 * 2.5), rel=0.02)
 
 
+def test_steps_that_go_too_far_do_not_count() -> None:
+    """The first step leads to the border, where this loss lies below that of the point."""
+    around = bowl(-100.0 * torch.eye(4), slope=torch.full((4,), 0.1))
+    assert epsilon_sharpness(around, 0.1, 1, 1).percent == 0.0
+
+
 def test_blocks_have_boxes_of_their_own_and_count_as_their_mean() -> None:
     slope = torch.tensor([1.0, 1.0, 3.0])
     around = bowl(torch.zeros(1, 1), torch.zeros(2, 2), slope=slope)
