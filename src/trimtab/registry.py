@@ -17,6 +17,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,14 +97,7 @@ class Registry:
 
     def options(self, kind: str) -> dict[str, inspect.Parameter]:
         """The keyword-only constructor parameters of a kind, with resolved annotations."""
-        cls = self.get(kind)
-        hints = typing.get_type_hints(inspect.unwrap(cls.__init__), include_extras=True)  # type: ignore[misc]
-        parameters = inspect.signature(cls).parameters.values()
-        return {
-            p.name: p.replace(annotation=hints.get(p.name, p.annotation))
-            for p in parameters
-            if p.kind is inspect.Parameter.KEYWORD_ONLY
-        }
+        return dict(_options(self.get(kind)))
 
     def nested(self, kind: str, option: str) -> tuple[Registry, Any] | None:
         """The registry behind an option that is itself a component, and its default as a spec; None for other options.
@@ -151,7 +145,7 @@ class Registry:
                 if isinstance(value, Mapping) and isinstance(default, Mapping) and "kind" not in value:
                     value = {**default, **value}
                 given[option] = registry.resolve(value, f"{path}.{option}")
-        return {"kind": kind, **_validate(cls, given, options, path)}
+        return {"kind": kind, **validated(_schema(cls), given, path).model_dump()}
 
     def _resolve_list(self, given: Any, path: str) -> list[dict[str, Any]]:
         """Several components of this sort."""
@@ -195,17 +189,27 @@ def _nested_registry(annotation: Any) -> Registry | None:
     return next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Registry)), None)
 
 
-def _validate(
-    cls: type, given: Mapping[str, Any], options: Mapping[str, inspect.Parameter], path: str
-) -> dict[str, Any]:
-    """Check options against the signature; returns all of them, defaults filled in, as plain data."""
+@cache
+def _options(cls: type) -> Mapping[str, inspect.Parameter]:
+    """The keyword-only constructor parameters of a class, with resolved annotations."""
+    hints = typing.get_type_hints(inspect.unwrap(cls.__init__), include_extras=True)  # type: ignore[misc]
+    parameters = inspect.signature(cls).parameters.values()
+    return {
+        p.name: p.replace(annotation=hints.get(p.name, p.annotation))
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+@cache
+def _schema(cls: type) -> type[BaseModel]:
+    """What checks the options of a class against its signature, and fills in defaults."""
     definitions: dict[str, Any] = {}
-    for option, p in options.items():
+    for option, p in _options(cls).items():
         annotation = Any if _nested_registry(p.annotation) is not None else p.annotation
         definitions[option] = (annotation, ... if p.default is inspect.Parameter.empty else p.default)
     config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-    schema = pydantic.create_model(cls.__name__, __config__=config, **definitions)
-    return validated(schema, given, path).model_dump()
+    return pydantic.create_model(cls.__name__, __config__=config, **definitions)
 
 
 M = TypeVar("M", bound=BaseModel)

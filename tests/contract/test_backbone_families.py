@@ -441,7 +441,7 @@ def test_training_leaves_the_backbone_bit_identical_and_a_bundle_that_scores_the
 
 DESCENDING = [spec for spec in METHODS if not searches(spec["kind"])]
 """Words found by search reach less than vectors: tests/contract/test_baselines.py."""
-LEARNERS = dict.fromkeys(("albert", "roberta", "gpt2", "llama", "t5"), DESCENDING)
+LEARNERS = dict.fromkeys(("gpt2", "t5"), DESCENDING) | {"albert": DESCENDING[:1]}
 
 
 @matrix(**LEARNERS, **{name: [] for name in ALIKE}, others=PLAIN)

@@ -179,7 +179,10 @@ def test_a_run_leaves_the_backbone_alone_and_a_bundle_that_scores_the_same(
         assert not torch.equal(again.table.tensors[part][0], value), f"{part} has not moved"
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+LEARNERS = [o if "layers" not in o and len(o) < 3 else pytest.param(o, marks=pytest.mark.slow) for o in OPTIONS]
+
+
+@pytest.mark.parametrize("options", LEARNERS, ids=str)
 def test_it_learns_the_toy(options: dict[str, Any], tmp_path: Path, family_folder: Callable[[str], Path]) -> None:
     backbone = load_backbone(str(family_folder("gpt2")), dtype="float32", device="cpu")
     p = toy(tmp_path, backbone, "training.max_steps=100", **options)

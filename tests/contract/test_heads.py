@@ -71,7 +71,10 @@ def test_a_head_reads_every_family(name: str, family_folder: Callable[[str], Pat
     )
 
 
-@pytest.mark.parametrize("position", ["first", "last", "answer", "mean"])
+OTHERS = [pytest.param(position, marks=pytest.mark.slow) for position in ("last", "mean")]
+
+
+@pytest.mark.parametrize("position", ["first", "answer", *OTHERS])
 @pytest.mark.parametrize("kind", ["none", "prompt_tuning"])
 def test_a_head_learns_the_toy(position: str, kind: str, tmp_path: Path, backbone: Backbone) -> None:
     training = {"max_steps": 150, "learning_rate": 0.03, "batch_size": 16}

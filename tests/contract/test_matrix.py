@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contract.test_backbone_families import MODELS, family_folder
+from tests.contract.test_backbone_families import ALIKE, MODELS, family_folder
 from tests.contract.toy_runs import LENGTH, TINY, model_of
 from tests.tiny import facts_task, tagged_task, toy_task, write_jsonl
 from tests.unit.refusals import refused
@@ -185,7 +185,7 @@ WAYS = ("prompt_tuning", "deep", "dept", "smop", "manual", "none")
 
 def tried_on(name: str) -> list[Any]:
     """A family's tests: all methods, or some by default and the others with `make test-all`."""
-    if ":" in name:
+    if name in ALIKE:
         return [pytest.param(name, "all", marks=pytest.mark.slow)]
     if name in WHOLE:
         return [pytest.param(name, "all")]

@@ -17,7 +17,7 @@ from trimtab.cli import app
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml
 from trimtab.studies.definition import check_study, read_study
-from trimtab.studies.plan import grid_runs
+from trimtab.studies.driver import plan_of, planned_runs
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,10 +118,11 @@ def test_every_recipe_is_valid_and_begins_with_its_command(path: Path, monkeypat
 def test_every_study_is_valid_and_begins_with_its_command(path: Path) -> None:
     assert f"trimtab study {path.relative_to(ROOT)}" in path.read_text().split("\n", 1)[0]
     study = read_study(path)
-    assert study.search or grid_runs(study)
-    stated = re.search(r"(\d+) runs", path.read_text().split("\nrecipe:")[0])
-    if stated and not study.search:
-        assert len(grid_runs(study)) == int(stated[1]), "the header states another number of runs"
+    expected = plan_of(study, planned_runs(study), path.stem)["expected"]
+    stated = re.search(r"(?:(\d+) trials and )?(\d+) runs", path.read_text().split("\nrecipe:")[0])
+    if stated:
+        planned = (expected["trial"], expected["final"]) if stated[1] else (sum(expected.values()),)
+        assert tuple(int(n) for n in stated.groups() if n) == planned, "the header states another number of runs"
 
 
 @pytest.mark.parametrize("name", DOCTESTED)
