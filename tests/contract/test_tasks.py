@@ -97,7 +97,7 @@ test_tokens.py, test_choice.py, test_span.py and test_superglue.py; so are, in t
 whole, and FewGLUE, which is a part of FewGLUE_32dev."""
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(params=[pytest.param(p, marks=pytest.mark.slow) if p.endswith("_text") else p for p in PRESETS])
 def case(request: pytest.FixtureRequest) -> Case:
     kind = str(request.param)
     if needs_data(kind) and not all((SHARED / f).is_dir() for f in ("data", f"models/{MODEL_OF_DATA}")):
