@@ -50,7 +50,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     Raises:
         StorageError: no space, no permission, or another failure of the file system; nothing is left behind.
     """
-    try:
+    with told("file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -63,10 +63,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def told(what: str, path: Path) -> Iterator[None]:
+    """What the file system refuses while a file or folder is written, as an error that says what to do.
+
+    Raises:
+        StorageError: no space, no permission, or another failure.
+    """
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise StorageError(
-            f"the file cannot be written: {'no space left on the disk' if full else error.strerror}.",
+            f"the {what} cannot be written: {'no space left on the disk' if full else error.strerror or error}.",
             where=str(path),
             fix="Free some space or choose another folder." if full else None,
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -10,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trimtab.errors import ConfigError, StorageError
+from trimtab.errors import ConfigError
+from trimtab.storage import told
 
 RECORD = "trimtab.json"
 """The file by which an export is known as one."""
@@ -30,7 +30,7 @@ def whole_folder(place: Path, *, again: bool = False, marks: tuple[str, ...] = (
         StorageError: no space, no permission.
     """
     _check_free(place, again, marks)
-    try:
+    with told("folder", place):
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
         try:
@@ -40,13 +40,6 @@ def whole_folder(place: Path, *, again: bool = False, marks: tuple[str, ...] = (
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StorageError(
-            f"the folder cannot be written: {'no space left on the disk' if full else error.strerror or error}.",
-            where=str(place),
-            fix="Free some space or choose another folder." if full else None,
-        ) from None
 
 
 def _check_free(place: Path, again: bool, marks: tuple[str, ...]) -> None:
