@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,26 +81,35 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser, written: Written) -> Iterator[Open]:
-    """Opens the report of a study; at the end the page must have asked for nothing and complained of nothing."""
-    contexts, asked, complaints = [], list[str](), list[str]()
+@contextmanager
+def silent(browser: Browser) -> Iterator[Open]:
+    """Opens files; at the end they must have asked for nothing and complained of nothing."""
+    contexts, names, asked, complaints = [], set[str](), list[str](), list[str]()
 
-    def open_(name: str, width: int = 1280, scheme: str = "light", **options: Any) -> Page:
+    def open_(file: Path, width: int = 1280, scheme: str = "light", **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto((written(name).folder / "report.html").as_uri())
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        names.add(f"/{file.name}")
+        page.goto(file.as_uri())
         return page
 
     yield open_
     for context in contexts:
         context.close()
     assert complaints == []
-    assert [url for url in asked if not url.endswith("/report.html") and not url.startswith("data:")] == []
+    assert [url for url in asked if not url.endswith(tuple(names)) and not url.startswith("data:")] == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, written: Written) -> Iterator[Open]:
+    """Opens the report of a study."""
+    with silent(browser) as open_:
+        yield lambda name, *args, **options: open_(written(name).folder / "report.html", *args, **options)
 
 
 def unfold(page: Page) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.reports.made_landscapes import HOSTILE, paths, surface
-from tests.unit.reports.test_page_in_browser import CONTRAST, browser, pytestmark, unfold
+from tests.unit.reports.test_page_in_browser import CONTRAST, browser, pytestmark, silent, unfold
 from trimtab.reports.surface_page import surface_page
 
 if TYPE_CHECKING:
@@ -51,25 +52,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_page(browser: Browser, page_file: Path) -> Iterator[Open]:
-    """Opens the page; at the end it must have asked for nothing and complained of nothing."""
-    contexts, asked, complaints = [], list[str](), list[str]()
-
-    def open_(width: int = 1280, scheme: str = "light", **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)  # type: ignore[arg-type]
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.goto(page_file.as_uri())
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.endswith("/compare.html") and not url.startswith("data:")] == []
+    """Opens the page."""
+    with silent(browser) as open_:
+        yield partial(open_, page_file)
 
 
 def settled(page: Page) -> None:
