@@ -149,6 +149,7 @@ def study(
     data_dir: str | Path | None = None,
     extend: bool = False,
     retry: bool = False,
+    results: str | Path | None = None,
     track: Sequence[Spec] = (),
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -168,6 +169,7 @@ def study(
         data_dir: where `data:` paths start.
         extend: take the new plan where the folder holds another; its finished runs that the new one has too are kept.
         retry: train failed runs again.
+        results: the `results.jsonl.gz` of a study of the same plan, from which this one goes on.
         track: as of `run`; the workers make the trackers, and services that have groups put the study's runs in one.
         report: receives progress events, see `trimtab.studies.driver.Driver`.
 
@@ -181,7 +183,8 @@ def study(
     course = _course(device, data_dir, retry, check_trackers(track))
     events = report or (lambda event: None)
     with executor_of(on, course, events, address=address, workers=workers, limits=config.pack) as executor:
-        Driver(config, folder, executor, course, events).run(extend=extend)
+        driver = Driver(config, folder, executor, course, events)
+        driver.run(extend=extend, results=None if results is None else Path(results))
     return _written(folder)
 
 

@@ -32,6 +32,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show packs, memory and time; train nothing.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Put a changed study in the place of the old one.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Train failed runs again.")] = False,
+    results: Annotated[
+        Path | None, typer.Option("--from", help="Go on from the results.jsonl.gz that was left elsewhere.")
+    ] = None,
     track: Track = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -51,7 +54,7 @@ def command(
         if dry_run:
             found = api.plan(study, overrides or [], **options, report=progress)
         else:
-            again: dict[str, Any] = {"extend": extend, "retry": retry, "track": track or []}
+            again: dict[str, Any] = {"extend": extend, "retry": retry, "results": results, "track": track or []}
             found = api.study(study, overrides or [], **options, **again, report=progress)
     if as_json:
         print_json(found if dry_run else brief(found))

@@ -87,6 +87,9 @@ class StudyProgress:
         if self.live is None:
             self._say(f"{event['runs']} runs, {event['ended']} of them ended before, {len(new)} to train")
 
+    def _on_adopted(self, event: Mapping[str, Any]) -> None:
+        self._say(f"{event['runs']} runs taken over from elsewhere")
+
     def _on_fit(self, event: Mapping[str, Any]) -> None:
         self.doing = f"trying how many of {event['runs']} runs fit"
         if self.live is None:

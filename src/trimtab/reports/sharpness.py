@@ -10,7 +10,8 @@ from trimtab.reports.numbers import DASH, score
 from trimtab.reports.stability import brief
 from trimtab.reports.tables import Cell, Column, Table, table
 from trimtab.storage import read_json
-from trimtab.studies.analysis.sharpness import FILE, MEASURES, numbers
+from trimtab.studies.analysis.sharpness import MEASURES, numbers
+from trimtab.studies.folder import SHARPNESS_FILE as FILE
 
 SIDE_BY_SIDE = 4
 """Runs that are columns; more of them are rows, with the numbers that are read first."""

@@ -1,4 +1,4 @@
-"""Writes the report of a study beside its runs: report.html, report.md, runs.csv and study.json."""
+"""Writes the report of a study beside its runs: report.html, report.md, runs.csv, study.json and results.jsonl.gz."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 from trimtab.reports.markdown import markdown
 from trimtab.reports.page import page
 from trimtab.storage import write_json, write_text
+from trimtab.studies import results
 from trimtab.studies.analysis import analyse
 from trimtab.studies.folder import StudyFolder
+from trimtab.studies.results import write_results
 
 
 def write_report(folder: StudyFolder) -> dict[str, Any]:
@@ -23,6 +25,7 @@ def write_report(folder: StudyFolder) -> dict[str, Any]:
     """
     facts = analyse(folder)
     write_json(folder.path / "study.json", facts)
+    write_results(folder)
     write_text(folder.path / "runs.csv", runs_csv(facts["runs"]))
     write_text(folder.path / "report.md", markdown(facts))
     write_text(folder.path / "report.html", page(facts))
@@ -31,7 +34,7 @@ def write_report(folder: StudyFolder) -> dict[str, Any]:
 
 def paths(folder: Path) -> dict[str, str]:
     """What `write_report` writes, by name."""
-    return {name: str(folder / name) for name in ("report.html", "report.md", "runs.csv", "study.json")}
+    return {name: str(folder / name) for name in ("report.html", "report.md", "runs.csv", "study.json", results.FILE)}
 
 
 def runs_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -48,7 +48,8 @@ class Driver:
     """Carries out one study in its folder, on an executor that has been entered.
 
     Args:
-        events: receives what happens: the loop's events with a `key`, and `plan`, `pack`, `run`, `halved`, `note`.
+        events: receives what happens: the loop's events with a `key`, and `plan`, `adopted`, `pack`, `run`, `halved`,
+            `note`.
     """
 
     def __init__(
@@ -62,12 +63,17 @@ class Driver:
         self.study, self.folder, self.executor, self.course, self.events = study, folder, executor, course, events
         self.base = str(Path.cwd())
 
-    def run(self, *, extend: bool = False) -> None:
+    def run(self, *, extend: bool = False, results: Path | None = None) -> None:
         """Train every run of the study that has not ended.
 
+        Args:
+            extend: as of `StudyFolder.begin` and `StudyFolder.adopt`.
+            results: a file of runs that have ended elsewhere.
+
         Raises:
-            ConfigError: the folder holds another plan, or a run cannot be prepared.
-            BundleError: a run folder was changed by hand.
+            ConfigError: the folder or the file holds another plan, or a run cannot be prepared.
+            BundleError: a run folder was changed by hand, or the file is damaged.
+            DataError: the data has changed since the study began.
             StorageError: the disk is full, or another process drives this study. What has ended is kept.
         """
         runs = planned_runs(self.study)
@@ -78,6 +84,8 @@ class Driver:
                 "sources": self._sources(runs or self._first_trials()),
             }
             self.folder.begin(definition, plan, extend=extend)
+            if results is not None:
+                self.events({"event": "adopted", "runs": self.folder.adopt(results, extend=extend)})
             if self.study.search is None:
                 self.complete(runs)
             else:
@@ -90,6 +98,7 @@ class Driver:
         self.events({"event": "plan", "runs": len(runs), "ended": len(runs) - len(todo), "todo": cells})
         if not todo:
             return
+        adopted = self.folder.adopted()  # of these, one that trains again with its pack has a folder here from then on
         packs = self._begun(runs, todo)
         begun = {run.key for _, pack in packs for run in pack}
         for pack in self.packed([run for key, run in todo.items() if key not in begun]):
@@ -98,7 +107,7 @@ class Driver:
         for at, outcomes in self.executor.train([self.job(pack) for _, pack in packs]):
             number, pack = packs[at]
             for run, outcome in zip(pack, outcomes, strict=True):
-                if run.key in todo:
+                if run.key in todo or run.key in adopted:
                     entry = {**run.as_json(), **asdict(outcome), "pack": number}
                     self.folder.enter({k: v for k, v in entry.items() if k not in ("pack_key", "notes")})
                     for text in outcome.notes:

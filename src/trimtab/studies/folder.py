@@ -4,6 +4,7 @@
     ledger.jsonl   a line per run that has ended       packs.jsonl which runs trained together, written before they do
     fits.json      pack sizes that were tried          runs/       run folders
     report.html  report.md  runs.csv  study.json       written at the end, and by `trimtab report`
+    results.jsonl.gz  the runs without their prompts   adopted.jsonl  runs that came in such a file, trained elsewhere
 
 The ledger is only ever appended to. A line holds the hash of every file of the run folder, so a change by hand is
 found; a line that a crash cut off is dropped.
@@ -22,8 +23,11 @@ from typing import Any
 from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TrimtabError
 from trimtab.storage import read_json, read_jsonl, write_json, write_text
+from trimtab.studies.results import check_same_plan, read_results
 
 STUDY_SCHEMA = 1
+SHARPNESS_FILE = "landscape/sharpness.json"
+"""Of a run folder, as `trimtab.landscape.sharpness` writes it."""
 _UNSEALED = ("resume.safetensors",)
 
 
@@ -40,6 +44,8 @@ class StudyRun:
         record: the content of run.json; empty where there is none.
         error: what went wrong with a failed run: `type`, `message`.
         pack: the number of the pack it trained in.
+        name: of its folder, whether that lies here or not; None where it never had one.
+        adopted: what came of it in a file from elsewhere: `record`, `events`, `sharpness`.
     """
 
     key: str
@@ -51,6 +57,29 @@ class StudyRun:
     record: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, str] | None = None
     pack: int | None = None
+    name: str | None = None
+    adopted: Mapping[str, Any] = field(default_factory=dict)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Its evaluations, first to last.
+
+        Raises:
+            BundleError: metrics.jsonl is not readable.
+        """
+        if self.folder is None:
+            return list(self.adopted.get("events", ()))
+        return read_jsonl(self.folder / "metrics.jsonl")
+
+    def sharpness(self) -> dict[str, Any] | None:
+        """What `trimtab landscape` has measured of it; None if nothing was.
+
+        Raises:
+            BundleError: the file is not readable.
+        """
+        if self.folder is None:
+            return self.adopted.get("sharpness")
+        path = self.folder / SHARPNESS_FILE
+        return read_json(path) if path.exists() else None
 
 
 class StudyFolder:
@@ -150,36 +179,76 @@ class StudyFolder:
         """Keep what was found by trying."""
         write_json(self.path / "fits.json", {**self.fits(), pack_key: dict(fit)})
 
+    def adopt(self, path: Path, *, extend: bool = False) -> int:
+        """Take over the runs of a file that a study of the same plan has left elsewhere, those that are not here yet.
+
+        Args:
+            path: a `results.jsonl.gz`.
+            extend: take them from another plan, too: of those only the ones that this plan has will be used.
+
+        Returns:
+            How many were taken.
+
+        Raises:
+            BundleError: the file is damaged, or is none.
+            ConfigError: it is of another plan.
+            DataError: it was made with other data.
+            StorageError: the folder cannot be written.
+        """
+        head, runs = read_results(path)
+        plan, known = self.plan, self.ledger()
+        if not extend:
+            check_same_plan(head, plan, path)
+        _check_sources(head["plan"].get("sources", {}), plan.get("sources", {}), path)
+        if not known and not self.packs():
+            for pack in head.get("packs", ()):
+                _append(self.path / "packs.jsonl", pack)
+            write_json(self.path / "fits.json", {**head.get("fits", {}), **self.fits()})
+        new = [run for run in runs if run["line"]["key"] not in known]
+        for run in new:
+            adopted = {k: v for k, v in run.items() if k != "line"}
+            _append(self.path / "adopted.jsonl", {"key": run["line"]["key"], **adopted})
+            _append(self.path / "ledger.jsonl", run["line"])
+        return len(new)
+
+    def adopted(self) -> dict[str, dict[str, Any]]:
+        """Key -> what came of a run in a file from elsewhere."""
+        return {line["key"]: line for line in read_jsonl(self.path / "adopted.jsonl")}
+
     def ended(self) -> dict[str, dict[str, Any]]:
         """The ledger without the runs whose folder has been removed, checked against the files.
 
         Raises:
             BundleError: a run folder is not as it was when the run ended.
         """
-        ledger = self.ledger()
-        there = {k: line for k, line in ledger.items() if not line.get("run") or (self.runs_dir / line["run"]).exists()}
-        for line in there.values():
-            if line.get("run"):
+        adopted = self.adopted()
+        there = {}
+        for key, line in self.ledger().items():
+            if line.get("run") and (self.runs_dir / line["run"]).exists():
                 check_seal(self.runs_dir / line["run"], line["files"])
+                there[key] = line
+            elif not line.get("run") or key in adopted:
+                there[key] = line
         return there
 
     def read(self) -> list[StudyRun]:
         """All runs: those of the plan first, then those that a search has added. Errors as `ended`."""
-        ended, plan = self.ended(), self.plan
+        ended, adopted, plan = self.ended(), self.adopted(), self.plan
         entries = {r["key"]: r for r in plan["runs"]}
         if plan["searched"]:
             entries |= {k: line for k, line in ended.items() if k not in entries}
-        return [self._run(entry, ended.get(key)) for key, entry in entries.items()]
+        return [self._run(entry, ended.get(key), adopted.get(key, {})) for key, entry in entries.items()]
 
-    def _run(self, entry: Mapping[str, Any], line: Mapping[str, Any] | None) -> StudyRun:
+    def _run(self, entry: Mapping[str, Any], line: Mapping[str, Any] | None, adopted: Mapping[str, Any]) -> StudyRun:
         facts = (entry["key"], entry["stage"])
         where = {"cell": entry["cell"], "seeds": entry["seeds"]}
         if line is None:
             return StudyRun(*facts, "missing", **where)
-        folder = self.runs_dir / line["run"] if line.get("run") else None
-        record = read_json(folder / "run.json") if folder else {}
+        name: str | None = line.get("run")
+        folder = self.runs_dir / name if name and (self.runs_dir / name).exists() else None
+        record = read_json(folder / "run.json") if folder else adopted.get("record", {})
         return StudyRun(*facts, line["status"], **where, folder=folder, record=record, error=line.get("error"),
-                        pack=line.get("pack"))  # fmt: skip
+                        pack=line.get("pack"), name=name, adopted=adopted)  # fmt: skip
 
 
 def seal(folder: Path) -> dict[str, str]:

@@ -15,7 +15,8 @@ from trimtab.errors import BundleError, DataError
 from trimtab.landscape import sharpness as written
 from trimtab.landscape.surface import FOLDER
 from trimtab.studies.analysis import analyse
-from trimtab.studies.analysis.sharpness import FILE, MEASURES, SCHEMA, runs_to_measure
+from trimtab.studies.analysis.sharpness import MEASURES, SCHEMA, runs_to_measure
+from trimtab.studies.folder import SHARPNESS_FILE as FILE
 from trimtab.studies.folder import StudyFolder, seal
 from trimtab.studies.plan import PlannedRun
 

@@ -138,7 +138,7 @@ def _headline(line: Line, packs: dict[str, Any], fits: dict[str, Any]) -> dict[s
 def _score(r: Scored) -> dict[str, Any]:
     return {
         "seed": r.seed,
-        "run": r.run.folder.name if r.run.folder else None,
+        "run": r.run.name,
         "status": r.run.status,
         "test": r.test,
         "dev": r.dev,
@@ -214,7 +214,7 @@ def _problem(line: Line, setting: str, run: StudyRun, seed: str) -> dict[str, An
         "status": run.status,
         "type": error.get("type"),
         "message": message,
-        "run": run.folder.name if run.folder else None,
+        "run": run.name,
         "key": run.key,
     }
 
@@ -241,7 +241,7 @@ def _row(study: StudyConfig, line: Line, run: StudyRun, scored: Scored | None, r
     }
     return {
         "key": run.key,
-        "run": run.folder.name if run.folder else None,
+        "run": run.name,
         "stage": run.stage,
         "status": run.status,
         "line": line.label,

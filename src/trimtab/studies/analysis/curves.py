@@ -5,20 +5,20 @@ Plain data, read from run folders.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from trimtab.errors import BundleError, DataError
+from trimtab.errors import DataError
+from trimtab.storage import read_jsonl
 from trimtab.studies.analysis.lines import Line, Scored, Setting, choose, fixed, labels_of, part
 from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import StudyConfig
+from trimtab.studies.folder import StudyRun
 from trimtab.studies.statistics.stability import rate_sensitivity, summary
 from trimtab.studies.statistics.variance import variance_components
 
@@ -147,13 +147,13 @@ def learning_curves(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _curve(run: Scored, metric: str) -> dict[str, Any] | None:
-    events = _jsonl(run.run.folder, "metrics.jsonl")
+    events = run.run.events()
     if not events:
         return None
     dev = [e.get("dev") or {} for e in events]
     return {
         "seed": run.seed,
-        "run": run.run.folder.name if run.run.folder else None,
+        "run": run.run.name,
         "steps": [e["step"] for e in events],
         "dev": [_rounded(d.get(metric)) for d in dev],
         "dev_loss": [_rounded(d.get("loss")) for d in dev],
@@ -179,9 +179,7 @@ def confusion(lines: Sequence[Line]) -> list[dict[str, Any]]:
                 continue
             classes |= dict.fromkeys(stated["classes"])
             runs += 1
-            for p in _jsonl(r.run.folder, "predictions.test.jsonl"):
-                label = p.get("label") if p.get("label") in stated["classes"] else NO_ANSWER
-                counts[str(p.get("gold")), str(label)] += 1
+            counts += _answers(r.run, stated)
         if not counts:
             continue
         answers = [*classes, *([NO_ANSWER] if any(a == NO_ANSWER for _, a in counts) else [])]
@@ -190,15 +188,16 @@ def confusion(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return found
 
 
-def _jsonl(folder: Path | None, name: str) -> list[dict[str, Any]]:
-    """The objects of a file of a run folder; none where there is no such file."""
-    if folder is None or not (folder / name).exists():
-        return []
-    lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines if line]
-    except ValueError:
-        raise BundleError("this is not readable JSON.", where=str(folder / name), fix="Train the run again.") from None
+def _answers(run: StudyRun, stated: Mapping[str, Any]) -> Counter[tuple[str, str]]:
+    """How often each class got each answer: from the predictions, or where they lie elsewhere from the record, which
+    does not count answers that are no class."""
+    classes = stated["classes"]
+    if run.folder is None:
+        pairs = ((gold, answer, n) for gold, row in zip(classes, stated["counts"], strict=True)
+                 for answer, n in zip(classes, row, strict=True))  # fmt: skip
+        return Counter({(gold, answer): n for gold, answer, n in pairs if n})
+    found = read_jsonl(run.folder / "predictions.test.jsonl")
+    return Counter((str(p.get("gold")), str(p["label"] if p.get("label") in classes else NO_ANSWER)) for p in found)
 
 
 def mean_of(values: Sequence[float | int | None]) -> float | None:

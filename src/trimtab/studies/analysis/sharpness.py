@@ -16,16 +16,14 @@ from typing import Any
 
 from trimtab.documents import read_yaml
 from trimtab.errors import BundleError, DataError
-from trimtab.storage import read_json
 from trimtab.studies.analysis.lines import Line, build_lines, fixed
 from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import check_study
+from trimtab.studies.folder import SHARPNESS_FILE as FILE
 from trimtab.studies.folder import StudyFolder, StudyRun
 from trimtab.studies.statistics.correlation import rank_correlation
 from trimtab.studies.statistics.stability import summary
 
-FILE = "landscape/sharpness.json"
-"""Of a run folder, as `trimtab.landscape.sharpness` writes it."""
 SCHEMA = 1
 
 MEASURES: dict[str, tuple[str, str]] = {
@@ -97,20 +95,20 @@ def read(run: StudyRun) -> dict[str, Any] | None:
     Raises:
         BundleError: as `stability`.
     """
-    path = None if run.folder is None else run.folder / FILE
-    if run.folder is None or path is None or not path.exists():
+    its = run.sharpness()
+    if its is None:
         return None
-    its = read_json(path)
+    where = str(run.folder / FILE) if run.folder else f"{run.name}/{FILE}"
     if its.get("schema") != SCHEMA:
         raise BundleError(
             f"the sharpness has schema {its.get('schema')!r}, this version of trimtab reads {SCHEMA}.",
-            where=str(path),
+            where=where,
             fix="Measure it again: trimtab landscape.",
         )
-    if its.get("prompt_sha256") != _sha256(run.folder / "prompt.safetensors"):
+    if run.folder is not None and its.get("prompt_sha256") != _sha256(run.folder / "prompt.safetensors"):
         raise BundleError(
             "what was measured is another prompt than that of the run.",
-            where=str(path),
+            where=where,
             fix="Measure it again: trimtab landscape.",
         )
     return its
