@@ -13,6 +13,7 @@ from tests.contract.fake_services import WandB, pretend
 from tests.contract.test_trackers import Points, event_points, same
 from tests.tiny import toy_task
 from trimtab import api
+from trimtab.api import training
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import ConfigError, StorageError
@@ -342,7 +343,7 @@ def test_a_missing_library_is_found_before_anything_is_done(
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr(api, "open_backbone", lambda *rest: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(training, "open_backbone", lambda *rest: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=r"pip install 'trimtab\[wandb\]'"):
         api.run(recipe, runs_dir=tmp_path / "runs", track=["wandb"])
     assert not (tmp_path / "runs").exists()
