@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.reports import stability, tables
+from trimtab.reports import stability, study_surfaces, tables
 from trimtab.reports.numbers import prose
 from trimtab.reports.page import commands, method_facts
 from trimtab.reports.tables import Cell, Table
@@ -34,6 +34,9 @@ def markdown(facts: Facts) -> str:
         parts += ["## Prompt length", _table(tables.points("", "Length", facts["lengths"]))]
     if facts["components"]:
         parts += ["## Sources of variance", _table(tables.components(facts))]
+    for group in facts["surfaces"]:
+        parts += [f"## Loss landscape: {_plain(study_surfaces.title(group))}", study_surfaces.about(group)]
+        parts.append(_table(study_surfaces.surfaces_table(group)))
     for group in facts["stability"]:
         parts += [f"## Stability{': ' + group['task'] if group['task'] else ''}", stability.about(group)]
         parts += [_table(stability.correlations(group)), _table(stability.sharpness(group))]

@@ -12,6 +12,7 @@ from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, count, duration, prose
 from trimtab.reports.stability import stability_section
+from trimtab.reports.study_surfaces import surfaces_section
 from trimtab.studies.analysis.lines import fixed
 from trimtab.studies.analysis.wording import metric_name
 
@@ -33,21 +34,21 @@ def page(facts: Facts) -> str:
     links = [el("li", el("a", name, href=f"#{slug}")) for slug, name, _ in parts]
     contents = el("nav", el("ul", links), class_="contents", aria_label="Contents")
     sections = [_section(slug, name, its) for slug, name, its in parts]
-    own = files("trimtab.reports")
+    own, assets = files("trimtab.reports"), ["report", *(["surface"] if facts["surfaces"] else [])]
     head = [
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", http_equiv="Content-Security-Policy", content=POLICY),
         el("title", f"{facts['study']} – study report"),
         el("link", rel="icon", href="data:,"),
-        el("style", Html("\n" + (own / "report.css").read_text(encoding="utf-8"))),
+        *[el("style", Html("\n" + (own / f"{name}.css").read_text(encoding="utf-8"))) for name in assets],
     ]
     body = [
         el("a", "To the verdict", href="#verdict", class_="skip"),
         el("div", _top(facts), el("div", contents, el("main", _verdict(facts), sections), class_="columns"), _footer(),
            class_="page"),
         el("p", id="said", class_="only-read", aria_live="polite"),
-        el("script", Html("\n" + (own / "report.js").read_text(encoding="utf-8"))),
+        *[el("script", Html("\n" + (own / f"{name}.js").read_text(encoding="utf-8"))) for name in assets],
     ]  # fmt: skip
     return f"<!DOCTYPE html>\n{el('html', el('head', head), el('body', body), lang='en')}\n"
 
@@ -104,6 +105,8 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
         found.append(("length", "Prompt length", figures.length_curves(facts)))
     if facts["components"]:
         found.append(("sources", "Sources of variance", _components(facts)))
+    if facts["surfaces"]:
+        found.append(("landscape", "Loss landscape", surfaces_section(facts["surfaces"])))
     if facts["stability"]:
         found.append(("stability", "Stability", stability_section(facts["stability"])))
     if facts["confusion"]:

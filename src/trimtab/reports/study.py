@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.reports.markdown import markdown
 from trimtab.reports.page import page
+from trimtab.reports.study_surfaces import study_surfaces
 from trimtab.storage import write_json, write_text
 from trimtab.studies import results
 from trimtab.studies.analysis import analyse
@@ -24,6 +25,7 @@ def write_report(folder: StudyFolder) -> dict[str, Any]:
         TrimtabError: not a study folder, a run folder that was changed, or a disk that refuses.
     """
     facts = analyse(folder)
+    facts["surfaces"] = study_surfaces(folder.runs_dir, facts["lines"])
     write_json(folder.path / "study.json", facts)
     write_results(folder)
     write_text(folder.path / "runs.csv", runs_csv(facts["runs"]))

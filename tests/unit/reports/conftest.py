@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from tests.study_folders import Result, write_study
+from tests.unit.reports.made_landscapes import surface
+from trimtab.landscape.surface import write_landscape
 from trimtab.reports.study import write_report
+from trimtab.studies.folder import StudyFolder
 from trimtab.studies.plan import PlannedRun
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" | pipes"
@@ -67,6 +70,15 @@ def _landscapes(run: PlannedRun) -> Result:
     return Result(score + 0.01 * (i + 1) * seed, sharpness=None if i == 5 else sharp)
 
 
+def _look_around(folder: StudyFolder) -> None:
+    """Surfaces of two runs of arm 0, one of arm 1."""
+    runs = [run for run in folder.read() if run.cell["arm"] in ("arm 0", "arm 1")]
+    for run in runs[:2] + runs[3:4]:
+        assert run.name is not None
+        for view in ("text", "prompt"):
+            write_landscape(folder.runs_dir / run.name, surface(run.name, None, view, bend=1.0 + run.seeds["init"]))
+
+
 STUDIES: dict[str, tuple[dict[str, Any], Callable[[PlannedRun], Result]]] = {
     "rates": (
         {
@@ -120,6 +132,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]
         if name not in there:
             raw, result = STUDIES[name]
             folder = write_study(root / name, raw, result)
+            if name == "landscapes":
+                _look_around(folder)
             there[name] = Report(folder.path, write_report(folder))
         return there[name]
 

@@ -5,6 +5,7 @@ lines                                                     a headline row for eve
 of_tasks                                                  the tasks of lines whose runs have several
 comparisons aggregate                                     lines with each other; methods over tasks
 rates lengths components confusion curves stability       present where the study has them, else empty
+surfaces                                                  empty here; the report puts landscapes there
 environment fingerprints cost problems runs               where the numbers come from
 """
 
@@ -72,6 +73,7 @@ def analyse(folder: StudyFolder) -> dict[str, Any]:
         "components": components(study, lines),
         "confusion": confusion(lines),
         "stability": stability(lines),
+        "surfaces": [],
         "curves": learning_curves(lines),
         "environment": _union(r.record.get("environment") or {} for r in runs),
         "fingerprints": _union(r.record.get("fingerprints") or {} for r in runs),
