@@ -37,7 +37,7 @@ from trimtab.backbones import Backbone
 from trimtab.config import read_recipe, resolve
 from trimtab.training.loop import Loop
 from trimtab.training.memory import peak_memory
-from trimtab.training.packs import _assembled
+from trimtab.training.packs import assembled
 from trimtab.training.preparing import Prepared, Preparer, open_backbone
 from trimtab.training.records import environment
 
@@ -71,7 +71,7 @@ class Training:
     """The loop of some runs, step by step."""
 
     def __init__(self, pack: Sequence[Prepared]) -> None:
-        self.loop: Loop = _assembled(pack)[0]
+        self.loop: Loop = assembled(pack)[0]
         self._batches = [islice(m.batches(), 0, None) for m in self.loop.members]
 
     def step(self) -> None:

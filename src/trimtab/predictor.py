@@ -224,7 +224,7 @@ class Rendering:
     def _own_words(self, encoder: TextEncoder) -> dict[int, set[tuple[int, ...]]]:
         """How the label words that are read would stand in a text, by first token: never to be perturbed there."""
         if encoder not in self._words:
-            is_read = self._has_words
+            is_read = self.has_words
             words = [w for its in self.verbalizer.words for w in its] if is_read else []
             forms = [
                 encoder.encode(text, is_first=is_first).ids
@@ -239,7 +239,7 @@ class Rendering:
         return self._words[encoder]
 
     @property
-    def _has_words(self) -> bool:
+    def has_words(self) -> bool:
         """Whether label words are read or written."""
         is_class = self.answer == "class" and not self.verbalizer.is_free
         return is_class and not readouts.get(self.readout["kind"]).trains  # type: ignore[attr-defined]
@@ -263,7 +263,7 @@ class Rendering:
                     where="readout.kind",
                     fix="Use readout.kind=text with a causal or encoder-decoder model.",
                 )
-            words = self.label_ids(encoder) if self._has_words else self.allowed_ids(encoder)
+            words = self.label_ids(encoder) if self.has_words else self.allowed_ids(encoder)
             plan = plan_answers(self.readout, encoder, words)
             for name in (plan.each, plan.field):
                 if name is not None and name not in self.template.fields:

@@ -37,7 +37,7 @@ from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.searching import Search
 from trimtab.training.tuning import TunedPack
-from trimtab.types import Row
+from trimtab.types import PromptTable, Row
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -260,8 +260,30 @@ class Loop:
         self.members[r].status = status
         self.report({"event": "end", "run": r, "status": status, "step": self.members[r].step})
 
+    def first_steps(self, count: int, watch: Callable[[PromptTable], None]) -> None:
+        """Take the first steps and score nothing; the loop is spent then.
+
+        Args:
+            watch: sees the prompts that a step begins with and the gradients that they have collected, before the
+                parameters are updated.
+        """
+        streams = [m.batches() for m in self.members]
+        for _ in range(count):
+            batches = {r: next(streams[r]) for r in self._running()}
+            if not batches:
+                return
+            leaf, losses = self._gradients(batches)
+            watch(leaf)
+            self._update(batches, losses, self.optimizer.clip(self.members[0].training.clip))
+            self.steps_done += 1
+
     def _step(self, batches: Mapping[int, Sequence[int]]) -> None:
         """One optimizer step of all running members."""
+        _, losses = self._gradients(batches)
+        self._update(batches, losses, self.optimizer.clip(self.members[0].training.clip))
+
+    def _gradients(self, batches: Mapping[int, Sequence[int]]) -> tuple[PromptTable, Tensor]:
+        """Give every parameter its gradient; the prompts with theirs, and the runs' losses."""
         table = self.pack.table(training=True, step=self.steps_done)
         leaf = table.detached()
         drawn = [(r, i, self.members[r].train[i]) for r, batch in batches.items() for i in batch]
@@ -279,8 +301,7 @@ class Loop:
         self.pack.backward(table, leaf)
         self.processes.sum_gradients(self.pack.stacked.values())
         self.processes.sum_(losses)
-        norms = self.optimizer.clip(self.members[0].training.clip)
-        self._update(batches, losses, norms)
+        return leaf, losses
 
     def _update(self, batches: Mapping[int, Sequence[int]], losses: Tensor, norms: Tensor) -> None:
         """Stop members whose loss or gradient is not finite, update the others."""

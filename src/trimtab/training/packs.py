@@ -76,15 +76,24 @@ def train_pack(
             with suppress(TrimtabError):  # a full disk must not end a training that can still be rescued
                 write_checkpoint(checkpoint_folder, Checkpoint(ids, state))
 
-    loop, stacked = _assembled(pack, report, save, processes)
-    kept = stacked.encoder[0].state_dict().keys() & stacked.constants.keys()
+    loop, stacked = assembled(pack, report, save, processes)
     found, begun = None, time.perf_counter()
     if checkpoint_folder is not None:
         found = processes.on_main(lambda: read_checkpoint(checkpoint_folder))
     if found is not None and found.runs == ids:
         loop.load(found.state)
     loop.run()
-    seconds = time.perf_counter() - begun
+    return outcome(pack, loop, stacked, time.perf_counter() - begun)
+
+
+def outcome(pack: Sequence[Prepared], loop: Loop, stacked: EncoderPack, seconds: float = 0.0) -> list[Trained]:
+    """What a loop has made of its members by now.
+
+    Args:
+        stacked: the encoders in it.
+        seconds: that it took.
+    """
+    kept = stacked.encoder[0].state_dict().keys() & stacked.constants.keys()
     count = sum(p[0].numel() for p in loop.pack.stacked.values())
     return [
         Trained(
@@ -103,7 +112,7 @@ def train_pack(
     ]
 
 
-def _assembled(
+def assembled(
     pack: Sequence[Prepared],
     report: Report | None = None,
     save: Callable[[LoopState], None] | None = None,
@@ -153,7 +162,7 @@ class Rehearsal:
 def rehearse(pack: Sequence[Prepared]) -> Rehearsal:
     """Take a step on the longest rows of every member, one on ordinary rows, and score some of dev; keep nothing."""
     with peak_memory(pack[0].backbone.device) as peak:
-        loop, _ = _assembled(pack)
+        loop, _ = assembled(pack)
         per_step, per_row = loop.rehearse()
     steps = max(m.steps for m in loop.members)
     rows = sum(len(m.evaluation_steps) * len(m.dev) for m in loop.members)

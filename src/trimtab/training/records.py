@@ -129,7 +129,7 @@ def _record(folder: RunFolder, trained: Trained, metrics: dict[str, Any], bare: 
         "metrics": metrics,
         "metric": headline(p.config, p.task),
         **({"task_metrics": {x.task.name: headline(x.config, x.task) for x in p.parts}} if p.parts else {}),
-        "baselines": {"majority": _mean([_constant_baseline(part) for part in p.each]), "no_prompt": bare},
+        "baselines": {"majority": _mean([constant_score(part) for part in p.each]), "no_prompt": bare},
         "best_step": member.best_step if member.is_good else None,
         "steps": member.step,
         "seconds": round(trained.seconds, 3),
@@ -225,13 +225,13 @@ def _predictor(
     return Predictor(PromptedModel(backbone, readout), rendering, table, {})
 
 
-def _constant_baseline(p: Prepared) -> float | None:
-    """Test score of the most frequent answer, given to every row."""
+def constant_score(p: Prepared, split: str = "test") -> float | None:
+    """Score of the most frequent answer of a split, given to each of its rows; None where that says nothing."""
     metric = headline(p.config, p.task)
     if metric in (*p.task.metrics, MEAN):
-        return p.rendering.grader.constant(p.task.splits["test"], metric)
+        return p.rendering.grader.constant(p.task.splits[split], metric)
     readout = readouts.build(p.config.readout, p.backbone, [p.rendering.plan(p.backbone.encoder)])
-    found: float | None = readout.constant(p.rows["test"], metric)
+    found: float | None = readout.constant(p.rows[split], metric)
     return found
 
 
