@@ -4,8 +4,8 @@
 >>> trimtab.__version__
 '0.1.0'
 
-The verbs of the command line are functions here: `run`, `evaluate`, `predict`, `load`, `show`, `validate`, `init`,
-`ls`. Importing trimtab imports nothing heavy; torch is loaded on first use of a verb.
+The verbs of the command line are functions here: `run`, `evaluate`, `predict`, `load`, `show`, `validate`,
+`doctor`, `init`, `ls`. Importing trimtab imports nothing heavy; torch is loaded on first use of a verb.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimtab.api import evaluate, init, ls, predict, run, show, validate
+    from trimtab.api import doctor, evaluate, init, ls, predict, run, show, validate
     from trimtab.config import RunConfig
     from trimtab.errors import TrimtabError
     from trimtab.predictor import Predictor, load
@@ -27,6 +27,7 @@ _HOMES = {
     "predict": "trimtab.api",
     "show": "trimtab.api",
     "validate": "trimtab.api",
+    "doctor": "trimtab.api",
     "init": "trimtab.api",
     "ls": "trimtab.api",
     "load": "trimtab.predictor",
@@ -46,6 +47,7 @@ __all__ = [
     "TrimtabError",
     "Written",
     "__version__",
+    "doctor",
     "evaluate",
     "init",
     "load",

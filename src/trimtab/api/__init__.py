@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab.api.data import check_data, fetch_data, list_data
 from trimtab.api.drafts import init
+from trimtab.api.examining import doctor
 from trimtab.api.exchange import export, import_prompt
 from trimtab.api.inputs import Overrides, Recipe, tasks_of
 from trimtab.api.inspecting import Preview, Shown, Validation, show, validate
@@ -22,6 +23,7 @@ __all__ = [
     "Shown",
     "Validation",
     "check_data",
+    "doctor",
     "evaluate",
     "export",
     "fetch_data",

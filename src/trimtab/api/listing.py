@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab.backbones.loading import embedded_models
 from trimtab.errors import ConfigError, suggest
-from trimtab.registry import Registry, exports, families, prompts, readouts, regularizers, tasks, trackers
+from trimtab.registry import Registry, checks, exports, families, prompts, readouts, regularizers, tasks, trackers
 from trimtab.storage import RunFolder, list_runs
 
 REGISTRIES: dict[str, Registry] = {
@@ -18,6 +18,7 @@ REGISTRIES: dict[str, Registry] = {
     "backbones": families,
     "trackers": trackers,
     "exports": exports,
+    "checks": checks,
 }
 
 

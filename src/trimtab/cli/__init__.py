@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from trimtab.cli import (
     data,
+    doctor,
     evaluate,
     export,
     import_,
@@ -29,7 +30,10 @@ from trimtab.cli import (
 from trimtab.cli.console import IS_FIRST, complain, plain_help
 from trimtab.errors import TrimtabError
 
-VERBS = (run, study, report, evaluate, predict, take, export, import_, serve, landscape, init, show, validate, ls, data)
+VERBS = (
+    run, study, report, evaluate, predict, take, export, import_, serve, landscape, init, show, validate, doctor, ls,
+    data,
+)  # fmt: skip
 
 app = typer.Typer(
     name="trimtab",

@@ -1,57 +1,17 @@
-"""The doctor: prepares a run as `trimtab run` would, lets every check look at it, and trains nothing to its end."""
+"""The doctor lets every check look at a run that is prepared, and trains nothing to its end."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from trimtab.config import read_recipe, resolve
 from trimtab.diagnosis import TOPICS, Check, Diagnosis, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.errors import ConfigError, TrimtabError, suggest
 from trimtab.registry import checks
 from trimtab.tasks import SPLITS
-from trimtab.tasks.reading import Places
-from trimtab.training.preparing import Prepared, open_backbone, prepare
-
-
-def doctor(
-    recipe: str | Path | Mapping[str, Any],
-    overrides: Sequence[str] | Mapping[str, Any] = (),
-    *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    device: str = "auto",
-    data_dir: str | Path | None = None,
-) -> Diagnosis:
-    """Look for what may be wrong with a run before it is started.
-
-    The backbone is loaded once; a few rows are scored and a few steps are taken and forgotten. Nothing is written but
-    to a scratch folder.
-
-    Args:
-        recipe: a file, or its content as a mapping.
-        overrides: `"key=value"` texts or a mapping dotted key -> value.
-        only: the checks that are made; all by default.
-        skip: checks that are not made.
-        device: `auto`, `cpu` or `cuda`.
-        data_dir: where `data:` paths start.
-
-    Returns:
-        What every check found, see `Diagnosis`.
-
-    Raises:
-        TrimtabError: what `run` would refuse, or a check that does not exist.
-    """
-    begun, chosen = time.perf_counter(), _chosen(only, skip)
-    config = resolve(recipe if isinstance(recipe, Mapping) else read_recipe(Path(recipe)), overrides).config
-    given = data_dir or os.environ.get("TRIMTAB_DATA")
-    prepared = prepare(config, open_backbone(config.backbone, device), Places(Path(given) if given else None))
-    return diagnose(prepared, chosen, begun)
+from trimtab.training.preparing import Prepared
 
 
 def diagnose(prepared: Prepared, chosen: Sequence[str], begun: float | None = None) -> Diagnosis:
@@ -86,8 +46,16 @@ def in_order() -> list[str]:
     return sorted(checks.kinds(), key=lambda kind: (TOPICS.index(checks.get(kind).topic), kind))  # type: ignore[attr-defined]
 
 
-def _chosen(only: Sequence[str], skip: Sequence[str]) -> list[str]:
-    """The checks to be made."""
+def chosen_checks(only: Sequence[str], skip: Sequence[str]) -> list[str]:
+    """The kinds of the checks to be made, in their order.
+
+    Args:
+        only: these; all where there are none.
+        skip: but not these.
+
+    Raises:
+        ConfigError: there is no such check.
+    """
     known = in_order()
     for name in (*only, *skip):
         if name not in known:

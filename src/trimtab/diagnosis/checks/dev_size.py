@@ -36,7 +36,8 @@ class DevSize(Check):
             n = len({e.group or (e.id,) for e in rows})
             low, high = binomtest(round(_SHARE * n), n).proportion_ci(method="wilson")
             noun = "rows" if n == len(rows) else "groups of rows"
-            seen = f"{split}: a score of {round(_SHARE * n) / n:.2f} on {n} {noun} may be {low:.2f} to {high:.2f} (95 %)"
+            score = round(_SHARE * n) / n
+            seen = f"{split}: a score of {score:.2f} on {n} {noun} may be {low:.2f} to {high:.2f} (95 %)"
             numbers = {"split": split, "n": n, "low": float(low), "high": float(high)}
             if high - low < _WIDE:
                 yield Finding("ok", seen, numbers=numbers)

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import nn
 
-from trimtab.diagnosis import Check, Finding
+from trimtab.diagnosis import Check, Finding, Severity
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
 
@@ -35,7 +35,7 @@ class Dropout(Check):
             )
         elif config.training.tunes_backbone and not config.backbone.dropout:
             what = f"the backbone is trained without its dropout ({len(layers)} layers)"
-            severity = "note" if layers else "ok"
+            severity: Severity = "note" if layers else "ok"
             yield Finding(severity, what, "Papers that train it leave it on: backbone.dropout=true." if layers else "",
                           numbers)  # fmt: skip
         else:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, final
 
-from trimtab.diagnosis import Check, Finding
+from trimtab.diagnosis import Check, Finding, Severity
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
 from trimtab.types import Example
@@ -31,8 +31,10 @@ class Duplicates(Check):
         repeated = sum(len(its) - 1 for its in answers.values())
         torn = sum(len(its) for its in answers.values() if len(set(its)) > 1)
         numbers = {"repeated": repeated, "contradicting": torn, "rows": len(rows)}
+        severity: Severity
         if torn:
-            severity = "warning" if torn >= _MANY_CONTRADICT * len(rows) else "note"
+            is_wrong = case.rendering.answer not in ("word", "text")  # of these there may be several right ones
+            severity = "warning" if is_wrong and torn >= _MANY_CONTRADICT * len(rows) else "note"
             seen = f"{torn} of {len(rows)} training rows have a text that stands there with another answer, too"
             yield Finding(severity, seen, "Look at these rows, and remove or correct them.", numbers)
         elif repeated:

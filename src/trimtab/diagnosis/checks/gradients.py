@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import FIRST_STEPS, Case
 from trimtab.registry import checks
+from trimtab.training.tuning import PREFIX
 
 _WITHIN = {"inputs": 1, "deep": 2, "gate": 2, "router": 1, "head": 1}
 """How many dimensions number the rows of a part: layers and virtual tokens of a deep prompt, for one."""
@@ -28,7 +28,9 @@ class Gradients(Check):
         if not case.is_trained:
             return
         first = case.first
-        if len(first.losses) < min(FIRST_STEPS, case.steps) or not all(g.isfinite().all() for g in first.gradients.values()):
+        if len(first.losses) < min(FIRST_STEPS, case.steps) or not all(
+            g.isfinite().all() for g in first.gradients.values()
+        ):
             yield Finding(
                 "problem",
                 f"the loss or a gradient is not finite after {len(first.losses)} steps",
@@ -39,25 +41,27 @@ class Gradients(Check):
         rows = {name: by_row(name, g) for name, g in first.gradients.items() if g.numel()}
         yield from self._offsets(case, rows)
         dead = {n: (its == 0).nonzero().tolist() for n, its in rows.items() if n in _judged(rows) and (its == 0).any()}
-        numbers = {"losses": list(first.losses), "without": dead, "parameters_without": list(first.silent)}
-        if dead and not first.silent and case.table.routing is not None and dead.keys() <= {"inputs", "router"}:
+        silent = _silent(case)
+        numbers = {"losses": list(first.losses), "without": dead, "parameters_without": silent}
+        if dead and not silent and case.table.routing is not None and dead.keys() <= {"inputs", "router"}:
             seen = f"prompts that the router did not choose in {FIRST_STEPS} steps got no gradient: {_counted(dead)}"
             yield Finding("note", seen, "Watch whether they are chosen later; prompt.noise shakes the router.", numbers)
-        elif dead or first.silent:
+        elif dead or silent:
             what = [_counted(dead)] if dead else []
-            what += [f"parameters {', '.join(first.silent)}"] if first.silent else []
+            what += [f"parameters {', '.join(silent)}"] if silent else []
             yield Finding(
                 "problem",
                 f"no gradient in {FIRST_STEPS} steps reaches {' and '.join(what)}",
-                "See that the prompt stands before what is read ({answer} last for causal models), and that its rate is "
-                "not 0 (training.learning_rates).",
+                "See that the prompt stands before what is read ({answer} last for causal models): `trimtab show`.",
                 numbers,
             )
         else:
             ratio = {n: float(its.max() / its.min()) for n, its in rows.items() if n in _judged(rows)}
             many = sum(rows[n].numel() for n in _judged(rows))
             spread = max(ratio.values(), default=1.0)
-            seen = f"all {many} rows have a gradient in {FIRST_STEPS} steps, the largest {spread:.3g} times the smallest"
+            seen = (
+                f"all {many} rows have a gradient in {FIRST_STEPS} steps, the largest {spread:.3g} times the smallest"
+            )
             yield Finding("ok", seen, numbers={**numbers, "largest_to_smallest": ratio})
 
     def _offsets(self, case: Case, rows: dict[str, Tensor]) -> Iterator[Finding]:
@@ -72,6 +76,14 @@ class Gradients(Check):
                     f"Set prompt.text_length={longest}, if no other text will be longer.",
                     {"longest": longest, "length": length},
                 )
+
+
+def _silent(case: Case) -> list[str]:
+    """Parameters without a gradient. Of a trained backbone a part may be unused, such as its vocabulary head."""
+    silent = list(case.first.silent)
+    own = [name for name in case.loop.pack.names if name.startswith(PREFIX)]
+    is_deaf = bool(own) and set(own) <= set(silent)
+    return [name for name in silent if is_deaf or name not in own]
 
 
 def by_row(name: str, gradient: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -44,7 +44,9 @@ class LabelWords(Check):
         longer = [(w, len(i), len(other[w])) for _, w, i in words if 0 < len(other[w]) < len(i)]
         if longer:
             word, now, then = longer[0]
-            way = "Write a space before {answer}, behind a word" if not spaced else "Leave out the space before {answer}"
+            way = (
+                "Write a space before {answer}, behind a word" if not spaced else "Leave out the space before {answer}"
+            )
             yield Finding(
                 "warning",
                 f"{len(longer)} label words have more tokens {'with' if spaced else 'without'} a space before them, as "
@@ -81,7 +83,9 @@ class LabelWords(Check):
         numbers = {"tokens": {w: len(i) for _, w, i in words}}
         if not several:
             form = "with" if case.rendering.template.answer_is_spaced else "without"
-            return Finding("ok", f"{len(words)} label words, each one token ({form} a space before it)", numbers=numbers)
+            return Finding(
+                "ok", f"{len(words)} label words, each one token ({form} a space before it)", numbers=numbers
+            )
         word, pieces = next(iter(several.items()))
         seen = f"{len(several)} of {len(words)} label words have several tokens, such as {word!r}: {' '.join(pieces)}"
         is_mixed = len({len(i) for _, _, i in words}) > 1

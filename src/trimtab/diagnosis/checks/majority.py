@@ -31,7 +31,7 @@ class Majority(Check):
             return
         metric = headline(p.config, p.task)
         its = ", ".join(f"{value:.3f} on {split}" for split, value in scores.items())
-        seen, numbers = f"the best constant answer has a {metric} of {its}", {"metric": metric, **scores}
+        seen, numbers = f"the best constant answer scores {its} ({metric})", {"metric": metric, **scores}
         if max(scores.values()) < _HIGH:
             yield Finding("ok", seen, numbers=numbers)
         else:

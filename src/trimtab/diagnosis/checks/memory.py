@@ -10,11 +10,11 @@ operations need while they run comes on top. What the process has taken already 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from trimtab.backbones.checkpointing import recomputing
@@ -23,6 +23,7 @@ from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
 from trimtab.training.memory import free_memory
+from trimtab.types import Row
 
 _TIGHT = 0.8
 """Share of what is free from which on a warning is due."""
@@ -69,11 +70,11 @@ class Memory(Check):
         longest = sorted((row.cost for row in rows), reverse=True)[: training.batch_size]
         tokens = max(len(group) * longest[group[0]] for group in micro_batches(longest, training.max_tokens))
         row = case.sample[max(range(len(case.sample)), key=lambda i: case.sample[i].cost)]
-        return round(saved_bytes(case, row) * tokens / row.cost)
+        return round(saved_bytes(case, [row]) * tokens / row.cost)
 
 
-def saved_bytes(case: Case, row: object) -> int:
-    """What autograd saves of a training pass over one row, weights aside."""
+def saved_bytes(case: Case, rows: Sequence[Row]) -> int:
+    """What autograd saves of a training pass over some rows, weights aside."""
     backbone, loop = case.loop.model.backbone, case.loop
     known = {p.untyped_storage().data_ptr() for p in (*backbone.model.parameters(), *backbone.model.buffers())}
     kept: dict[int, int] = {}
@@ -85,7 +86,7 @@ def saved_bytes(case: Case, row: object) -> int:
         return tensor
 
     leaf = loop.pack.table(training=True).detached()
-    batch = collate([row], backbone.pad_id, backbone.family.padding_side).to(backbone.device)  # type: ignore[list-item]
+    batch = collate(rows, backbone.pad_id, backbone.family.padding_side).to(backbone.device)
     with (
         saved_tensors_hooks(keep, lambda tensor: tensor),
         recomputing(backbone.model) if case.config.training.recompute_layers else nullcontext(),
@@ -95,11 +96,11 @@ def saved_bytes(case: Case, row: object) -> int:
     return sum(kept.values())
 
 
-def _bytes(tensors: Sequence[Tensor] | Iterator[nn.Parameter]) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _shown(size: float) -> str:
+def _shown(size: int | float) -> str:
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

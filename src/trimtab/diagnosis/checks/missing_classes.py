@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from trimtab.diagnosis import Check, Finding
@@ -20,10 +20,12 @@ class MissingClasses(Check):
     of_each_task = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
-        classes = case.rendering.verbalizer.classes
-        if case.rendering.answer not in ("class", "tags") or not classes:
+        answer, known = case.rendering.answer, case.rendering.verbalizer.classes
+        if answer not in ("class", "tags") or not known:
             return
-        gone = {s: sorted({*classes} - _present(case.examples(s))) for s in ("train", "dev", "test")}
+        present = {s: _present(case.examples(s)) for s in ("train", "dev", "test")}
+        classes = {*known}.union(*present.values())  # tags are those of train; dev and test may have others
+        gone = {s: sorted(classes - its) for s, its in present.items()}
         numbers = {"missing": gone}
         if not any(gone.values()):
             yield Finding("ok", f"all {len(classes)} classes have rows in train, dev and test", numbers=numbers)
@@ -40,8 +42,8 @@ class MissingClasses(Check):
             yield Finding("note", its, advice, numbers)
 
 
-def _present(rows: tuple[Example, ...] | list[Example]) -> set[str]:
-    return {str(e.label) for e in rows} | {tag for e in rows for tag in e.tags}
+def _present(rows: Sequence[Example]) -> set[str]:
+    return {e.label for e in rows if e.label} | {tag for e in rows for tag in e.tags}
 
 
 def _named(classes: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
@@ -12,6 +12,7 @@ from trimtab.batching import collate
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case, distance
 from trimtab.registry import checks
+from trimtab.types import Row
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """How far states may be apart, relative to their size, by dtype: what rounding does, and far below what a pad that is
@@ -61,7 +62,7 @@ class Padding(Check):
         return [float(self._of(case, [row])[0]) for row in case.sample]
 
     @staticmethod
-    def _of(case: Case, rows: list) -> Tensor:  # type: ignore[type-arg]
+    def _of(case: Case, rows: Sequence[Row]) -> Tensor:
         model, backbone = case.model, case.backbone
         batch = collate(rows, backbone.pad_id, backbone.family.padding_side).to(backbone.device)
         return model.readout.loss(model.scores(batch, case.table), batch.labels).float().cpu()

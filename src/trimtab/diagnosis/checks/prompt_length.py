@@ -28,8 +28,9 @@ class PromptLength(Check):
             return
         there = case.rendering.max_length + shift
         texts = [len(v) - sum(place >= 0 for place in v.slots) for row in case.rows("train") for v in row.variants]
-        share, numbers = (slots + shift) / there, {"slots": slots, "shift": shift, "positions": there,
-                                                   "median_text": median(texts), "longest_text": max(texts)}  # fmt: skip
+        share = (slots + shift) / there
+        numbers = {"slots": slots, "shift": shift, "positions": there, "median_text": median(texts),
+                   "longest_text": max(texts)}  # fmt: skip
         what = f"{slots} virtual tokens" if slots else f"a prompt that moves the text {shift} positions on"
         seen = f"{what} of {there} positions ({share:.0%}); texts have {median(texts):.0f} tokens, at most {max(texts)}"
         if share < _MUCH:
