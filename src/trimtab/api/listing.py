@@ -28,8 +28,8 @@ LISTS = ("runs", *REGISTRIES, "recipes")
 def ls(
     what: str = "runs", *, runs_dir: str | Path = "runs", recipes_dir: str | Path = "recipes"
 ) -> list[dict[str, Any]]:
-    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers`, `exports` or
-    `recipes`."""
+    """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers`, `exports`,
+    `checks` or `recipes`."""
     if what not in LISTS:
         raise ConfigError(f"{what!r} cannot be listed.", where="ls", fix=suggest(what, LISTS))
     if what == "runs":
