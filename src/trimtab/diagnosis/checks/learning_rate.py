@@ -30,6 +30,10 @@ LEAST_REACH, LARGEST_STEP = 0.2, 3.0
 nano-masked and a MiniLM); in docs/results/support_desk a deep prompt that reaches 0.05 to 0.15 is worst by far."""
 
 
+_GOOD_REACH = 5.0
+"""What is advised."""
+
+
 @final
 @checks.register("learning_rate")
 class LearningRate(Check):
@@ -53,7 +57,7 @@ class LearningRate(Check):
                 f"{'embeddings' if name == 'inputs' else 'keys and values'}, {steps} steps by at most {reach:.2g}"
             )
             if reach < LEAST_REACH:
-                better = _rounded(float(training.learning_rate or 0) / max(reach, 1e-6))
+                better = _rounded(float(training.learning_rate or 0) * _GOOD_REACH / max(reach, 1e-6))
                 advice = f"It stays where it begins: try training.learning_rate={better:g}, or more steps."
                 yield Finding("warning", seen, advice, numbers)
             elif step > LARGEST_STEP:

@@ -42,12 +42,12 @@ class Truncation(Check):
         tokens = max(tokens for _, _, tokens in cut.values())
         words = f", {unread} words with tags are not read" if unread else ""
         room = case.backbone.max_positions
-        longer = f"Raise task.max_length (the backbone has {room}); " if rendering.max_length < room else ""
+        longer = f"Raise task.max_length (the backbone has {room}). " if rendering.max_length < room else ""
         yield Finding(
             "warning" if worst >= _MANY else "note",
             f"cut to {rendering.max_length} positions, {first}: {its}, by {tokens:.0f} tokens on average{words}; slots "
             "and answers are kept",
-            f"{longer}say what may be cut first: task.truncate=[FIELD], or shorten the prompt (prompt.length).",
+            f"{longer}Say what may be cut first (task.truncate=[FIELD]), or shorten the prompt (prompt.length).",
             numbers,
         )
 
