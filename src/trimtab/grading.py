@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trimtab.benchmark_metrics import MEAN, Judged, benchmark
 from trimtab.metrics import classification
-from trimtab.readouts import Readout
+from trimtab.readouts import Reads, choosing, of_one_task
 from trimtab.types import Example, Extracted, Prediction, Records, Row, Tagged, Written
 from trimtab.verbalizers import Verbalizer
 
@@ -66,7 +66,7 @@ class Grader:
         return tuple(dict.fromkeys((*first, *basis, *self.metrics, *mean)))
 
     def measure(
-        self, readout: Readout, scores: Float[Tensor, "N *C"], rows: Sequence[Row], **options: Any
+        self, readout: Reads, scores: Float[Tensor, "N *C"], rows: Sequence[Row], **options: Any
     ) -> dict[str, Any]:
         """Metrics of scored rows whose right answers are known.
 
@@ -74,12 +74,13 @@ class Grader:
             options: of the readout's `decide`.
         """
         classes = self.classes or [str(c) for c in range(scores.shape[-1])]
-        found = readout.measure(rows, readout.decide(scores, rows, **options), classes)
+        chooser = choosing(readout)
+        found = chooser.measure(rows, chooser.decide(scores, rows, **options), classes)
         if self.metrics:
-            found |= self._benchmark([row.origin for row in rows], readout.records(rows, scores, self.classes))
+            found |= self._benchmark([row.origin for row in rows], chooser.records(rows, scores, self.classes))
         return found
 
-    def measure_texts(self, readout: Readout, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
+    def measure_texts(self, readout: Reads, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
         """Metrics of what was written for rows whose right answers are known."""
         examples = [row.origin for row in rows]
         records = self.named(examples, texts)
@@ -89,7 +90,7 @@ class Grader:
             said = [index[r.label] for r in records if isinstance(r, Prediction)]
             found |= classification([index[e.label] for e in examples], said, self.classes)
         if self.candidate is None:
-            found |= readout.measure(rows, texts, self.classes)
+            found |= of_one_task(readout).measure(rows, texts, self.classes)
         return found | (self._benchmark(examples, records) if self.metrics else {})
 
     def named(self, examples: Sequence[Example], texts: Sequence[str]) -> Records:

@@ -15,7 +15,7 @@ from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import choose, offset_text, place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
-from trimtab.readouts import Condenses, Look, LooksAhead, Readout, ScoresInPasses, Several, WritesInPasses
+from trimtab.readouts import Condenses, Look, LooksAhead, Reads, ScoresInPasses, Several, WritesInPasses
 from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
 
 NOTHING: Delta = {}
@@ -160,7 +160,7 @@ class PromptedModel:
     """
 
     backbone: Backbone
-    readout: Readout
+    readout: Reads
 
     def scores(self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING) -> Float[Tensor, "X *C"]:
         """Scores of the readout, float32: [X,C] for classes.

@@ -17,7 +17,7 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError, suggest
 from trimtab.grading import Grader, Graders, Grading
 from trimtab.model import PromptedModel
-from trimtab.readouts import plan_answers
+from trimtab.readouts import choosing, of_one_task, plan_answers
 from trimtab.registry import readouts, tunings
 from trimtab.storage import Bundle, read_bundle
 from trimtab.tasks.choices import choices_of
@@ -376,7 +376,7 @@ class Predictor:
         broken = next((row.example for row, its in pairs if its.isnan().any() or its.isposinf().any()), None)
         if broken is not None:
             raise self._not_finite(_place(broken, examples.index(broken)))
-        records = self.model.readout.records(rows, scores, self.classes)
+        records = choosing(self.model.readout).records(rows, scores, self.classes)
         for i, record in enumerate(records):
             if isinstance(record, Prediction) and any(map(isnan, record.scores.values())):
                 raise self._not_finite(_place(examples[i], i))
@@ -429,7 +429,7 @@ class Predictor:
             DataError: an example without a label of the task.
         """
         for i, example in enumerate(examples):
-            what = self.model.readout.missing(example, self.classes)
+            what = of_one_task(self.model.readout).missing(example, self.classes)
             if what is not None:
                 raise DataError(what, where=_place(example, i), fix="Give its label; `predict` needs no labels.")
 

@@ -18,8 +18,9 @@ WordIds = Sequence[Sequence[Sequence[int]]]
 
 
 @runtime_checkable
-class Readout(Protocol):
-    """Reads examples of one readout table. `readout_of[x]` names the entry; scores of absent classes are -inf.
+class Reads(Protocol):
+    """Reads examples of one readout table: all that training needs of a readout. `readout_of[x]` names the entry;
+    scores of absent classes are -inf.
 
     Built from a backbone and one `AnswerPlan` per entry, which its class method `plan` makes. One that writes its
     answer scores a known answer with C = 1, its mean log-likelihood per token. One with a head of its own reads with
@@ -53,16 +54,13 @@ class Readout(Protocol):
         """Loss per example, in nats where it is a cross-entropy."""
         ...
 
-    def decide(self, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> list[Any]:
-        """The answers that scores of rows stand for, one per example; unused by readouts that write."""
-        ...
+
+@runtime_checkable
+class Readout(Reads, Protocol):
+    """Reads the examples of one task, and knows what answers to it are worth."""
 
     def measure(self, rows: Sequence[Row], answers: Sequence[Any], classes: Sequence[str]) -> dict[str, Any]:
         """Metrics of answers (of readouts that write: of texts), `metrics` among them."""
-        ...
-
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> Records:
-        """What a user sees, one per example; unused by readouts that write."""
         ...
 
     def missing(self, example: Example, classes: Sequence[str]) -> str | None:
@@ -72,6 +70,31 @@ class Readout(Protocol):
     def constant(self, rows: Sequence[Row], metric: str) -> float | None:
         """What the best constant answer would score; None where that says nothing."""
         ...
+
+
+@runtime_checkable
+class Chooses(Readout, Protocol):
+    """Its scores decide the answer, which is not written."""
+
+    def decide(self, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> list[Any]:
+        """The answers that scores of rows stand for, one per example."""
+        ...
+
+    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> Records:
+        """What a user sees, one per example."""
+        ...
+
+
+def of_one_task(readout: Reads) -> Readout:
+    """A readout that is not of several tasks; of several, `PromptedModel.parts` has a model for each."""
+    assert isinstance(readout, Readout), f"{type(readout).__name__} reads several tasks"
+    return readout
+
+
+def choosing(readout: Reads) -> Chooses:
+    """A readout whose scores decide the answer; what the others write, `PromptedModel.write_rows` has."""
+    assert isinstance(readout, Chooses), f"{type(readout).__name__} does not answer by its scores"
+    return readout
 
 
 Look = Callable[[Sequence[Row]], list[Float[Tensor, "A 2"]]]
@@ -146,14 +169,14 @@ def first_head(kind: str, hidden_size: int, classes: int, generator: torch.Gener
     return {"weight": weight, **({"bias": torch.zeros(outputs)} if has_bias else {})}
 
 
-def chosen(readout: Readout, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> dict[str, Any]:
+def chosen(readout: Reads, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> dict[str, Any]:
     """Options of a readout that are best for scored rows of dev, for those that have such (a method `chosen`)."""
     choose = getattr(readout, "chosen", None)
     return {} if choose is None else dict(choose(scores, rows))
 
 
 def divergence(
-    readout: Readout, p: Float[Tensor, "X *C"], q: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]
+    readout: Reads, p: Float[Tensor, "X *C"], q: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]
 ) -> Float[Tensor, "X"]:
     """KL(p || q) in nats, per example, from the scores of p and of q; the mean where an example has several
     distributions (words, start and end), 0 where it has none. Differentiable in both.
@@ -168,7 +191,7 @@ def divergence(
     return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
 
-def mistaken(readout: Readout, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Bool[Tensor, "X"]:
+def mistaken(readout: Reads, scores: Float[Tensor, "X *C"], labels: Int[Tensor, "X *Y"]) -> Bool[Tensor, "X"]:
     """Which examples the likeliest answers get wrong, in one of their distributions at least; see `divergence`."""
     log_p, known = readout.distribution(scores, labels)  # type: ignore[attr-defined]
     labels = readout.own_labels(labels) if isinstance(readout, Several) else labels

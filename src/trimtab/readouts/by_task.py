@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +28,7 @@ from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError, suggest
 from trimtab.readouts import Readout
 from trimtab.registry import readouts as known
-from trimtab.types import AnswerPlan, Batch, Example, Row
+from trimtab.types import AnswerPlan, Batch, Row
 
 _OWN = 2
 """Where a row's own label begins."""
@@ -120,26 +120,6 @@ class ByTask:
             there = real.flatten(1).any(0) if scores.ndim == 2 else real.any(0).any(2 - dim)
             scores = scores.narrow(dim, 0, int(there.nonzero().max()) + 1)
         return scores, _unpacked(labels)
-
-    def decide(self, scores: Float[Tensor, "X *C"], rows: Sequence[Row]) -> NoReturn:
-        """Not here, see above."""
-        raise NotImplementedError("each task's own readout decides, see PromptedModel.parts")
-
-    def measure(self, rows: Sequence[Row], answers: Sequence[Any], classes: Sequence[str]) -> NoReturn:
-        """Not here, see above."""
-        raise NotImplementedError("each task's own readout measures, see PromptedModel.parts")
-
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X *C"], classes: Sequence[str]) -> NoReturn:
-        """Not here, see above."""
-        raise NotImplementedError("each task's own readout says what it found, see PromptedModel.parts")
-
-    def missing(self, example: Example, classes: Sequence[str]) -> NoReturn:
-        """Not here, see above."""
-        raise NotImplementedError("each task's own readout knows what is missing, see PromptedModel.parts")
-
-    def constant(self, rows: Sequence[Row], metric: str) -> NoReturn:
-        """Not here, see above."""
-        raise NotImplementedError("each task's own readout has its constant answer, see PromptedModel.parts")
 
 
 def of_task(row: Row, task: int) -> Row:

@@ -8,14 +8,14 @@ and the loss is its negative. What the model itself writes, and what that is wor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.readouts.classes import missing_label
-from trimtab.types import Batch, Example, Prediction, Row
+from trimtab.types import Batch, Example
 
 
 class Written:
@@ -27,14 +27,6 @@ class Written:
     def loss(self, scores: Float[Tensor, "X 1"], labels: Int[Tensor, "X"]) -> Float[Tensor, "X"]:
         """Mean cross-entropy per token of the answer, in nats; 0 where there is none to learn (a label of -1)."""
         return torch.where(labels >= 0, -scores[:, 0], 0.0)
-
-    def decide(self, scores: Float[Tensor, "X 1"], rows: Sequence[Row]) -> list[Any]:
-        """The scores of a known answer decide nothing."""
-        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
-
-    def records(self, rows: Sequence[Row], scores: Float[Tensor, "X 1"], classes: Sequence[str]) -> list[Prediction]:
-        """As `decide`."""
-        raise NotImplementedError("answers are written, see PromptedModel.write_rows")
 
     def missing(self, example: Example, classes: Sequence[str]) -> str | None:
         """A text, or a label of the task where it has classes."""
