@@ -44,7 +44,7 @@ DOCTESTED = (
     "studies.statistics.multiplicity",
     "studies.statistics.variance",
     "studies.statistics.verdicts",
-    "studies.analysis.wording",
+    "metric_names",
     "studies.analysis.lines",
     "landscape.point",
     "landscape.views",

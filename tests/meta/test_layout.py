@@ -28,7 +28,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "types errors seeding text_encoder",
+        "types errors seeding text_encoder metric_names",
         "documents bundle_schema",
         "registry storage",
         "overrides",
@@ -207,12 +207,12 @@ def test_branches_on_a_method_are_found(source: str) -> None:
 # What importing costs, and the public names --------------------------------------------------------------------------
 
 
-def test_importing_trimtab_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, trimtab\n"
-        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'numpy', 'pydantic', 'rich', 'typer', 'yaml'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
+HEAVY = {"torch", "transformers", "sklearn", "scipy", "numpy", "pydantic", "yaml"}
+
+
+@pytest.mark.parametrize(("module", "heavy"), [("trimtab", {*HEAVY, "rich", "typer"}), ("trimtab.cli", HEAVY)])
+def test_importing_imports_nothing_heavy(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}\nprint(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trimtab.studies.analysis.wording import METRIC_NAMES
+from trimtab.metric_names import METRIC_NAMES
 
 IS_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 """This process is alone, or the first of those that a launcher started. The others tell of their own defects only."""

@@ -23,7 +23,7 @@ from trimtab.cli.console import (
 )
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
-from trimtab.studies.analysis.wording import METRIC_NAMES
+from trimtab.metric_names import METRIC_NAMES
 
 _CONSTANTS = {
     "macro_f1": "majority class",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trimtab.metric_names import metric_name
 from trimtab.reports import charts, tables
 from trimtab.reports.charts import Axis, Bar, Dots, Series
 from trimtab.reports.html_tables import confusion_table, html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import Real, mean_sd, score
-from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

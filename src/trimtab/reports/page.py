@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from trimtab.metric_names import metric_name
 from trimtab.reports import figures, tables
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
@@ -14,7 +15,6 @@ from trimtab.reports.numbers import DASH, count, duration, prose
 from trimtab.reports.stability import stability_section
 from trimtab.reports.study_surfaces import surfaces_section
 from trimtab.studies.analysis.lines import fixed
-from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

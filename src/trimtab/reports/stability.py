@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trimtab.metric_names import metric_name
 from trimtab.reports import charts
 from trimtab.reports.charts import Axis, Series
 from trimtab.reports.figures import figure
@@ -14,7 +15,6 @@ from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, MINUS, Real, bounds, mean_sd, score, signed
 from trimtab.reports.tables import Cell, Column, Table, table
 from trimtab.studies.analysis.sharpness import MEASURES
-from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.metric_names import metric_name
 from trimtab.reports.numbers import (
     DASH,
     Real,
@@ -19,7 +20,6 @@ from trimtab.reports.numbers import (
     signed,
     size,
 )
-from trimtab.studies.analysis.wording import metric_name
 
 Facts = Mapping[str, Any]
 

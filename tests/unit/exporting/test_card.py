@@ -12,7 +12,7 @@ import yaml
 from tests.unit.exporting.conftest import INPUT, RunOf
 from trimtab.exporting import Source, export
 from trimtab.exporting.card import SCORES, card
-from trimtab.studies.analysis.wording import METRIC_NAMES
+from trimtab.metric_names import METRIC_NAMES
 
 
 def test_a_card_has_what_the_run_has(run_of: RunOf, tmp_path: Path) -> None:

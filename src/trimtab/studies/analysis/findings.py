@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimtab.studies.analysis.wording import metric_name
+from trimtab.metric_names import metric_name
 from trimtab.studies.statistics.verdicts import FEWEST_SEEDS
 
 MANY = 6

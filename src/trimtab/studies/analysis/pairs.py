@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from trimtab.errors import DataError
+from trimtab.metric_names import METRIC_NAMES
 from trimtab.studies.analysis.benchmarks import benchmark_average
 from trimtab.studies.analysis.lines import TASK_AXES, Line, fixed, labels_of, part, same
-from trimtab.studies.analysis.wording import METRIC_NAMES
 from trimtab.studies.definition import StudyConfig
 from trimtab.studies.statistics.bootstrap import Interval, bootstrap_interval
 from trimtab.studies.statistics.comparison import Difference, difference, paired_difference, probability_of_improvement
