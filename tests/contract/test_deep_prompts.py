@@ -529,6 +529,19 @@ def test_words_are_those_of_whole_passes_with_and_without_a_cache(
     assert sum(len(m._forward_pre_hooks) for m in backbone.model.modules()) == hooks
 
 
+@every(["gemma", "t5"])
+def test_a_static_cache_whose_keys_are_yet_to_be_written_hides_them(
+    name: str, family_folder: Callable[[str], Path]
+) -> None:
+    """Rows without pads have no mask of their own, and a cache of a fixed size has more keys than queries."""
+    backbone = writer(family_folder(name))
+    row, table = replace(rows_to_write(backbone)[0], prompt=0), deep_table(backbone, inputs=True, scale=2.0)
+    expected = own_words(backbone, row, table)
+    config = backbone.model.generation_config
+    config.cache_implementation, config.disable_compile = "static", True
+    assert write(backbone, [row], table) == [expected]
+
+
 @every(["gpt2", "bart"])
 def test_a_thread_that_writes_prompts_no_other(shared: Backbone) -> None:
     rows = deep_rows(shared)

@@ -179,11 +179,13 @@ def added(
 ) -> Float[Tensor, "N M T S"] | None:
     """What is added to the scores: mask and position bias in one. None where everything is visible.
 
-    Transformers' mask for SDPA is true where something is visible, and absent where nothing but the future is hidden.
+    Transformers' mask for SDPA is true where something is visible, and absent where nothing but the future is hidden:
+    where as many keys are there as queries, or the first queries meet an empty static cache, whose keys behind them are
+    yet to be written. In both, query i sees the keys up to i.
     """
     length = query.shape[2]
     if mask is None and causal and length > 1:
-        mask = torch.ones(1, 1, length, keys, dtype=torch.bool, device=query.device).tril(keys - length)
+        mask = torch.ones(1, 1, length, keys, dtype=torch.bool, device=query.device).tril()
     if mask is not None and mask.dtype == torch.bool:
         hidden = torch.finfo(query.dtype).min
         mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, hidden)
