@@ -1,0 +1,50 @@
+"""Directive `commands`: a section for each verb of the command line, from the definitions that typer reads."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import typer
+
+from building.directive import WrittenByCode, escaped, table
+from trimtab.cli import app as command_line
+
+
+def verbs() -> dict[str, Any]:
+    """Name -> command, in the order of `trimtab --help`."""
+    group = typer.main.get_command(command_line)
+    return dict(group.commands)  # type: ignore[attr-defined]
+
+
+def section(name: str, command: Any) -> str:
+    """Heading, usage, help, arguments and options of a verb."""
+    context = command.make_context(name, [], resilient_parsing=True)
+    usage = " ".join(["trimtab", name, *command.collect_usage_pieces(context)])
+    rows = [_line(p, context) for p in command.params if not getattr(p, "hidden", False)]
+    text = escaped(inspect.cleandoc(command.help or ""))
+    return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", table(["", "", "default"], rows)])
+
+
+def _line(parameter: Any, context: Any) -> list[str]:
+    """How it is written, what it means, what it is if it is left out."""
+    is_option = parameter.param_type_name == "option"
+    written = ", ".join(parameter.opts) if is_option else (parameter.metavar or str(parameter.name).upper())
+    default = parameter.get_default(context)
+    shown = "required" if parameter.required else "" if default in (None, False, [], ()) else f"`{default}`"
+    if getattr(parameter, "envvar", None):
+        shown += f" or `{parameter.envvar}`"
+    return [f"`{written}`".replace("|", "\\|"), escaped(parameter.help or ""), shown]
+
+
+class Commands(WrittenByCode):
+    """All verbs."""
+
+    def markdown(self) -> str:
+        return "\n\n".join(section(name, command) for name, command in verbs().items())
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Make the directive known to Sphinx."""
+    app.add_directive("commands", Commands)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,123 @@
+"""Directives of the pages of methods: `slots` draws, `method` says what the code says, `measured` what was measured."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from building import measured
+from building.directive import WrittenByCode, escaped, table
+from building.docstrings import as_markdown, options_of, parts_of
+from building.pictures import PROMPTS, REGULARIZERS, svg
+from trimtab.registry import Registry, prompts, regularizers
+
+REGISTRIES: dict[str, Registry] = {"prompts": prompts, "regularizers": regularizers}
+SIZES = (("nano-masked", 256), ("BERT-base", 768))
+"""Backbones that parameters are counted for, and their embedding sizes."""
+
+
+class Slots(SphinxDirective):
+    """The picture of a method."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        picture = {**PROMPTS, **REGULARIZERS}[self.arguments[0]]
+        figure = f'<figure class="slots">{svg(picture)}<figcaption>{picture.caption}</figcaption></figure>'
+        return [nodes.raw("", figure, format="html")]
+
+
+class Method(WrittenByCode):
+    """Source, equation, symbols, costs, options and deviations, from the docstring and the constructor."""
+
+    required_arguments = 2
+
+    def markdown(self) -> str:
+        sort, kind = self.arguments
+        cls = REGISTRIES[sort].get(kind)
+        module = importlib.import_module(cls.__module__)
+        self.env.note_dependency(inspect.getfile(cls))
+        found = parts_of(module.__doc__ or "")
+        options = options_of(REGISTRIES[sort], kind)
+        shown = ["## Equation", escaped(found.title), as_markdown(found.body)]
+        if options:
+            shown += ["## Options", table(["option", "values", "default", "meaning"], options)]
+        if sort == "prompts":
+            shown.append(f"Learning rate, where the recipe names none: `{cls.default_learning_rate:g}`.")
+            shown.append(counted(cls, kind))
+        if found.deviations:
+            shown += ["## Deviations", as_markdown(found.deviations)]
+        file = module.__name__.replace(".", "/")
+        shown.append(f"Written from the docstring of `src/{file}.py`.")
+        return "\n\n".join(part for part in shown if part)
+
+
+def counted(cls: Any, kind: str) -> str:
+    """Parameters with P = 10 on two backbones; nothing where attention decides on them, or where there are none."""
+    if kind == "deep" or cls.count(10, 256) == 0:
+        return ""
+    rows = [[name, f"{cls.count(10, size):,}", f"{cls.kept(10, size):,}"] for name, size in SIZES]
+    return table(["10 virtual tokens on", "trained", "kept"], rows)
+
+
+class Measured(WrittenByCode):
+    """What docs/results holds of a method."""
+
+    required_arguments = 2
+
+    def markdown(self) -> str:
+        sort, kind = self.arguments
+        if sort == "regularizers":
+            return costs(kind)
+        found = [score for score in measured.scores() if score.kind == kind]
+        if not found:
+            return "Nothing in [the results](/results/index.md) has a line for this method yet."
+        rows = [
+            [
+                f"`{s.method}`", f"`{s.task}`", f"`{s.backbone}`" + (f", {s.readout}" if s.readout else ""),
+                f"{s.metric.replace('_', ' ')} {s}", str(s.seeds), f"[page](/results/{s.page})",
+            ]
+            for s in found
+        ]  # fmt: skip
+        return table(["method", "task", "frozen backbone", "test, mean ± sd", "seeds", "how"], rows)
+
+
+def costs(kind: str) -> str:
+    """What a regularizer costs in plain steps."""
+    rows = []
+    for page in ("regularizer-costs", "regularizer-costs-minilm"):
+        raw = measured.read(f"{page}.json")
+        for line in raw["found"]:
+            if line["spec"]["kind"] == kind:
+                options = ", ".join(f"{k} {v}" for k, v in line["spec"].items() if k != "kind")
+                when = {"first": "first epoch", "later": "later epochs"}.get(line["epoch"], "")
+                rows.append([
+                    f"`{kind}`" + (f" ({options})" if options else "") + (f", {when}" if when else ""),
+                    f"`{raw['model']}`", f"{line['ratio']['median']:.2f}", str(line["passes"]),
+                    f"[page](/results/{page}.md)",
+                ])  # fmt: skip
+    if not rows:
+        return "Nothing in [the results](/results/index.md) has a line for this regularizer yet."
+    return table(["regularizer", "backbone", "a step, in plain steps", "passes", "how"], rows)
+
+
+class Methods(WrittenByCode):
+    """A table of all methods of a sort, each with a link to its page."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        registry = REGISTRIES[self.arguments[0]]
+        rows = [[f"[`{kind}`]({kind}.md)", escaped(registry.summary(kind))] for kind in registry.kinds()]
+        return table(["`kind`", "what it is"], rows)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Make the directives known to Sphinx."""
+    for name, directive in (("slots", Slots), ("method", Method), ("measured", Measured), ("methods", Methods)):
+        app.add_directive(name, directive)
+    return {"parallel_read_safe": True}
