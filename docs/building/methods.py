@@ -1,4 +1,4 @@
-"""Directives of the pages of methods: `slots` draws, `method` says what the code says, `measured` what was measured."""
+"""Directives of the pages of methods: `slots` draws, `from-code` says what the code says, `measured` what was measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Slots(SphinxDirective):
         return [nodes.raw("", figure, format="html")]
 
 
-class Method(WrittenByCode):
+class FromCode(WrittenByCode):
     """Source, equation, symbols, costs, options and deviations, from the docstring and the constructor."""
 
     required_arguments = 2
@@ -79,7 +79,7 @@ class Measured(WrittenByCode):
         rows = [
             [
                 f"`{s.method}`", f"`{s.task}`", f"`{s.backbone}`" + (f", {s.readout}" if s.readout else ""),
-                f"{s.metric.replace('_', ' ')} {s}", str(s.seeds), f"[page](/results/{s.page})",
+                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"), str(s.seeds), f"[page](/results/{s.page})",
             ]
             for s in found
         ]  # fmt: skip
@@ -118,6 +118,6 @@ class Methods(WrittenByCode):
 
 def setup(app: Any) -> dict[str, Any]:
     """Make the directives known to Sphinx."""
-    for name, directive in (("slots", Slots), ("method", Method), ("measured", Measured), ("methods", Methods)):
+    for name, directive in (("slots", Slots), ("from-code", FromCode), ("measured", Measured), ("methods", Methods)):
         app.add_directive(name, directive)
     return {"parallel_read_safe": True}

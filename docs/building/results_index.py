@@ -1,4 +1,4 @@
-"""Directive `results-index`: every page of docs/results with what it shows and the command that made it."""
+"""Directive `results-index`: every page of docs/results with what it shows."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from building.directive import WrittenByCode, table
-from building.measured import RESULTS
+from building.measured import RESULTS, scores
 
 BACKBONES = re.compile(r"minilm-l6-mlm|nano-(?:masked|causal|seq2seq)")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A page of results: its place under docs/results, its heading, its backbones and the first words of its command."""
+    """A page of results: its place under docs/results, what it shows, its backbones, and the files beside it."""
 
     page: str
     title: str
     backbones: tuple[str, ...]
-    command: str
     parts: tuple[str, ...]
 
 
 def results(folder: Path = RESULTS) -> Iterator[Result]:
     """All pages of results, and the files beside them: data, tables, reports to be opened."""
+    tasks: dict[str, dict[str, None]] = {}
+    for score in scores(folder):
+        tasks.setdefault(score.page, {})[score.task] = None
     for page in sorted(folder.rglob("*.md")):
         if page.stem == "index":
             continue
         text = page.read_text(encoding="utf-8")
-        command = re.search(r"`((?:python scripts|trimtab)[^`]+)`", text)
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         beside = page.parent.glob(f"{page.stem}.*") if page.stem != "report" else page.parent.iterdir()
+        place = page.relative_to(folder).as_posix()
         yield Result(
-            page=page.relative_to(folder).as_posix(),
-            title=(title[1] if title else page.stem).replace("`", ""),
+            page=place,
+            title=": ".join([", ".join(tasks.get(place, {})), title[1] if title else page.stem]).strip(": "),
             backbones=tuple(sorted(set(BACKBONES.findall(text)))),
-            command=" ".join(command[1].split()[:3]) if command else "",
             parts=tuple(sorted(p.relative_to(folder).as_posix() for p in beside if p.suffix != ".md")),
         )
 
@@ -53,9 +54,8 @@ class ResultsIndex(WrittenByCode):
             name = result.page.removesuffix(".md").removesuffix("/report")
             files = ", ".join(f"[{Path(part).suffix[1:]}](/results/{part})" for part in result.parts)
             backbones = ", ".join(f"`{name}`" for name in result.backbones)
-            command = f"`{result.command}`" if result.command else ""
-            rows.append([f"[{name}](/results/{result.page})", result.title, backbones, command, files])
-        return table(["page", "what it shows", "backbones", "made by", "files"], rows)
+            rows.append([f"[{name}](/results/{result.page})", result.title, backbones, files])
+        return table(["page", "what it shows", "backbones", "files"], rows)
 
 
 def setup(app: Any) -> dict[str, Any]:

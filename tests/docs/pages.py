@@ -36,18 +36,20 @@ import typer
 from trimtab.cli import app, main
 from trimtab.config import resolve
 from trimtab.documents import parse_yaml, read_yaml
+from trimtab.registry import Registry, families, initializers, prompts, readouts, regularizers, tasks
 from trimtab.studies.definition import check_study, read_study
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(
-    r"(?P<marks>(?:^<!-- [^\n]*? -->\n)*)^(?P<fence>`{3,}|:{3,})(?:\{code-block\} ?)?(?P<language>[\w-]*)\n"
+    r"(?P<marks>(?:^<!-- [^\n]*? -->\n)*)^(?P<fence>`{3,}|:{3,})(?P<info>[^\n]*)\n"
     r"(?P<options>(?::[\w-]+:[^\n]*\n)*)\n?(?P<text>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
 )
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 UNSETTLED = re.compile(r"[-+]?\d[\d,.]*(?= (?:s|min|h|ms|MiB)\b)|(?<=-)[0-9a-f]{10}\b|\b\d{4}-\d\d-\d\d\S*")
 PORT = "8000"
+REGISTRIES: tuple[Registry, ...] = (families, initializers, prompts, readouts, regularizers, tasks)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Block:
     text: str
     options: dict[str, str]
     marks: tuple[str, ...]
+    fence: str = "```"
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -94,7 +97,8 @@ def blocks(page: Path, text: str | None = None) -> list[Block]:
         assert not unknown, f"{page.name}: marks that mean nothing: {unknown}"
         options = dict(re.findall(r"^:([\w-]+): *(.*)$", match["options"], re.MULTILINE))
         line = text[: match.start("text")].count("\n") + 1
-        found.append(Block(page.name, line, match["language"], match["text"], options, tuple(marks)))
+        language = match["info"].removeprefix("{code-block}").strip()
+        found.append(Block(page.name, line, language, match["text"], options, tuple(marks), match["fence"]))
     return found
 
 
@@ -139,7 +143,9 @@ def _value(number: str) -> float:
 
 
 def parse(block: Block, folder: Path = ROOT) -> int:
-    """Check a block without running it; how many things were checked."""
+    """Check a block without running it; how many things were checked. What is to fail is not checked."""
+    if "fails" in block.marks:
+        return 0
     if block.language == "python":
         compile(block.text, str(block), "exec")
         return 1
@@ -153,17 +159,32 @@ def parse(block: Block, folder: Path = ROOT) -> int:
         for words in trimtab_commands(command):
             check_command(words, folder)
             checked += 1
+        checked += check_script(command)
     return checked
 
 
 def trimtab_commands(command: str) -> Iterator[list[str]]:
     """The calls of trimtab in a shell command."""
-    words = shlex.split(command.replace("\\\n", " "), comments=True)
-    ends = [i for i, word in enumerate(words) if word in ("|", "&&", ";", "&", ">", "<")]
+    lexer = shlex.shlex(command.replace("\\\n", " "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
+    ends = [i for i, word in enumerate(words) if set(word) <= set("|&;<>()")]
     for first, last in zip([-1, *ends], [*ends, len(words)], strict=True):
         part = [w for w in words[first + 1 : last] if not re.fullmatch(r"[A-Z_]+=\S*", w)]
-        if part and part[0] == "trimtab":
+        if part[:1] == ["trimtab"]:
             yield part[1:]
+        elif part and "-m" in part and part[part.index("-m") + 1] == "trimtab":
+            yield part[part.index("-m") + 2 :]
+
+
+def check_script(command: str) -> int:
+    """Scripts of the repository that a command names exist and know the options; how many there are."""
+    named = re.findall(r"python (scripts/\w+\.py|examples/\w+\.py)", command)
+    for script in named:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        unknown = [o for o in re.findall(r"(?<= )--[\w-]+", command) if f'"{o}"' not in text]
+        assert not unknown, f"{script} has no option {unknown}"
+    return len(named)
 
 
 def check_command(words: list[str], folder: Path) -> None:
@@ -220,7 +241,7 @@ class Reader:
         """
         shutil.copytree(ROOT / "recipes", self.folder / "recipes", dirs_exist_ok=True)
         try:
-            with contextlib.chdir(self.folder):
+            with contextlib.chdir(self.folder), nothing_stays(self.folder):
                 for block in blocks(page):
                     self.do(block)
         finally:
@@ -231,7 +252,7 @@ class Reader:
     def do(self, block: Block) -> None:
         """Run one block, or parse it."""
         if "caption" in block.options:
-            Path(block.options["caption"]).write_text(block.text, encoding="utf-8")
+            Path(block.options["caption"]).write_text(self.with_port(block.text), encoding="utf-8")
         if block.language == "output":
             self.compare(block, "python", block.text, self.printed)
         elif not block.is_run or block.language == "yaml":
@@ -248,6 +269,12 @@ class Reader:
         if shown.strip():
             assert agrees(shown, printed, block.tolerance), f"{block}: {command}\nshown:\n{shown}\nprinted:\n{printed}"
 
+    def with_port(self, text: str) -> str:
+        """A free port in the place of the one that pages name."""
+        if PORT in text:
+            self.port = self.port or _free_port()
+        return text.replace(PORT, self.port) if self.port else text
+
     def python(self, block: Block) -> str:
         """What a block of Python prints."""
         caught = io.StringIO()
@@ -257,9 +284,7 @@ class Reader:
 
     def call(self, command: str, *, fails: bool) -> str:
         """What a command prints: a lone call of trimtab in this process, as torch is here already, else by bash."""
-        if PORT in command:
-            self.port = self.port or _free_port()
-            command = command.replace(PORT, self.port)
+        command = self.with_port(command)
         if command.endswith("&"):
             return self.serve(command.rstrip("& "))
         is_plain = not re.search(r"[|<>;&$(]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command))
@@ -285,6 +310,23 @@ class Reader:
                 return ""
             time.sleep(0.5)
         raise AssertionError(f"{command} does not listen")
+
+
+@contextlib.contextmanager
+def nothing_stays(folder: Path) -> Iterator[None]:
+    """Modules of the folder can be imported; afterwards neither they nor what they registered are known."""
+    known = {registry: dict(registry._classes) for registry in REGISTRIES if registry.kinds()}
+    modules = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for registry, classes in known.items():
+            registry._classes = classes
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+                del sys.modules[name]
 
 
 def in_process(words: list[str]) -> tuple[int, str, str]:

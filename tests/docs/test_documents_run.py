@@ -20,7 +20,8 @@ from trimtab.studies.definition import check_study, read_study
 from trimtab.studies.driver import plan_of, planned_runs
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs/LOG.md", ROOT / "docs/reproducing.md"]
+"""The pages of the site are read by tests.docs.pages."""
 STUDIES = [p for p in sorted((ROOT / "recipes").rglob("*.yaml")) if "\nrecipe:" in p.read_text()]
 RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*STUDIES})
 DOCTESTED = (

@@ -1,0 +1,87 @@
+"""The pages of the site: every block is parsed, and run as a reader would; quick pages always, the others in the long
+run of tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, Reader, blocks, is_quick, pages, parse
+from trimtab.registry import prompts, regularizers
+
+PAGES = pages()
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(DOCS).as_posix()
+
+
+def runs(page: Path) -> bool:
+    """Whether there is anything on a page to be run."""
+    return any(b.is_run and b.language in ("console", "python") for b in blocks(page))
+
+
+def test_the_counts_of_what_is_checked() -> None:
+    found = [block for page in PAGES for block in blocks(page)]
+    assert len(PAGES) >= 40
+    assert sum(b.language == "console" and not b.is_run for b in found) >= 20
+    assert sum(b.language == "console" and b.is_run for b in found) >= 15
+    assert sum(b.language == "python" for b in found) >= 8
+    assert sum(b.language == "output" for b in found) >= 5
+    assert sum(is_quick(page) for page in PAGES) >= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_all_blocks_of_a_page_can_be_read(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = blocks(page)
+    # what the pattern of a fence does not match would be shown and never checked
+    assert sum(line.startswith("```") for line in text.splitlines()) == 2 * sum(b.fence.startswith("`") for b in found)
+    for block in found:
+        assert block.language != "sh", f"{block}: console shows what is typed and what comes out"
+        checked = parse(block)
+        assert checked or block.language != "console" or block.is_run, f"{block}: neither run nor checked"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if runs(p) and is_quick(p)], ids=name_of)
+def test_a_quick_page_does_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIMTAB_RUNS", raising=False)
+    reader = Reader(tmp_path)
+    reader.follow(page)
+    assert reader.seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if runs(p) and not is_quick(p)], ids=name_of)
+def test_a_page_does_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIMTAB_RUNS", raising=False)
+    reader = Reader(tmp_path)
+    reader.follow(page)
+    assert reader.seen
+
+
+def missing(folder: str, kinds: list[str]) -> list[str]:
+    """Kinds that have no page, or one that does not say what the code says."""
+    sort = {"methods": "prompts", "regularizers": "regularizers"}[folder]
+    found = []
+    for kind in kinds:
+        page = DOCS / folder / f"{kind}.md"
+        wanted = (f"```{{slots}} {kind}\n", f"```{{from-code}} {sort} {kind}\n", f"```{{measured}} {sort} {kind}\n")
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        if not all(part in text for part in wanted):
+            found.append(kind)
+    return found
+
+
+def test_every_method_has_a_page() -> None:
+    assert missing("methods", prompts.kinds()) == [], "a prompt encoder has no page in docs/methods"
+    assert missing("regularizers", regularizers.kinds()) == [], "a regularizer has no page in docs/regularizers"
+    assert missing("methods", ["residual", "brand_new"]) == ["brand_new"]
+
+
+def test_every_page_of_a_method_is_of_one_that_exists() -> None:
+    for folder, registry in (("methods", prompts), ("regularizers", regularizers)):
+        stems = {p.stem for p in (DOCS / folder).glob("*.md")} - {"index"}
+        assert stems == set(registry.kinds())
