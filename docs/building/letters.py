@@ -12,7 +12,7 @@ from building.directive import WrittenByCode, table
 def letters(docstring: str) -> list[tuple[str, str]]:
     """Letter and meaning, in the order of the docstring.
 
-    >>> letters("| letter | meaning | letter | meaning |\\n|---|---|---|---|\\n| B | rows | | |\\n| T | length | K | heads |")
+    >>> letters("| letter | meaning | letter | meaning |\\n| B | rows | | |\\n| T | length | K | heads |")
     [('B', 'rows'), ('T', 'length'), ('K', 'heads')]
     """
     found = []

@@ -1,4 +1,4 @@
-"""Directives of the pages of methods: `slots` draws, `from-code` says what the code says, `measured` what was measured."""
+"""Directives for pages of methods: `slots` draws, `from-code` says what the code says, `measured` what was measured."""
 
 from __future__ import annotations
 

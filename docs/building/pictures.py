@@ -1,4 +1,4 @@
-"""Pictures of where virtual tokens stand and what a method does to them: one drawing, described by data, for all methods.
+"""Pictures of where virtual tokens stand and what a method does to them: one drawing for all methods, told by data.
 
 From below: what is trained, the sequence of the input, the frozen backbone, the answer. Colors are classes of
 docs/_static/site.css, so that a picture follows the light or dark mode of the page.
@@ -228,8 +228,9 @@ def _arrow(x: int, start: int, end: int) -> Drawn:
 
 
 def _around(x: int, start: int, end: int) -> Drawn:
-    markup = f'<path class="arrow" d="M{x + 6} {start}H{x - 8}V{end}H{x + 24}M{x + 20} {end - 3}L{x + 24} {end}L{x + 20} {end + 3}"/>'
-    return markup, x - 8, start, 8
+    line = f"M{x + 6} {start}H{x - 8}V{end}H{x + 24}"
+    head = f"M{x + 20} {end - 3}L{x + 24} {end}L{x + 20} {end + 3}"
+    return f'<path class="arrow" d="{line}{head}"/>', x - 8, start, 8
 
 
 def _label(x: int, y: int, text: str) -> Drawn:

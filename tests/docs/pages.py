@@ -80,7 +80,9 @@ class Block:
 def pages() -> list[Path]:
     """All pages that are written by hand: results and the log show what happened, they are not to be run again."""
     found = sorted(DOCS.rglob("*.md"))
-    return [p for p in found if "results" not in p.relative_to(DOCS).parts and p.name not in ("LOG.md", "reproducing.md")]
+    return [
+        p for p in found if "results" not in p.relative_to(DOCS).parts and p.name not in ("LOG.md", "reproducing.md")
+    ]
 
 
 def is_quick(page: Path) -> bool:

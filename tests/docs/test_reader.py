@@ -68,7 +68,10 @@ def test_marks_that_mean_nothing_are_found() -> None:
 def test_commands_and_their_output() -> None:
     (block,) = blocks(Path("a.md"), "```console\n$ one \\\n    two\nout\n$ three\n```\n")
     assert list(commands(block)) == [("one \\\n    two", "out\n"), ("three", "")]
-    assert list(trimtab_commands("A=1 trimtab ls tasks | head; trimtab run a.yaml &")) == [["ls", "tasks"], ["run", "a.yaml"]]
+    assert list(trimtab_commands("A=1 trimtab ls tasks | head; trimtab run a.yaml &")) == [
+        ["ls", "tasks"],
+        ["run", "a.yaml"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,8 @@ def test_blocks_that_are_wrong_are_found_without_running_them(block: str) -> Non
 def test_a_page_is_followed_from_its_top(tmp_path: Path) -> None:
     text = (
         "```python\nx = 20\n```\n```python\nprint(x + 1)\n```\n```output\n21\n```\n"
-        "```{code-block} text\n:caption: a.txt\n\nfirst\n```\n```console\n$ cat a.txt\nfirst\n$ echo two | tr t T\nTwo\n```\n"
+        "```{code-block} text\n:caption: a.txt\n\nfirst\n```\n"
+        "```console\n$ cat a.txt\nfirst\n$ echo two | tr t T\nTwo\n```\n"
         "<!-- check: fails -->\n```console\n$ trimtab ls no-such-thing\nerror: ...no-such-thing...\n```\n"
     )
     assert [printed for _, printed in follow(tmp_path, text).seen[:3]] == ["21\n", "first\n", "Two\n"]
@@ -129,4 +133,4 @@ def test_what_a_page_registers_does_not_stay(tmp_path: Path) -> None:
         assert "made_here" in prompts.kinds()
     assert "made_here" not in prompts.kinds()
     with pytest.raises(ModuleNotFoundError):
-        import made_here  # noqa: F401
+        import made_here
