@@ -4,6 +4,7 @@ A page is run from its top in a folder of its own, which has the repository's re
 
 * `console`: lines that begin with `$ ` are commands, the lines below each are its standard output.
 * `python`: runs in one namespace for the page; an `output` block right behind it is what it prints.
+* `sh`: commands that are parsed and not run.
 * `yaml`: a recipe or a study, which must be valid; any block with a `:caption:` is also written to a file of that name.
 
 In shown output `...` stands for anything. Seconds, sizes of white space and the hashes of runs are not compared.
@@ -114,6 +115,11 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
         yield "\n".join(lines[: last + 1]), "\n".join(lines[last + 1 :])
 
 
+def lines_of(block: Block) -> list[str]:
+    """The commands of an `sh` block."""
+    return [line for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
 def agrees(shown: str, actual: str, tolerance: str = "") -> bool:
     """Whether output is what the page shows, but for what may differ."""
     shown, actual = (UNSETTLED.sub("<unsettled>", text).strip() for text in (shown, actual))
@@ -154,10 +160,10 @@ def parse(block: Block, folder: Path = ROOT) -> int:
     if block.language == "yaml":
         check_document(parse_yaml(block.text, str(block)))
         return 1
-    if block.language != "console":
+    if block.language not in ("console", "sh"):
         return 0
     checked = 0
-    for command, _ in commands(block):
+    for command, _ in commands(block) if block.language == "console" else [(line, "") for line in lines_of(block)]:
         for words in trimtab_commands(command):
             check_command(words, folder)
             checked += 1
@@ -225,7 +231,8 @@ class Reader:
     """Someone who follows a page from its top, in an empty folder with the repository's recipes.
 
     Attributes:
-        seen: what each block printed, for those who write pages.
+        seen: what each command printed, for those who write pages.
+        done: how many blocks were done.
     """
 
     folder: Path
@@ -234,6 +241,7 @@ class Reader:
     port: str = ""
     printed: str = ""
     seen: list[tuple[str, str]] = field(default_factory=list)
+    done: int = 0
 
     def follow(self, page: Path) -> None:
         """Run all blocks of a page.
@@ -246,6 +254,7 @@ class Reader:
             with contextlib.chdir(self.folder), nothing_stays(self.folder):
                 for block in blocks(page):
                     self.do(block)
+                    self.done += 1
         finally:
             for server in self.servers:
                 server.terminate()
@@ -257,7 +266,7 @@ class Reader:
             Path(block.options["caption"]).write_text(self.with_port(block.text), encoding="utf-8")
         if block.language == "output":
             self.compare(block, "python", block.text, self.printed)
-        elif not block.is_run or block.language == "yaml":
+        elif not block.is_run or block.language in ("yaml", "sh"):
             parse(block, self.folder)
         elif block.language == "console":
             for command, shown in commands(block):
