@@ -198,11 +198,14 @@ class Prefix:
 
     def gathered(self, dtype: torch.dtype) -> tuple[Float[Tensor, "B K P D"], Float[Tensor, "B K P D"]]:
         """Each row's keys and values, zero where it has none: what the table holds there could be anything."""
-        if self.all_shown and len(self.keys_values) == 1:
-            rows = self.keys_values.expand(len(self.prompt_of), -1, -1, -1, -1)
+        values = self.keys_values
+        if not values.requires_grad:  # rounded before they are copied to rows; a gradient is gathered in float32
+            values = values.to(dtype)
+        if self.all_shown and len(values) == 1:
+            rows = values.expand(len(self.prompt_of), -1, -1, -1, -1)
         else:
-            rows = self.keys_values[self.prompt_of.clamp(min=0)]
-            rows = rows.masked_fill(~self.used[:, None, :, None, None], 0.0)
+            rows = values[self.prompt_of.clamp(min=0)]
+            rows = rows if self.all_shown else rows.masked_fill(~self.used[:, None, :, None, None], 0.0)
         key, value = rows.to(dtype).transpose(2, 3).unbind(1)
         return key, value
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from trimtab.errors import TemplateError, suggest
 from trimtab.text_encoder import TextEncoder, TextPieces
@@ -351,7 +351,7 @@ class Template:
                 tokens.append(_Token(_special(token, "special", f"{{special:{piece.value}}}"), "special"))
             elif encoder.sep_id is not None:
                 tokens.append(_Token(encoder.sep_id, "special"))
-        return [replace(t, place=i) for i, t in enumerate(tokens)], slot
+        return [t._replace(place=i) for i, t in enumerate(tokens)], slot
 
     def _truncate(self, tokens: list[_Token], max_length: int, name: str) -> list[_Token]:
         excess = len(tokens) - max_length
@@ -378,8 +378,7 @@ class Template:
         return kept
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):  # there are many of them
     id: int
     kind: str
     field: str | None = None

@@ -1,7 +1,7 @@
 """The engine: one thread owns the model, everything else waits in line.
 
-Rows of all tasks that arrive within `Pace.latency` seconds of each other share a forward pass, as many as fit the token
-budget. Texts are written one token at a time, so whatever arrives in between goes in between. An error in a mixed batch
+Rows of all tasks that arrive within `Pace.latency` seconds of each other are taken together, as many as fit the token
+budget, and those of like length share a forward pass. Texts are written one token at a time, so whatever arrives in between goes in between. An error in a mixed batch
 must not be everybody's: then each request is computed alone, and only the one that cannot be gets the error.
 """
 
@@ -19,6 +19,7 @@ from trimtab.backbones import Backbone
 from trimtab.model import PromptedBackbone
 from trimtab.serving.drafts import Draft
 from trimtab.serving.gathering import joined
+from trimtab.serving.grouping import OVERHEAD, grouped
 from trimtab.serving.prefix_cache import PrefixCache
 from trimtab.serving.refusals import ClosingError
 from trimtab.serving.scoring import numbered, score
@@ -34,8 +35,8 @@ class Pace:
 
     Attributes:
         latency: seconds that the first row of a batch waits for mates.
-        tokens: of a batch, padding included.
-        rows: of a batch.
+        tokens: taken at once, and of a pass, padding included.
+        rows: taken at once.
         writers: texts that are written at the same time.
         prefix_bytes: for keys and values of prefix prompts; 0 keeps none.
     """
@@ -86,7 +87,7 @@ class Engine:
 
     def score(self, seats: Sequence[Seat]) -> Scoring:
         """Score rows; see `trimtab.serving.scoring`."""
-        scoring = Scoring(seats)
+        scoring = Scoring(seats, [self.prefixes.cost(seat) for seat in seats])
         if not seats:
             scoring.answer([])
         self._put(lambda: self._rows.extend((scoring, i) for i in range(len(seats))))
@@ -177,11 +178,11 @@ class Engine:
         return is_full or self._is_closing or self._time_left() == 0.0
 
     def _fitting(self) -> int:
-        """How many of the rows that wait fit one batch; at least one."""
-        longest = 0
+        """How many of the rows that wait are taken at once; at least one."""
+        tokens = 0
         for n, (scoring, i) in enumerate(self._rows):
-            longest = max(longest, scoring.seats[i].row.cost)
-            if n and (n == self.pace.rows or (n + 1) * longest > self.pace.tokens):
+            tokens += scoring.costs[i]
+            if n and (n == self.pace.rows or tokens > self.pace.tokens):
                 return n
         return len(self._rows)
 
@@ -197,8 +198,13 @@ class Engine:
         with self._there:
             taken = [self._rows.popleft() for _ in range(self._fitting())]
         wanted = [(scoring, i) for scoring, i in taken if not scoring.is_over]
-        if not wanted:
-            return
+        costs = [scoring.costs[i] for scoring, i in wanted]
+        overhead = OVERHEAD if self.backbone.device.type == "cpu" else None
+        for places in grouped(costs, self.pace.tokens, overhead):
+            self._score_together([wanted[place] for place in places])
+
+    def _score_together(self, wanted: Sequence[tuple[Scoring, int]]) -> None:
+        """Rows of one pass; each request by itself where that fails."""
         try:
             self._score(wanted)
         except Exception:

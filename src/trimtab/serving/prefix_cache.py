@@ -65,6 +65,7 @@ class PrefixCache:
 
     def __init__(self, backbone: Backbone, max_bytes: int) -> None:
         self._backbone, self._max_bytes = backbone, max_bytes
+        self._window = window_of(backbone.model.config)
         self._kept: OrderedDict[int, tuple[PromptTable, PromptTable]] = OrderedDict()
         self.hits = self.misses = self.bytes = 0
 
@@ -75,17 +76,29 @@ class PrefixCache:
         Args:
             new_tokens: how much will be written behind it.
         """
-        row, table = seat.row, seat.table
-        if not seat.has_prefix or table is None or not row.encoded.slots or not self._max_bytes:
+        length = self._length(seat, new_tokens)
+        if not length:
             return seat
+        assert seat.table is not None
+        cut = [_without(e, length) for e in seat.row.variants]
+        table = self._of(seat.row, seat.table)
+        return replace(seat, row=replace(seat.row, encoded=cut[0], others=tuple(cut[1:])), table=table)
+
+    def cost(self, seat: Seat) -> int:
+        """Tokens that are computed for a row that is scored."""
+        return seat.row.cost - self._length(seat) * len(seat.row.variants)
+
+    def _length(self, seat: Seat, new_tokens: int = 0) -> int:
+        """Tokens of the prefix that can be left out; 0 where that would not be exact."""
+        row = seat.row
+        if not seat.has_prefix or seat.table is None or not row.encoded.slots or not self._max_bytes:
+            return 0
         length = max(row.encoded.slots) + 1
         longest = max(map(len, row.variants)) + new_tokens
-        window = window_of(self._backbone.model.config)
         reads_inside = any(place < length for e in row.variants for place in e.answer_at)
-        if reads_inside or (window is not None and longest > window) or any(len(e) <= length for e in row.variants):
-            return seat
-        cut = [_without(e, length) for e in row.variants]
-        return replace(seat, row=replace(row, encoded=cut[0], others=tuple(cut[1:])), table=self._of(row, table))
+        if reads_inside or any(len(e) <= length for e in row.variants):
+            return 0
+        return 0 if self._window is not None and longest > self._window else length
 
     def forget(self, table: PromptTable) -> None:
         """Let go of a prompt that was removed."""
@@ -117,7 +130,7 @@ class PrefixCache:
         batch, embeds, _, _ = model.entered(model.collate([Row(prefix, prompt=0)]), table)
         recorder = Recorder()
         backbone.family.hidden(backbone.model, batch, embeds, None, recorder)
-        found = recorder.by_site(backbone.sites)["self"].to(backbone.device)
+        found = recorder.by_site(backbone.sites)["self"].to(backbone.device, backbone.dtype)  # as they were computed
         visible = torch.ones(1, len(found), length, dtype=torch.bool, device=backbone.device)
         deep = DeepPrompt(found[None], tuple(range(len(found))), visible)
         shifts = torch.tensor([length], device=backbone.device)

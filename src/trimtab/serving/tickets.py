@@ -61,11 +61,15 @@ class Ticket:
 
 @final
 class Scoring(Ticket):
-    """Rows to be scored; answered with their scores, one tensor each, in the order of the rows."""
+    """Rows to be scored; answered with their scores, one tensor each, in the order of the rows.
 
-    def __init__(self, seats: Sequence[Seat]) -> None:
+    Args:
+        costs: tokens that are computed for each.
+    """
+
+    def __init__(self, seats: Sequence[Seat], costs: Sequence[int]) -> None:
         super().__init__()
-        self.seats = seats
+        self.seats, self.costs = seats, costs
         self._scores: list[Tensor | None] = [None] * len(seats)
         self._missing = len(seats)
 

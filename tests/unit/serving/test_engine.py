@@ -56,7 +56,7 @@ def test_a_row_waits_no_longer_than_the_latency(engines: Any, seats: list[Seat])
 
 
 def test_a_full_batch_does_not_wait(engines: Any, seats: list[Seat]) -> None:
-    for pace in ({"rows": 3}, {"tokens": 2 * max(s.row.cost for s in seats)}):
+    for pace in ({"rows": 3}, {"tokens": 1}):
         engine = engines(latency=60.0, **pace)
         asked = [engine.score([seat]) for seat in (*seats, *seats)]
         for its in asked[:2]:
@@ -69,6 +69,26 @@ def test_long_questions_are_cut_into_batches(engines: Any, seats: list[Seat]) ->
     assert engine.counts.steps == 3
     for one, other in zip(got[:3], got[3:], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_like_length_share_a_pass(
+    engines: Any, seats: list[Seat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, passes = engines(latency=0.2), list[set[int]]()
+    lengths = [engine.prefixes.cost(seat) for seat in seats]
+    assert len({*lengths}) == 3
+    honest = module.score
+
+    def watched(backbone: Backbone, its: Any) -> Any:
+        passes.append({s.row.cost for s in its})
+        return honest(backbone, its)
+
+    monkeypatch.setattr(module, "score", watched)
+    monkeypatch.setattr(module, "OVERHEAD", 1)
+    together = engine.score([seats[i % 3] for i in range(30)]).future.result(10)
+    assert passes == [{n} for n in sorted(lengths)]
+    for i, scores in enumerate(together):
+        torch.testing.assert_close(scores, engine.score([seats[i % 3]]).future.result(10)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_to_score_is_answered_at_once(engines: Any) -> None:
