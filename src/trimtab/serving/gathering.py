@@ -36,6 +36,8 @@ def joined(tables: Sequence[PromptTable]) -> PromptTable:
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [1,...] along their first dimension, padded with zeros to the largest."""
+    if len({p.shape for p in parts}) == 1:
+        return torch.cat(list(parts))
     sizes = [max(its) for its in zip(*(p.shape[1:] for p in parts), strict=True)]
     found = parts[0].new_zeros(len(parts), *sizes)
     for row, part in zip(found, parts, strict=True):
@@ -51,6 +53,9 @@ def heads_of(tables: Sequence[PromptTable]) -> dict[str, Tensor]:
 def _deep(prompts: Sequence[DeepPrompt | None]) -> DeepPrompt:
     """Keys and values at one site; None for a prompt that has none there."""
     known = [d for d in prompts if d is not None]
+    if len(known) == len(prompts) and all(_is_like(d, known[0]) for d in known):
+        parts = [torch.cat([getattr(d, name) for d in known]) for name in ("keys_values", "visible")]
+        return DeepPrompt(parts[0], known[0].layers, parts[1])
     layers = tuple(sorted({layer for d in known for layer in d.layers}))
     like = known[0].keys_values
     length = max(d.keys_values.shape[3] for d in known)
@@ -65,6 +70,12 @@ def _deep(prompts: Sequence[DeepPrompt | None]) -> DeepPrompt:
             if gates is not None and d.gates is not None:
                 gates[r, at] = d.gates[0]
     return DeepPrompt(keys_values, layers, visible, gates, gated)
+
+
+def _is_like(one: DeepPrompt, other: DeepPrompt) -> bool:
+    """Whether two prompts without gates can stand side by side as they are."""
+    same_sort = one.keys_values.shape == other.keys_values.shape and one.keys_values.dtype == other.keys_values.dtype
+    return same_sort and one.layers == other.layers and one.gates is None and other.gates is None
 
 
 def _gates(prompts: Sequence[DeepPrompt | None], layers: int) -> tuple[Tensor | None, Tensor | None]:

@@ -16,8 +16,9 @@ from trimtab.readouts import Readout
 from trimtab.registry import readouts
 from trimtab.types import AnswerPlan, PromptTable
 
-LENGTH = 64
-"""Tasks on a shelf."""
+LENGTH = 256
+"""Tasks on a shelf. A thousand tasks are four calls behind a pass; a task that comes costs a shelf to be built anew, some
+10 ms."""
 
 
 @final
