@@ -115,9 +115,9 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     lines = [
         f"# Serving: 1 and {outcome['prompts']:,} loaded prompts",
         "",
-        f"The same texts in a closed loop of {outcome['clients']} clients, in one process, by turns. Times and processor "
-        "times as ratios to the server of one prompt, median and quartiles over rounds: 1.05 is 5 % slower. All answers "
-        "are those that the prompts give alone.",
+        f"The same texts in a closed loop of {outcome['clients']} clients, in one process, by turns. Times and "
+        "processor times as ratios to the server of one prompt, median and quartiles over rounds: 1.05 is 5 % slower. "
+        "All answers are those that the prompts give alone.",
         "",
         "| prompts | stream | requests/s | time | processor time |",
         "|---|---|---|---|---|",
@@ -134,8 +134,8 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
 def told(e: Mapping[str, Any]) -> str:
     """Versions and hardware."""
     return (
-        f"trimtab {e['trimtab']}, peft {e['peft']}, torch {e['torch']}, transformers {e['transformers']}, {e['device']}, "
-        f"{e['cores']} cores (load average {e['load']} at the end), {e['threads']} thread(s)."
+        f"trimtab {e['trimtab']}, peft {e['peft']}, torch {e['torch']}, transformers {e['transformers']}, "
+        f"{e['device']}, {e['cores']} cores (load average {e['load']} at the end), {e['threads']} thread(s)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Serving many tasks from one backbone: trimtab's mixed batches, and PEFT switching adapters, on one stream of requests.
+"""Serving many tasks from one backbone: trimtab's mixed batches and PEFT switching adapters, on the same requests.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_serving.py --out docs/results/serving-peft
 
@@ -43,7 +43,6 @@ from serving_tasks import CAUSAL, Job, Kind, jobs, trained, variants
 from trimtab.backbones import Backbone
 from trimtab.predictor import backbone_of, from_bundle
 from trimtab.serving.engine import Pace
-from trimtab.storage import Bundle
 from trimtab.training.records import environment
 
 MINILM = "../shared/models/minilm-l6-mlm"
@@ -262,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in a.kinds:
         for dtype in a.dtypes:
             results[f"{TOLD[kind]}, {dtype}"] = {"command": said, **measure(KINDS[kind], dtype, a)}
-            lines = page(results, a)
+            lines = page(results, a.tasks)
             print("\n".join(lines), flush=True)
             if a.out:
                 a.out.parent.mkdir(parents=True, exist_ok=True)
@@ -275,20 +274,45 @@ def machine(backbone: Backbone) -> dict[str, Any]:
     return {**environment(backbone), "peft": version("peft"), "cores": os.cpu_count(), "load": load}
 
 
-def page(results: Mapping[str, Any], a: argparse.Namespace) -> list[str]:
+def page(results: Mapping[str, Any], tasks: int) -> list[str]:
     """The markdown page."""
-    lines = []
+    lines = [
+        "# Serving many tasks: trimtab, and PEFT switching adapters",
+        "",
+        f"{tasks} tasks mixed at random in one stream, the same prompts, backbone and process on both sides, by turns; "
+        "every answer is that of its prompt alone. Ratios say how many times as much PEFT takes as trimtab, median and "
+        "quartiles over rounds: of time for all requests, of processor time, of latencies. Closed: so many clients, "
+        "each with one request under way. Open: requests that come at random, at a share of what PEFT by task did with "
+        "the most clients.",
+    ]
     for name, found in results.items():
-        lines += ["", f"## {name}", ""]
-        for what in ("closed", "open"):
-            for key, its in found[what].items():
-                for who, row in its.items():
-                    if who != "rate":
-                        r = row.get("ratios")
-                        said = "".join(f"| {r[k]['median']:.1f} ({r[k]['low']:.1f}-{r[k]['high']:.1f}) " for k in r) if r else "| 1 | 1 | 1 | 1"
-                        lines.append(f"| {what} {key} | {who} | {row['per_second']:.0f} | {row['processor_ms']:.2f} | {row['p50_ms']:.1f} | {row['p99_ms']:.1f} {said}|")
-        lines.append(f"furthest {found['furthest_answer']:.2g}")
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| load | server | requests/s | p50 ms | p99 ms | time | processor | p50 | p99 |",
+        ]
+        lines.append("|---" * 9 + "|")
+        for load, rows in [(f"closed, {n} clients", its) for n, its in found["closed"].items()] + [
+            (f"open, {share} ({its['rate']:.0f}/s)", its) for share, its in found["open"].items()
+        ]:
+            lines += [_line(load, who, row) for who, row in rows.items() if who != "rate"]
+        e = found["environment"]
+        lines += [
+            "",
+            f"Answers differ by at most {found['furthest_answer']:.1e} from those found alone. "
+            f"Command: `{found['command']}`. trimtab {e['trimtab']}, peft {e['peft']}, torch {e['torch']}, "
+            f"transformers {e['transformers']}, {e['device']}, {e['cores']} cores (load average {e['load']} at the "
+            f"end), {e['threads']} thread(s).",
+        ]
     return lines
+
+
+def _line(load: str, who: str, row: Mapping[str, Any]) -> str:
+    said = row.get("ratios", {})
+    cells = [f"{r['median']:.1f} ({r['low']:.1f} to {r['high']:.1f})" for r in said.values()] or ["1"] * 4
+    numbers = f"{row['per_second']:.0f} | {row['p50_ms']:.0f} | {row['p99_ms']:.0f}"
+    return f"| {load} | {who} | {numbers} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A load test of `trimtab serve` over HTTP on the loopback: every answer is held against the prompt that is asked alone.
+"""A load test of `trimtab serve` over HTTP on the loopback: every answer is held against its prompt, asked alone.
 
     OMP_NUM_THREADS=1 python scripts/load_test.py --minutes 10 --out docs/results/serving-load
 
-A server of some forty prompts on nano-causal: input prompts of several lengths and places, deep ones, label words, heads
-and texts that are written. Clients ask them and the bare model, one to four inputs at a time, by the routes of tasks and
-by OpenAI's, streams among them; meanwhile others upload prompts, ask them, and remove them. What is right is known
-beforehand: a prompt's own predictor says it, of texts on the bare model plain `generate` of transformers.
+A server of some forty prompts on nano-causal: input prompts of several lengths and places, deep ones, label words,
+heads and texts that are written. Clients ask them and the bare model, one to four inputs at a time, by the routes of
+tasks and by OpenAI's, streams among them; meanwhile others upload prompts, ask them, and remove them. What is right is
+known beforehand: a prompt's own predictor says it, of texts on the bare model plain `generate` of transformers.
 
 Lost is what has no answer, mixed up what has another than its own. Either ends with exit code 1.
 """
@@ -334,7 +334,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             process.send_signal(signal.SIGTERM)
             ended = process.wait(60)
     said = "python scripts/load_test.py " + shlex.join(sys.argv[1:] if argv is None else argv)
-    counts = {k: int(float(v)) for k, v in re.findall(r"^trimtab_(engine_\w+|prefix_\w+|prompts_loaded) (\S+)$", metrics, re.M)}
+    counts = {
+        k: int(float(v))
+        for k, v in re.findall(r"^trimtab_(engine_\w+|prefix_\w+|prompts_loaded) (\S+)$", metrics, re.M)
+    }
     outcome = {
         "command": said,
         "environment": {**environment(world.backbone), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
@@ -370,10 +373,10 @@ def page(o: Mapping[str, Any]) -> list[str]:
     return [
         "# Serving: a load test over HTTP",
         "",
-        f"{o['minutes']:g} minutes on the loopback, {o['clients']} clients that ask one thing after the other, and two that "
-        f"upload prompts, ask and remove them. {o['prompts']} prompts on {MODEL}, float32: input prompts of 3 to 40 "
-        "virtual tokens, before and inside the text, deep ones, label words, heads, written texts; the bare model. Every "
-        "answer is held against the one that its prompt gives alone.",
+        f"{o['minutes']:g} minutes on the loopback, {o['clients']} clients that ask one thing after the other, and two "
+        f"that upload prompts, ask and remove them. {o['prompts']} prompts on {MODEL}, float32: input prompts of 3 to "
+        "40 virtual tokens, before and inside the text, deep ones, label words, heads, written texts; the bare model. "
+        "Every answer is held against the one that its prompt gives alone.",
         "",
         "| requests | sent | answered |",
         "|---|---|---|",
@@ -382,19 +385,19 @@ def page(o: Mapping[str, Any]) -> list[str]:
         "",
         f"* lost: {len(o['lost'])}; mixed up: {len(o['mixed_up'])}; told to come back (429): {o['told_to_wait']}",
         f"* scores are at most {o['furthest_score']:.1e} from those that are found alone; texts are equal",
-        f"* {o['per_second']:.0f} requests a second, p50 {o['p50_ms']:.0f} ms, p99 {o['p99_ms']:.0f} ms; the clients, which "
-        "check everything, and other work shared the machine, so these say little",
+        f"* {o['per_second']:.0f} requests a second, p50 {o['p50_ms']:.0f} ms, p99 {o['p99_ms']:.0f} ms; the clients, "
+        "which check everything, and other work shared the machine, so these say little",
         f"* {m['engine_rows_total']} rows in {m['engine_steps_total']} passes, "
-        f"{m['engine_rows_total'] / max(1, m['engine_steps_total']):.1f} a pass; {m['engine_written_tokens_total']} tokens "
-        f"written in {m['engine_writing_steps_total']} steps; passes that failed: {m['engine_repeats_total']}",
-        f"* resident memory of the server: {o['resident_mib']['after_first_requests']:.0f} MiB after the first requests, "
+        f"{m['engine_rows_total'] / max(1, m['engine_steps_total']):.1f} a pass; {m['engine_written_tokens_total']} "
+        f"tokens written in {m['engine_writing_steps_total']} steps; passes that failed: {m['engine_repeats_total']}",
+        f"* resident memory of the server: {o['resident_mib']['after_first_requests']:.0f} MiB behind the first ones, "
         f"{o['resident_mib']['at_the_end']:.0f} MiB at the end",
         f"* stopped by SIGTERM with code {o['exit_code']}",
         "",
         f"Command: `{o['command']}`",
         "",
-        f"trimtab {e['trimtab']}, torch {e['torch']}, transformers {e['transformers']}, {e['device']}, {e['cores']} cores "
-        f"(load average {o['environment']['load']} at the end), {e['threads']} thread(s).",
+        f"trimtab {e['trimtab']}, torch {e['torch']}, transformers {e['transformers']}, {e['device']}, "
+        f"{e['cores']} cores (load average {o['environment']['load']} at the end), {e['threads']} thread(s).",
     ]  # fmt: skip
 
 

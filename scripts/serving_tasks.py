@@ -1,4 +1,4 @@
-"""Prompts and questions for the benchmarks of serving: one prompt is trained for two steps, the others are made from it.
+"""Prompts and questions for the benchmarks of serving: one prompt is trained briefly, the others are made from it.
 
 What a prompt holds does not change what it costs, but answers must tell prompts apart. So each has values of its own
 (those of the trained one, and noise as large as they are) and label words of its own, drawn from the vocabulary.

@@ -32,6 +32,14 @@ def command(
     max_bundle_mb: Annotated[int, typer.Option(min=1, help="Size of an uploaded bundle.")] = 256,
     prefix_cache_mb: Annotated[int, typer.Option(min=0, help="For keys and values of prefix prompts.")] = 256,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For what is under way at the end.")] = 30.0,
+    on: Annotated[
+        str, typer.Option(help="local: this process; ray: replicas of Ray Serve (extra serve-ray).")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster; by default of this machine.")] = None,
+    replicas: Annotated[str, typer.Option(help="On Ray: N, or N-M to let Ray add and remove them.")] = "1",
+    replica_load: Annotated[float, typer.Option(min=0.1, help="Requests under way that N-M aims at, each.")] = 32.0,
+    replica_cpus: Annotated[float, typer.Option(min=0, help="CPUs that a replica asks for.")] = 1.0,
+    replica_gpus: Annotated[float, typer.Option(min=0, help="GPUs that a replica asks for.")] = 0.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
@@ -46,6 +54,10 @@ def command(
     from trimtab.serving.service import Limits
     from trimtab.serving.settings import Settings
 
+    def say(what: str) -> None:
+        if not quiet:
+            err.print(what + ("" if is_loopback(host) else " (anybody who reaches this machine may ask)"), markup=False)
+
     settings = Settings(
         host=host,
         port=port,
@@ -57,14 +69,20 @@ def command(
         pace=Pace(latency=latency_ms / 1000, tokens=batch_tokens, writers=writers, prefix_bytes=prefix_cache_mb << 20),
         limits=Limits(inputs=max_inputs),
     )
-    check_options(settings, uploads=uploads, dtype=dtype, log_level=log_level)
-    service = open_service(
-        found_bundles(bundles or [], runs_dir), settings, backbone=backbone, device=device, dtype=dtype
+    check_options(settings, uploads=uploads, dtype=dtype, log_level=log_level, on=on)
+    found = found_bundles(bundles or [], runs_dir)
+    if on == "ray":
+        from trimtab.serving.on_ray import Replica, Scaling, run_on_ray
+
+        scaling = Scaling.read(replicas, target=replica_load, cpus=replica_cpus, gpus=replica_gpus)
+        paths = {name: path.resolve() for name, path in found.items()}
+        replica = Replica(paths, settings, backbone=backbone, device=device, dtype=dtype, log_level=log_level)
+        run_on_ray(replica, scaling, address=address, said=lambda url: say(f"{len(paths)} bundles on Ray: {url}"))
+        return
+    service = open_service(found, settings, backbone=backbone, device=device, dtype=dtype)
+    run(
+        service,
+        settings,
+        log_level=log_level,
+        said=lambda u: say(f"{len(service.catalog)} prompts on {service.name}: {u}"),
     )
-
-    def said(url: str) -> None:
-        if not quiet:
-            where = "" if is_loopback(host) else " (anybody who reaches this machine may ask)"
-            err.print(f"{len(service.catalog)} prompts on {service.name}: {url}{where}", markup=False)
-
-    run(service, settings, log_level=log_level, said=said)

@@ -1,8 +1,9 @@
 """The engine: one thread owns the model, everything else waits in line.
 
-Rows of all tasks that arrive within `Pace.latency` seconds of each other are taken together, as many as fit the token
-budget, and those of like length share a forward pass. Texts are written one token at a time, so whatever arrives in between goes in between. An error in a mixed batch
-must not be everybody's: then each request is computed alone, and only the one that cannot be gets the error.
+Rows of all tasks that arrive within `Pace.latency` seconds of each other are taken together, as many as fit the budget
+of tokens, and those of like length share a forward pass. Texts are written one token at a time, so whatever arrives in
+between goes in between. An error in a mixed batch must not be everybody's: then each request is computed alone, and
+only the one that cannot be gets the error.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from trimtab.registry import readouts
 from trimtab.types import AnswerPlan, PromptTable
 
 LENGTH = 256
-"""Tasks on a shelf. A thousand tasks are four calls behind a pass; a task that comes costs a shelf to be built anew, some
+"""Tasks on a shelf. A thousand tasks are four calls behind a pass; a task that comes has its shelf built anew, in some
 10 ms."""
 
 

@@ -19,6 +19,7 @@ from trimtab.storage import Bundle, find_run, read_bundle
 MIN_TOKEN = 16
 """Characters of a token that is not guessed."""
 DTYPES = ("auto", "float32", "bfloat16")
+PLACES = ("local", "ray")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -95,7 +96,7 @@ def _loaded(first: Bundle | None, backbone: str | None, device: str, dtype: Any)
     return backbone_of(first, backbone, device, dtype)
 
 
-def check_options(settings: Settings, *, uploads: bool, dtype: str | None, log_level: str) -> None:
+def check_options(settings: Settings, *, uploads: bool, dtype: str | None, log_level: str, on: str = "local") -> None:
     """What the command line cannot check by itself, before a model is loaded.
 
     Raises:
@@ -109,7 +110,8 @@ def check_options(settings: Settings, *, uploads: bool, dtype: str | None, log_l
             where="TRIMTAB_TOKEN",
             fix="For example: export TRIMTAB_TOKEN=$(openssl rand -hex 24).",
         )
-    for option, got, known in (("--dtype", dtype, DTYPES), ("--log-level", log_level, LEVELS)):
+    words = (("--dtype", dtype, DTYPES), ("--log-level", log_level, LEVELS), ("--on", on, PLACES))
+    for option, got, known in words:
         if got is not None and got not in known:
             raise ConfigError(f"there is no {got!r}.", where=option, fix=suggest(got, known))
 
@@ -161,9 +163,14 @@ def run(service: Service, settings: Settings, *, log_level: str = "info", said: 
         server.started = False
     if not server.started:
         service.close(0.0)
-        raise ConfigError(
-            f"the server cannot listen at {settings.host}:{settings.port}.",
-            where="--port",
-            fix="Is the port taken? --port 0 takes a free one.",
-        )
+        raise cannot_listen(settings)
     tell("stopped")
+
+
+def cannot_listen(settings: Settings) -> ConfigError:
+    """Why there is no server."""
+    return ConfigError(
+        f"the server cannot listen at {settings.host}:{settings.port}.",
+        where="--port",
+        fix="Is the port taken? --port 0 takes a free one.",
+    )

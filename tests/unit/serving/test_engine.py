@@ -71,9 +71,7 @@ def test_long_questions_are_cut_into_batches(engines: Any, seats: list[Seat]) ->
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_rows_of_like_length_share_a_pass(
-    engines: Any, seats: list[Seat], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_like_length_share_a_pass(engines: Any, seats: list[Seat], monkeypatch: pytest.MonkeyPatch) -> None:
     engine, passes = engines(latency=0.2), list[set[int]]()
     lengths = [engine.prefixes.cost(seat) for seat in seats]
     assert len({*lengths}) == 3
