@@ -141,9 +141,9 @@ def _table(name: str, holds: str, cells: Sequence[Found]) -> list[str]:
         f"| | {' | '.join(': '.join(method) for method in methods)} |", f"|---|{'---|' * len(methods)}",
     ]  # fmt: skip
     for family in (f for f in FAMILIES if any(key[2] == f for key in mine)):
-        signs = ("".join(SIGNS[mine.get((*m, family, task), "n/a")] for task in tasks) for m in methods)
-        lines.append(f"| {family} | {' | '.join(f'`{s}`' for s in signs)} |")
-    return [*lines, "", ", ".join(f"`{sign}` {o}" for o, sign in SIGNS.items()) + ".", ""]
+        signs = ("".join(SIGNS.get(mine.get((*m, family, task), ""), "") for task in tasks) for m in methods)
+        lines.append(f"| {family} | {' | '.join(f'`{s}`' if s else '' for s in signs)} |")
+    return [*lines, "", ", ".join(f"`{sign}` {o}" for o, sign in SIGNS.items()) + ", blank: not run.", ""]
 
 
 def _in(cells: Iterable[Found], axis: str) -> list[str]:

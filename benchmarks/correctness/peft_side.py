@@ -29,6 +29,7 @@ from correctness.examples import EXAMPLES, SEVERAL
 from correctness.families import FAMILIES, network
 from correctness.peft_batches import Batches
 from correctness.peft_training import trained_best, trained_on
+from correctness.reads import positions_read
 from correctness.subject import Cell, Library, NotApplicable, Refused, Side, Subject, apart
 
 LENGTH = 5
@@ -164,12 +165,12 @@ class PeftSubject(Subject):
     @torch.no_grad()
     def off_said(self, rows: Sequence[int]) -> list[Tensor]:
         with self.model.disable_adapter():
-            return self.batches.read(self.model, rows, "right", **self._naming(rows, None))
+            return self.batches.read(self.model, rows, "right")
 
     @torch.no_grad()
     def off_written(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
         with self.model.disable_adapter():
-            return self.batches.write(self.model, rows, "left", False, **self._naming(rows, None))
+            return self.batches.write(self.model, rows, "left", False)
 
     # Labels and reads ------------------------------------------------------------------------------------------------
 
@@ -209,18 +210,11 @@ class PeftSubject(Subject):
         return self.batches.words_in(logits, [row], self.batches.inputs([row], "right"))[0]
 
     def positions_read(self) -> tuple[set[int], set[int]]:
-        kept: list[Tensor] = []
-        layers = max((m for m in self.model.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-        hook = layers[-1].register_forward_hook(
-            lambda m, i, out: kept.append(out if isinstance(out, Tensor) else out[0])
+        inputs = self.batches.inputs([3], "right")
+        found, length = positions_read(
+            self.model.get_base_model(), lambda: self.model(**inputs.given, **self._naming([3], None)).logits
         )
-        with hook_removed(hook):
-            inputs = self.batches.inputs([3], "right")
-            logits = self.model(**inputs.given, **self._naming([3], None)).logits
-        (read,) = torch.autograd.grad(logits.square().sum(), kept[-1])
-        prompt = read.shape[1] - inputs.length
-        own = prompt if self.cell.kind == "encoder" else read.shape[1] - 1
-        return set(read[0].norm(dim=1).nonzero()[:, 0].tolist()), {own}
+        return found, {length - inputs.length if self.cell.kind == "encoder" else length - 1}
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -284,14 +278,6 @@ class PeftSubject(Subject):
         with asking():
             trained_on(again, self.batches, folder, self._naming, resume=True)
         return said(straight), said(again)
-
-
-@contextmanager
-def hook_removed(hook: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _classes(cell: Cell) -> tuple[str, str]:

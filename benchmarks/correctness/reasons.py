@@ -7,7 +7,8 @@ DIRECT = (
     "PEFT has no task type for masked language models or multiple choice. What works by hand is measured: "
     "`FEATURE_EXTRACTION` around a masked language model, its logits read at the mask behind those of the prompt, and "
     "a sequence classifier with one output whose choices stand one under the other. `CAUSAL_LM` around a masked "
-    "language model, and any task type around `AutoModelForMultipleChoice`, raise.",
+    "language model, and any task type around `AutoModelForMultipleChoice`, raise. So does `TOKEN_CLS` with prompt "
+    "tuning and P-tuning, unless labels are padded by hand, which is not documented and not counted.",
 )
 
 HAPPENS = {
@@ -39,6 +40,10 @@ HAPPENS = {
     ("peft", "left pads, written"): "as above; so batches of different lengths are written otherwise than single rows.",
     ("peft", "mixed batch"): "`adapter_names` is taken and ignored: every row has the active prompt.",
     ("peft", "off, written"): "`generate` of encoder-decoders does not look whether the adapter is off.",
+    ("peft", "static cache"): (
+        "the prefix takes the place of the cache; the mask of the first step was made for the empty one, and hides the "
+        "prefix but for a column."
+    ),
     ("peft", "best checkpoint"): (
         "what is saved is the prompt that P-tuning's network has made; it is loaded into the embedding in front of the "
         "network, and goes through it again."

@@ -12,23 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 import trimtab
-from correctness.examples import CLASSES, EXAMPLES
 from correctness.families import save
+from correctness.reads import positions_read
 from correctness.subject import Cell, Library, NotApplicable, Refused, Side, Subject
+from correctness.trimtab_by_hand import ByHand
 from correctness.trimtab_tasks import READOUTS, section
 from trimtab import predictor
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.checkpointing import recomputing
-from trimtab.backbones.family import carrying, either
 from trimtab.batching import collate
 from trimtab.config import resolve
 from trimtab.errors import TrimtabError
 from trimtab.injection import choose
 from trimtab.model import PromptedModel
-from trimtab.readouts import Readout
 from trimtab.registry import readouts
 from trimtab.storage import write_bundle
 from trimtab.training.encoder_pack import EncoderPack
@@ -182,7 +180,7 @@ class TrimtabSubject(Subject):
 
     @torch.no_grad()
     def plain_said(self, rows: Sequence[int]) -> list[Tensor]:
-        return [self._at_labels(self._plain_logits(row), row) for row in self._bare(rows)]
+        return [self._by_hand.at_labels(self._plain_logits(row), row) for row in self._bare(rows)]
 
     def _bare(self, rows: Sequence[int]) -> list[Row]:
         """The examples without a prompt and without slots for one."""
@@ -195,12 +193,6 @@ class TrimtabSubject(Subject):
         decoder = {"decoder_input_ids": torch.tensor([row.encoded.decoder])} if row.encoded.decoder else {}
         logits: Tensor = self.backbone.model(input_ids=torch.tensor([row.encoded.ids]), **decoder).logits[0]
         return logits
-
-    def _at_labels(self, logits: Tensor, row: Row) -> Tensor:
-        """Logits of the label words where they belong: at the mask, or behind all that is read."""
-        encoded, encoder = row.encoded, self.backbone.encoder
-        place = encoded.ids.index(encoder.mask_id) if self.cell.kind == "encoder" else len(logits) - 1
-        return logits[place, encoder.tokenizer.convert_tokens_to_ids(["yes", "no"])]
 
     @torch.no_grad()
     def plain_written(self, rows: Sequence[int], static: bool = False) -> list[tuple[int, ...]]:
@@ -231,103 +223,22 @@ class TrimtabSubject(Subject):
     @torch.no_grad()
     def loss(self, rows: Sequence[int]) -> float:
         batch = self.model.collate(self._rows(rows))
-        return float(self._readout.loss(self.model.scores(batch, self.table), batch.labels).mean())
+        return float(self.model.readout.loss(self.model.scores(batch, self.table), batch.labels).mean())
 
     @property
-    def _readout(self) -> Readout:
-        return self.model.readout
+    def _by_hand(self) -> ByHand:
+        return ByHand(self.cell, self.model.prompted, self.table, self.run.task.verbalizer.classes)
 
     @torch.no_grad()
     def loss_by_hand(self, rows: Sequence[int]) -> float:
-        return float(torch.stack([self._loss_of(self.rows[i], i) for i in rows]).mean())
-
-    def _loss_of(self, row: Row, number: int) -> Tensor:
-        """Of one row alone, all of whose states are looked at; the tokens that matter are found in its ids."""
-        example, task = EXAMPLES[number], self.cell.task
-        right = torch.tensor([example.number])
-        if task == "choice":
-            own = (self._states(replace(row, encoded=e, others=())) for e in row.variants)
-            scores = [
-                self._headed(self._pooled(states, e.ids, e.slots)) for states, e in zip(own, row.variants, strict=True)
-            ]
-            return cross_entropy(torch.cat(scores)[None], right)
-        if task == "words":
-            return cross_entropy(self._at_labels(self._logits(row), row)[None], right)
-        if task == "text":
-            answer = self._ids("very good" if example.label == CLASSES[0] else "not so bad")
-            return cross_entropy(self._logits(row)[-len(answer) - 1 :], torch.tensor([*answer, self._end(row)]))
-        begin = self._begin(row.encoded.ids, self._ids(example.text))
-        scores = self._headed(self._states(row)[begin : begin + len(example.words)])
-        if task == "tokens":
-            return cross_entropy(
-                scores, torch.tensor([self.run.task.verbalizer.classes.index(t) for t in example.tags])
-            )
-        encoder = self.backbone.encoder
-        first = [self._headed(self._states(row)[:1])] if encoder.prefix and not encoder.is_causal else []
-        scores, place = torch.cat([*first, scores]), torch.tensor([example.animal + len(first)])
-        return (cross_entropy(scores[None, :, 0], place) + cross_entropy(scores[None, :, 1], place)) / 2
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.backbone.encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _begin(self, ids: Sequence[int], own: list[int]) -> int:
-        return next(i for i in range(len(ids)) if list(ids[i : i + len(own)]) == own)
-
-    def _end(self, row: Row) -> int:
-        """The token that ends an answer; T5's second sentinel."""
-        second = self.backbone.encoder.second_sentinel_id
-        end = self.backbone.encoder.end_id if second is None else second
-        assert end is not None
-        return end
-
-    def _states(self, row: Row) -> Tensor:
-        """The last hidden states of all positions of one row."""
-        everywhere = replace(row.encoded, answer_at=tuple(range(len(row.encoded))), targets=())
-        batch = collate([replace(row, encoded=everywhere, others=())], self.backbone.pad_id)
-        return self.model.prompted.at_reads(batch, self.table)[0][0]
-
-    def _logits(self, row: Row) -> Tensor:
-        """Logits of the whole model over one row alone, of an encoder-decoder those of the decoder."""
-        batch = collate([replace(row, others=())], self.backbone.pad_id)
-        batch, embeds, _, attention = self.model.prompted.entered(batch, self.table)
-        family = self.backbone.family
-        decoder = {} if batch.decoder_ids is None else {"decoder_input_ids": batch.decoder_ids}
-        positions = (
-            {} if self.cell.kind == "seq2seq" else {"position_ids": family.positions(self.backbone.model, batch)}
-        )
-        passage = carrying(family.passage(self.backbone.model, attention))
-        logits: Tensor = self.backbone.model(**either(batch.ids, embeds), **positions, **decoder, **passage).logits[0]
-        return logits
-
-    def _pooled(self, states: Tensor, ids: Sequence[int], slots: Sequence[int]) -> Tensor:
-        """Where a head reads: at [CLS], at the last token, or at all that are no slots."""
-        return states[sorted(self._own(len(ids), slots))].mean(0)
-
-    def _own(self, length: int, slots: Sequence[int]) -> set[int]:
-        if self.cell.kind == "seq2seq":
-            return set(range(length)) - set(slots)
-        return {0} if self.cell.kind == "encoder" else {length - 1}
-
-    def _headed(self, states: Tensor) -> Tensor:
-        heads = self.table.heads
-        bias = heads["bias"][0] if "bias" in heads else 0.0
-        return states @ heads["weight"][0].T + bias
+        return float(torch.stack([self._by_hand.loss(self.rows[i], i) for i in rows]).mean())
 
     def positions_read(self) -> tuple[set[int], set[int]]:
-        kept: list[Tensor] = []
-        inner = self.backbone.model.get_encoder() if self.cell.kind == "seq2seq" else self.backbone.model
-        layers = max((m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-        hook = layers[-1].register_forward_hook(
-            lambda m, i, out: kept.append(out if isinstance(out, Tensor) else out[0])
-        )
-        row = self.rows[3]
-        try:
-            scores = self.model.scores(collate([row], self.backbone.pad_id), self.pack.table(training=False))
-        finally:
-            hook.remove()
-        (read,) = torch.autograd.grad(scores.square().sum(), kept[-1])
-        return set(read[0].norm(dim=1).nonzero()[:, 0].tolist()), self._own(len(row.encoded), row.encoded.slots)
+        row, network = self.rows[3], self.backbone.model
+        batch, table = collate([row], self.backbone.pad_id), self.pack.table(training=False)
+        inner = network.get_encoder() if self.cell.kind == "seq2seq" else network
+        found, length = positions_read(inner, lambda: self.model.scores(batch, table))
+        return found, self._by_hand.own(length, row.encoded.slots)
 
     # Training --------------------------------------------------------------------------------------------------------
 

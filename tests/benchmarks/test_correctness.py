@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +17,16 @@ from torch import Tensor
 
 from correctness import trimtab_side
 from correctness.checks import Check, all_checks
+from correctness.command import main
 from correctness.families import FAMILIES, network, tokenizer
 from correctness.judging import judged
 from correctness.subject import Cell, Library, NotApplicable, Refused, Subject, apart, different
 from correctness.trimtab_side import TRIMTAB
 from trimtab import injection, model, predictor
-from trimtab.backbones import attention
-from trimtab.readouts import head, span, tokens
+from trimtab.backbones import attention, checkpointing
+from trimtab.readouts import head, span, text, tokens
 from trimtab.readouts.choice import Choice
+from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families
 from trimtab.training.loop import Loop, LoopState
 
@@ -166,9 +170,37 @@ def lower_right(query: Tensor, keys: int, mask: Any, *rest: Any, added: Any = at
     return added(query, keys, mask, *rest)
 
 
+def turned(self: Any, *given: Any, scores: Any = LabelWords.scores) -> Tensor:
+    words: Tensor = scores(self, *given).flip(1)
+    return words
+
+
+def no_end(begin: Any, end: Any, *rest: Any, write: Any = text._write) -> Any:
+    return write(begin, end * 2, *rest)
+
+
+def sees_pads(rows: Any, pad_id: int, side: str, collate: Any = trimtab_side.collate) -> Any:
+    batch = collate(rows, pad_id, side)
+    return replace(batch, attention_mask=torch.ones_like(batch.attention_mask))
+
+
+def for_everyone(table: Any, batch: Any, attention_of: Any = injection.prefix_attention) -> Any:
+    return attention_of(table, replace(batch, prompt_of=batch.prompt_of.clamp(min=0)))
+
+
+def doubling(forward: Any, *given: Any, use_reentrant: bool, **more: Any) -> Any:
+    first, *others = given
+    return forward(2 * first - first.detach(), *others, **more)
+
+
 SABOTAGE: list[tuple[str, str, str, str, Any, str, Any]] = [
     ("effect", "prompt_tuning", "bert", "words", model, "place_prompt", forgets),
     ("gradient", "prompt_tuning", "bert", "words", model, "place_prompt", lambda e, t, *r: e + 0 * t.inputs.sum()),
+    ("checkpointing", "prompt_tuning", "bert", "words", checkpointing, "checkpoint", doubling),
+    ("label words", "deep", "bert", "words", LabelWords, "scores", turned),
+    ("text labels", "deep", "t5", "text", text, "_write", no_end),
+    ("right pads", "deep", "bert", "words", trimtab_side, "collate", sees_pads),
+    ("off", "deep", "bert", "words", model, "prefix_attention", for_everyone),
     ("left pads", "prompt_tuning", "gpt2", "words", trimtab_side, "collate", counts_pads),
     ("left pads, written", "prompt_tuning", "gpt2", "text", trimtab_side, "collate", counts_pads),
     ("mixed batch", "prompt_tuning", "bert", "words", model, "place_prompt", first_prompt),
@@ -190,3 +222,61 @@ def test_what_is_broken_is_found(
     assert trimtab_outcome(check, method, family, task) == "ok"
     monkeypatch.setattr(place, name, broken)
     assert trimtab_outcome(check, method, family, task) == "silent"
+
+
+# A slice of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+SLICE = ["family=bert,gpt2", "method=prompt_tuning,prompt tuning", "task=head,span"]
+
+
+@needs_peft
+@pytest.mark.usefixtures("one_thread")
+def test_a_slice_of_the_matrix_is_kept_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "correctness"
+    main(["--only", *SLICE, "check=own position,left pads", "--out", str(out)])
+    kept = out.with_name("correctness.cells.jsonl")
+    first = kept.read_text()
+    main(["--only", *SLICE, "check=own position,left pads,span positions", "--out", str(out)])
+    assert kept.read_text().startswith(first), "nothing is measured twice"
+    found = {
+        (c["library"], c["family"], c["check"], c["task"]): c for c in map(json.loads, kept.read_text().splitlines())
+    }
+    mine = {c["outcome"] for c in found.values() if c["library"] == "trimtab"}
+    assert mine == {"ok"}
+    outcomes = {key[1:]: c["outcome"] for key, c in found.items() if key[0] == "peft"}
+    assert outcomes == {
+        ("bert", "own position", "head"): "silent", ("gpt2", "own position", "head"): "ok",
+        ("bert", "left pads", "head"): "n/a", ("bert", "left pads", "span"): "n/a",
+        ("gpt2", "left pads", "head"): "wrong", ("gpt2", "left pads", "span"): "silent",
+        ("bert", "span positions", "span"): "silent", ("gpt2", "span positions", "span"): "silent",
+    }  # fmt: skip
+    assert "Ignoring position ids" in found["peft", "gpt2", "left pads", "head"]["said"]
+    file = json.loads(out.with_name("correctness.json").read_text())
+    assert file["counts"]["peft"] == {"ok": 1, "silent": 4, "n/a": 2, "wrong": 1}
+    its = file["cells"]["peft / prompt tuning / bert"]
+    assert its["head"]["own position"] == ["silent", 1.0, None]
+    page = out.with_name("correctness.md").read_text()
+    assert "| **peft** | **1** | **1** | **4** | **0** | **0** |" in page
+    assert "## What trimtab gets wrong\n\nNothing.\n" in page
+    assert "| prompt tuning | head | 1 | bert | - |" in page
+    assert "| gpt2 | `··` | `WS` |" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("familie=bert", "--only takes library, method"), ("family=birt", "leaves nothing")]
+)
+@needs_peft
+def test_filters_that_name_nothing_are_refused(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--only", given, "--out", str(tmp_path / "x")])
+    assert said in f"{error.value}{capsys.readouterr().err}"
