@@ -23,7 +23,8 @@ recipe = {
 }
 seen = trimtab.show(recipe, n=1)
 print(seen.parameters["trained"], "numbers will be trained, beside a frozen model of 5 million")
-print(" ".join(seen.examples[0].tokens[:12]), "...")
+first = seen.examples[0]
+print(len(first.encoded.slots), "of the", len(first.tokens), "positions of the first example are virtual tokens")
 
 # %% [markdown]
 # `run` trains and returns what is in the run folder. Doing it again finds the finished run.

@@ -23,7 +23,7 @@ def section(name: str, command: Any) -> str:
     usage = " ".join(["trimtab", name, *command.collect_usage_pieces(context)])
     rows = [_line(p, context) for p in command.params if not getattr(p, "hidden", False)]
     text = escaped(inspect.cleandoc(command.help or ""))
-    return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", table(["", "", "default"], rows)])
+    return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", table(["option", "meaning", "default"], rows)])
 
 
 def _line(parameter: Any, context: Any) -> list[str]:

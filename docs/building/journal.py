@@ -45,7 +45,7 @@ def days(log: Path) -> dict[str, str]:
         return {}
     found, day = {}, ""
     for line in done.stdout.splitlines():
-        if line.startswith("committer-time "):
+        if line.startswith("author-time "):
             day = datetime.fromtimestamp(int(line.split()[1]), tz=UTC).strftime("%Y-%m-%d")
         elif line.startswith("\t## "):
             found[line[4:]] = day

@@ -29,7 +29,9 @@ class Picture:
         spare: further prompts beside the one that a router chose.
         words: the text as the backbone gets it in the clean pass.
         second: the input of a second, perturbed pass, if there is one: its words, and its slots.
-        note: beside that pass.
+        moved_slots: in that pass it is the prompt that is moved.
+        alone: there is no clean pass beside it.
+        note: beside that pass, or beside what goes into `source`.
     """
 
     caption: str
@@ -43,7 +45,8 @@ class Picture:
     words: tuple[str, ...] = TEXT
     second: tuple[str, ...] = ()
     moved_slots: bool = False
-    note: str = ""
+    alone: bool = False
+    note: str = "trained; only the result is kept"
 
 
 def _noisy(sign: str) -> tuple[str, ...]:
@@ -70,11 +73,11 @@ PROMPTS = {
     ),
     "superpos": Picture(
         "Embeddings of sampled words, which are frozen, are summed with trained weights.",
-        source="sums with weights w", raw=("=tea", "=run", "=blue", "=of"),
+        source="sums with weights w", raw=("=tea", "=run", "=blue", "=of"), note="frozen words; the weights are trained",
     ),
     "dept": Picture(
         "A short prompt stands before the text, and a trained offset is added to every word.",
-        slots=2, words=_noisy("+o"),
+        slots=2, words=_noisy(" +o"),
     ),
     "smop": Picture(
         "A router reads the text and chooses one of several short prompts.",
@@ -117,11 +120,11 @@ REGULARIZERS = {
     ),
     "freelb": Picture(
         "Every point of an ascent trains, in the place of the clean pass.",
-        second=_noisy("↑"), note="K points, all train",
+        second=_noisy("↑"), note="K points, all train", alone=True,
     ),
     "neftune": Picture(
         "The text is read with noise, in the place of the clean pass.",
-        second=_noisy("~"), note="uniform noise only",
+        second=_noisy("~"), note="uniform noise only", alone=True,
     ),
     "sam": Picture(
         "A second pass has the prompt a step uphill; the text is as it was.",
@@ -170,14 +173,19 @@ def _words(x: int, y: int, picture: Picture, words: tuple[str, ...], moved: bool
     yield _cell(x, y, "[?]", "answer")
     for word in words:
         x += CELL + GAP
-        touched = word not in TEXT
-        yield _cell(x, y, word.lstrip("*").replace("+o", " +o"), "touched" if touched else "word", CELL + 8)
-        x += 8
+        kind = "word" if word in TEXT else "found" if word.endswith("+o") else "touched"
+        yield _cell(x, y, word.lstrip("*"), kind, CELL + _more(words))
+        x += _more(words)
+
+
+def _more(words: tuple[str, ...]) -> int:
+    """How much wider than others the cells of words are."""
+    return 8 if max(map(len, words)) < 9 else 28
 
 
 def _drawing(picture: Picture) -> Iterator[Drawn]:
     left, top = 12, 12
-    span = (CELL + GAP) * (2 + picture.slots + len(TEXT)) + 8 * len(TEXT) - GAP
+    span = (CELL + GAP) * (2 + picture.slots + len(TEXT)) + _more(picture.words) * len(TEXT) - GAP
     answer_at = left + (CELL + GAP) * (1 + picture.slots)
     yield _cell(answer_at - 20, top, "answer", "answer", CELL + 40)
     yield _arrow(answer_at + CELL // 2, top + HIGH + 14, top + HIGH + 2)
@@ -193,11 +201,14 @@ def _drawing(picture: Picture) -> Iterator[Drawn]:
     for at in range(left + CELL // 2, left + span, (CELL + GAP) * 2):
         yield _arrow(at, y + 14, y + 2)
     y += 16
-    yield from _words(left, y, picture, picture.words)
-    if picture.second:
-        yield from _words(left, y + HIGH + 10, picture, picture.second, picture.moved_slots)
+    if not picture.alone:
+        yield from _words(left, y, picture, picture.words)
+    if picture.second and not picture.alone:
         yield _label(left + span + 10, y + 19, "clean")
-        yield _label(left + span + 10, y + HIGH + 29, picture.note)
+        y += HIGH + 10
+    if picture.second:
+        yield from _words(left, y, picture, picture.second, picture.moved_slots)
+        yield _label(left + span + 10, y + 19, picture.note)
     elif picture.source:
         yield from _beneath(left + CELL + GAP, y + HIGH, picture)
 
@@ -219,7 +230,7 @@ def _beneath(x: int, y: int, picture: Picture) -> Iterator[Drawn]:
         yield _around(x - GAP, below + 18 + HIGH // 2, y + 10)
         yield _label(x + network + 10, y + 36, "and around it (+)")
     if picture.raw:
-        yield _label(x + max(network, wide) + 10, below + 37, "trained; only the result is kept")
+        yield _label(x + max(network, wide) + 10, below + 37, picture.note)
 
 
 def _arrow(x: int, start: int, end: int) -> Drawn:

@@ -7,15 +7,18 @@ from typing import Any
 
 
 def as_restructured(line: str) -> str:
-    """A line of a docstring in which only code is marked.
+    r"""A line of a docstring in which only code is marked.
 
-    >>> as_restructured("the sum of `w_1` * x, see prompt_")
-    'the sum of ``w_1`` \\\\* x, see prompt\\\\_'
+    >>> print(as_restructured("all `w_1`s * x, see `a`, `b` and prompt_"))
+    all ``w_1``\ s \* x, see ``a``, ``b`` and prompt\_
     """
     parts = line.split("`")
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"_(?=\W|$)", r"\\_", parts[i].replace("*", r"\*").replace("|", r"\|"))
-    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "``".join(parts))
+        plain = parts[i].replace("*", r"\*").replace("|", r"\|")
+        plain = re.sub(r"_(?=\W|$)", r"\\_", plain)
+        # the plural of a name: code must end at something that is no letter
+        parts[i] = rf"\ {plain}" if i and plain[:1].isalnum() else plain
+    return "``".join(parts)
 
 
 def escape(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import trimtab
 from tests.docs.pages import DOCS, Reader, blocks, is_quick, pages, parse
 from trimtab.registry import prompts, regularizers
 
@@ -68,6 +69,14 @@ def test_every_page_can_be_found_from_the_first() -> None:
     written = {name_of(p).removesuffix(".md") for p in DOCS.rglob("*.md")}
     unlisted = {name for name in written if not name.startswith(of_sorts)} - listed
     assert unlisted == set(), "name these pages in a toctree of docs/index.md"
+
+
+def test_all_public_names_are_in_the_reference() -> None:
+    text = (DOCS / "reference/python.md").read_text(encoding="utf-8")
+    unknown = [
+        n for n in trimtab.__all__ if n != "__version__" and not re.search(rf":: trimtab\.(errors$|{n}$)", text, re.M)
+    ]
+    assert set(unknown) <= {"TrimtabError"}
 
 
 def missing(folder: str, kinds: list[str]) -> list[str]:

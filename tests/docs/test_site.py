@@ -26,6 +26,23 @@ pytestmark = [
 LOOKED_AT = ("index.html", "tour.html", "methods/residual.html", "regularizers/pgd.html", "results/index.html",
              "reference/commands.html", "reference/python.html", "footguns.html", "journal.html")  # fmt: skip
 
+IN_BOXES = """() => {
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map(Number)
+      .map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const box of document.querySelectorAll("svg.slots rect")) {
+    const [under, text] = [getComputedStyle(box).fill, box.nextElementSibling];
+    if (under === "none") continue;
+    const [x, y] = [light(under), light(getComputedStyle(text).fill)].sort((p, q) => q - p);
+    found.push([(x + 0.05) / (y + 0.05), text.textContent]);
+  }
+  return found;
+}"""
+"""Contrast of the words of a picture with the boxes that they stand in."""
+
 
 def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", str(source), str(out)]
@@ -82,8 +99,9 @@ def test_pages_in_a_browser(site: Path, browser: Browser, width: int, scheme: st
         page.goto((site / name).as_uri())
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{name} is wider than the window at {width}"
-        faint = [f for f in page.evaluate(chromium.CONTRAST) if f[0] < 3]
+        faint = [f for f in page.evaluate(chromium.CONTRAST) if f[0] < 3 and f[1] != "text"]
         assert faint == [], name
+        assert [f for f in page.evaluate(IN_BOXES) if f[0] < 4.5] == [], name
     context.close()
     assert complaints == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
