@@ -73,7 +73,8 @@ PROMPTS = {
     ),
     "superpos": Picture(
         "Embeddings of sampled words, which are frozen, are summed with trained weights.",
-        source="sums with weights w", raw=("=tea", "=run", "=blue", "=of"), note="frozen words; the weights are trained",
+        source="sums with weights w", raw=("=tea", "=run", "=blue", "=of"),
+        note="frozen words; the weights are trained",
     ),
     "dept": Picture(
         "A short prompt stands before the text, and a trained offset is added to every word.",

@@ -48,7 +48,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
-UNSETTLED = re.compile(r"[-+]?\d[\d,.]*(?= (?:s|min|h|ms|MiB)\b)|(?<=-)[0-9a-f]{10}\b|\b\d{4}-\d\d-\d\d\S*")
+UNSETTLED = re.compile(r"\d[\d,.]* (?:s|min|h|ms|MiB)\b(?: \d+ (?:s|min)\b)*|(?<=-)[0-9a-f]{10}\b|\b\d{4}-\d\d-\d\d\S*")
 PORT = "8000"
 REGISTRIES: tuple[Registry, ...] = (families, initializers, prompts, readouts, regularizers, tasks)
 
@@ -312,8 +312,8 @@ class Reader:
 
     def serve(self, command: str) -> str:
         """Begin a server and wait until it listens."""
-        log = (self.folder / "server.log").open("wb")
-        server = subprocess.Popen(["bash", "-c", f"exec {command}"], stdout=log, stderr=log, env=environment())
+        with (self.folder / "server.log").open("wb") as log:
+            server = subprocess.Popen(["bash", "-c", f"exec {command}"], stdout=log, stderr=log, env=environment())
         self.servers.append(server)
         for _ in range(600):
             assert server.poll() is None, (self.folder / "server.log").read_text()

@@ -28,6 +28,8 @@ def follow(tmp_path: Path, text: str) -> Reader:
         ("accuracy 0.41, 96 rows", "accuracy 0.38, 96 rows", "0.1"),
         ("1,280 of 3", "2,560 of 7", "any"),
         ("took 3.1 s", "took 98 s", ""),
+        ("about 57 s on 1 worker", "about 2 min 20 s on 1 worker", ""),
+        ("38 MiB  30 s", "46 MiB  1 min 13 s", ""),
         ("in runs/a-residual-45c63aaef1", "in runs/a-residual-0123456789", ""),
     ],
 )
@@ -40,6 +42,7 @@ def test_what_agrees(shown: str, actual: str, tolerance: str) -> None:
     [
         ("a b", "a b c", ""),
         ("a ... d", "a b c", ""),
+        ("took 3 s on 1 worker", "took 3 s on 2 workers", ""),
         ("accuracy 0.41", "accuracy 0.40", ""),
         ("accuracy 0.41, 96 rows", "accuracy 0.41, 95 rows", "0.1"),
         ("accuracy 0.41", "accuracy 0.52", "0.1"),
