@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.tiny import toy_task
+from tests.tiny import toy_rows, toy_task, write_jsonl
 from trimtab.cli import main
 
 
@@ -24,7 +24,7 @@ def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 def recipe(tmp_path: Path, tiny_folder: Path) -> Path:
     sections = {
         "backbone": {"model": str(tiny_folder), "dtype": "float32"},
-        "task": toy_task(tmp_path, n=300),
+        "task": toy_task(tmp_path, n=24),
         "prompt": {"kind": "prompt_tuning", "length": 3},
         "training": {"max_steps": 20, "batch_size": 8, "learning_rate": 0.05},
     }
@@ -37,7 +37,8 @@ def test_a_table_is_printed_and_json_is_written(
     recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "found.json"
-    code, out, _ = called(capsys, str(recipe), "--skip", "leakage", "--skip", "duplicates", "--json", str(file))
+    skipped = [word for check in ("leakage", "duplicates", "dev_size") for word in ("--skip", check)]
+    code, out, _ = called(capsys, str(recipe), *skipped, "--json", str(file))
     assert code == 0
     assert "prompt_tuning on" in out
     assert "padding" in out
@@ -45,11 +46,14 @@ def test_a_table_is_printed_and_json_is_written(
     assert json.loads(file.read_text())["worst"] == "ok"
 
 
-def test_a_problem_exits_with_1_and_is_json_on_stdout(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, str(recipe), "--only", "leakage", "--json", "-")
+def test_a_problem_exits_with_1_and_is_json_on_stdout(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copied = write_jsonl(tmp_path / "copied.jsonl", [{**row, "id": f"t{i}"} for i, row in enumerate(toy_rows(24, 0))])
+    code, out, _ = called(capsys, str(recipe), f"task.test={copied}", "--only", "leakage", "--json", "-")
     found = json.loads(out)
     assert (code, found["worst"]) == (1, "problem")
-    assert found["findings"][0]["numbers"]["test_in_train"] > 30
+    assert found["findings"][0]["numbers"]["test_in_train"] == 24
 
 
 def test_a_warning_counts_where_it_is_strict(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
