@@ -39,6 +39,7 @@ from trimtab.config import resolve
 from trimtab.documents import parse_yaml, read_yaml
 from trimtab.registry import Registry, families, initializers, prompts, readouts, regularizers, tasks
 from trimtab.studies.definition import check_study, read_study
+from trimtab.studies.driver import planned_runs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -209,7 +210,7 @@ def check_command(words: list[str], folder: Path) -> None:
     if recipe is not None and (folder / recipe).exists():
         resolve(read_yaml(folder / recipe), overrides)
     elif study is not None and (folder / study).exists():
-        read_study(folder / study, overrides)
+        planned_runs(read_study(folder / study, overrides))
     else:
         named = str(recipe or study or "")
         assert not named.startswith("recipes/"), f"{named} does not exist"
