@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -39,6 +40,7 @@ from trimtab.types import (
 from trimtab.verbalizers import Verbalizer
 
 MAX_TOKENS = 8192
+TRUST = "TRIMTAB_TRUST_REMOTE_CODE"
 
 
 @dataclass(frozen=True)
@@ -535,6 +537,7 @@ def load(
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] | None = None,
     attention: Literal["auto", "eager", "sdpa"] | None = None,
+    trust_remote_code: bool = False,
 ) -> Predictor:
     """Load a run folder or bundle, ready to predict.
 
@@ -545,9 +548,11 @@ def load(
         device: `auto`, `cpu` or `cuda`.
         dtype: of the backbone; by default that of training.
         attention: its implementation; by default that of training.
+        trust_remote_code: let a bundle that asks for it run the code that comes with its model.
 
     Raises:
-        BundleError: unreadable, trained on another backbone or tokenizer, or of several tasks and none is named.
+        BundleError: unreadable, trained on another backbone or tokenizer, of several tasks and none is named, or one
+            that asks to run code and may not.
         BackboneError: the backbone cannot be loaded.
     """
     bundle = read_bundle(Path(path))
@@ -559,13 +564,19 @@ def load(
             where=str(path),
             fix=f"Say which one: --task {bundle.tasks[0]}, or load(path, task={bundle.tasks[0]!r}).",
         )
-    return from_bundle(bundle, backbone_of(bundle, backbone, device, dtype, attention), str(path))
+    return from_bundle(bundle, backbone_of(bundle, backbone, device, dtype, attention, trust_remote_code), str(path))
 
 
-def load_tasks(path: str | Path, *, backbone: Backbone | str | None = None, device: str = "auto") -> Predictors:
+def load_tasks(
+    path: str | Path,
+    *,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> Predictors:
     """Load a run folder or bundle of several tasks, each ready to predict; arguments and errors as of `load`."""
     bundle = read_bundle(Path(path))
-    loaded = backbone_of(bundle, backbone, device, None)
+    loaded = backbone_of(bundle, backbone, device, trust_remote_code=trust_remote_code)
     parts = {name: from_bundle(bundle.of_task(name), loaded, str(path)) for name in bundle.tasks}
     metrics = {its["name"]: its["metric"] for its in bundle.metadata["tasks"]}
     graders = {name: replace(its.rendering.grader, headline=metrics[name]) for name, its in parts.items()}
@@ -578,11 +589,23 @@ def backbone_of(
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] | None = None,
     attention: Literal["auto", "eager", "sdpa"] | None = None,
+    trust_remote_code: bool = False,
 ) -> Backbone:
-    """The backbone that a bundle wants, or the one that is given; arguments and errors as `load`."""
+    """The backbone that a bundle wants, or the one that is given; arguments and errors as `load`.
+
+    A bundle may come from anybody, and may say that code beside its model is to be run. That takes a word of the user:
+    `trust_remote_code`, or the environment variable TRIMTAB_TRUST_REMOTE_CODE=1.
+    """
     if isinstance(backbone, Backbone):
         return backbone
     stated = bundle.metadata["backbone"]
+    may_run = trust_remote_code or os.environ.get(TRUST) == "1"
+    if stated["options"]["trust_remote_code"] and not may_run:
+        raise BundleError(
+            f"the prompt was trained with code that comes with {stated['model']!r}, and asks to run it.",
+            where="backbone.options.trust_remote_code",
+            fix=f"If you trust that code: --trust-remote-code (predict, serve), trust_remote_code=True, or {TRUST}=1.",
+        )
     options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
     options["random_weights"] = stated["options"].get("random_weights")
     options["attention"] = attention or options["attention"]

@@ -16,6 +16,7 @@ import torch
 
 from tests.tiny import save_tiny_model, tiny_backbone
 from tests.unit.refusals import refused
+from trimtab import predictor as module
 from trimtab.backbones import Backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, TemplateError
 from trimtab.predictor import Predictor, Rendering, from_bundle, load
@@ -49,6 +50,32 @@ def bundle(backbone: Backbone, template: str = "{prompt} {text} {answer}.", **ch
     }
     prompt = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).numpy()
     return Bundle({"schema": 1, **metadata}, {"inputs": prompt})
+
+
+def test_a_bundle_that_asks_to_run_code_does_so_only_if_the_user_says_so(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = bundle(backbone)
+    asking.metadata["backbone"]["options"]["trust_remote_code"] = True
+    asking.metadata["backbone"]["model"] = "somebody/model"
+    write_bundle(tmp_path / "b", asking)
+    loaded: list[Any] = []
+    monkeypatch.setattr(module, "load_backbone", lambda name, **options: loaded.append(options) or backbone)
+    monkeypatch.delenv("TRIMTAB_TRUST_REMOTE_CODE", raising=False)
+    what, fix = "code that comes with 'somebody/model', and asks to run it", "--trust-remote-code"
+    for place in (None, "elsewhere"):
+        with refused(BundleError, what, where="backbone.options.trust_remote_code", fix=fix):
+            load(tmp_path / "b", backbone=place)
+    assert not loaded
+    load(tmp_path / "b", trust_remote_code=True)
+    monkeypatch.setenv("TRIMTAB_TRUST_REMOTE_CODE", "0")
+    with refused(BundleError, what, where="backbone.options.trust_remote_code", fix=fix):
+        load(tmp_path / "b")
+    monkeypatch.setenv("TRIMTAB_TRUST_REMOTE_CODE", "1")
+    load(tmp_path / "b")
+    assert [options["trust_remote_code"] for options in loaded] == [True, True]
+    load(tmp_path / "b", backbone=backbone)
+    assert len(loaded) == 2, "a backbone that is loaded already runs nothing"
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def predict(
     task: str | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> Records | list[OfTask]:
     """Label texts with a trained prompt, or let it write, where it was trained on free text.
 
@@ -83,14 +84,15 @@ def predict(
         inputs: examples, mappings field -> text (with an optional `id`), or plain texts if the template has one field.
         task: of a prompt for several tasks, which one all inputs are of; without it each says so in its field `task`,
             and so do the predictions.
+        trust_remote_code: let a bundle that asks for it run the code that comes with its model.
 
     Returns:
         One prediction per input, in order.
     """
     folder = find_run(str(run_or_bundle), Path(runs_dir))
     if task is None and tasks_of(folder):
-        return load_tasks(folder, device=device).predict(inputs)
-    return load(folder, task=task, device=device).predict(inputs)
+        return load_tasks(folder, device=device, trust_remote_code=trust_remote_code).predict(inputs)
+    return load(folder, task=task, device=device, trust_remote_code=trust_remote_code).predict(inputs)
 
 
 def take_task(
@@ -138,11 +140,12 @@ def submit(
     task: str | Mapping[str, Any] | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> tuple[str, str, int]:
     """Predictions in the format of SuperGLUE's server.
 
     Args:
-        run_or_bundle: as `predict`.
+        run_or_bundle, trust_remote_code: as `predict`.
         examples: all rows of the official file, read as `reading_of` says.
         task: another task than that of the run, such as `superglue/ax_b` with a run of RTE; or which one of several.
 
@@ -155,7 +158,7 @@ def submit(
     """
     folder = find_run(str(run_or_bundle), Path(runs_dir))
     own = named_task(task, names) if (names := tasks_of(folder)) else None
-    predictor = load(folder, task=own, device=device)
+    predictor = load(folder, task=own, device=device, trust_remote_code=trust_remote_code)
     is_other = task is not None and own is None
     name = other_task(task).submission if is_other else predictor.metadata["task"].get("submission")  # type: ignore[arg-type]
     check_task(name)

@@ -26,6 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at t
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are.", envvar="TRIMTAB_RUNS")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model, if the bundle asks for that.")
+]
 Track = Annotated[
     list[str] | None, typer.Option("--track", help='Beside metrics.jsonl: tensorboard, "wandb: {project: mine}", ...')
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import typer
 
-from trimtab.cli.console import Device, Quiet, RunsDir, err, parsed_task
+from trimtab.cli.console import Device, Quiet, RunsDir, TrustRemoteCode, err, parsed_task
 
 if TYPE_CHECKING:
     from trimtab.tasks.forms import Reading
@@ -38,6 +38,7 @@ def command(
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Accepted for symmetry: the output is JSON lines.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -56,14 +57,15 @@ def command(
 
     other = parsed_task(task)
     rows = read_inputs(input_file, api.reading_of(run_or_bundle, task=other, runs_dir=runs_dir))
+    where: dict[str, Any] = {"runs_dir": runs_dir, "device": device, "trust_remote_code": trust_remote_code}
     if form == "superglue":
-        name, text, unnamed = api.submit(run_or_bundle, numbered(rows), task=other, runs_dir=runs_dir, device=device)
+        name, text, unnamed = api.submit(run_or_bundle, numbered(rows), task=other, **where)
         output = output / name if output is not None and output.is_dir() else output
         if unnamed:
             err.print(f"note: {unnamed} answers name no class; the first class stands for them", markup=False)
     else:
         own = task if task in api.tasks_of(find_run(run_or_bundle, runs_dir)) else None
-        predictions = api.predict(run_or_bundle, rows, task=own, runs_dir=runs_dir, device=device)
+        predictions = api.predict(run_or_bundle, rows, task=own, **where)
         text = "".join(json.dumps(p.as_json(), ensure_ascii=False) + "\n" for p in predictions)
     if output is None:
         sys.stdout.write(text)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli.console import Device, Quiet, RunsDir, err
+from trimtab.cli.console import Device, Quiet, RunsDir, TrustRemoteCode, err
 
 
 def command(
@@ -43,6 +43,7 @@ def command(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     runs_dir: RunsDir = Path("runs"),
     device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Serve prompts that share one backbone; a page at / asks several of them the same.
@@ -76,10 +77,12 @@ def command(
 
         scaling = Scaling.read(replicas, target=replica_load, cpus=replica_cpus, gpus=replica_gpus)
         paths = {name: path.resolve() for name, path in found.items()}
-        replica = Replica(paths, settings, backbone=backbone, device=device, dtype=dtype, log_level=log_level)
+        replica = Replica(paths, settings, backbone, device, dtype, log_level, trust_remote_code)
         run_on_ray(replica, scaling, address=address, said=lambda url: say(f"{len(paths)} bundles on Ray: {url}"))
         return
-    service = open_service(found, settings, backbone=backbone, device=device, dtype=dtype)
+    service = open_service(
+        found, settings, backbone=backbone, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    )
     run(
         service,
         settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from trimtab.storage import told
 
 RECORD = "trimtab.json"
 """The file by which an export is known as one."""
+_KEYS = {RECORD: {"schema", "trimtab", "export", "tasks"}, "bundle.json": {"schema", "prompt", "backbone"}}
+"""What stands in such a file, if it was trimtab that wrote it."""
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def whole_folder(place: Path, *, again: bool = False, marks: tuple[str, ...] = (
     Args:
         place: where it shall be.
         again: replace what is there, if it was written so: only what has one of `marks`, and no run folder.
-        marks: files by which such a folder is known.
+        marks: files by which such a folder is known, and by what stands in them.
 
     Raises:
         ConfigError: something is there, and must not be replaced.
@@ -48,13 +51,23 @@ def _check_free(place: Path, again: bool, marks: tuple[str, ...]) -> None:
     if not again:
         fix = "Give another --out, or --again to replace it."
         raise ConfigError("there is something already.", where=str(place), fix=fix)
-    is_ours = place.is_dir() and not place.is_symlink() and any((place / mark).is_file() for mark in marks)
+    is_ours = place.is_dir() and not place.is_symlink() and any(_is_mark(place / mark) for mark in marks)
     if not is_ours or (place / "run.json").exists():
         raise ConfigError(
-            f"only a folder that was written so is replaced, and here is no {' or '.join(marks)}, or a run.",
+            f"only a folder that was written so is replaced, and here is no {' or '.join(marks)} of trimtab's, or a "
+            "run.",
             where=str(place),
             fix="Give another --out.",
         )
+
+
+def _is_mark(path: Path) -> bool:
+    """Whether it is a file of ours, not one of that name."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= _KEYS[path.name]
 
 
 def _put(scratch: Path, place: Path) -> None:

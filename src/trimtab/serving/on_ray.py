@@ -84,6 +84,7 @@ class Replica:
     device: str = "auto"
     dtype: str | None = None
     log_level: str = "info"
+    trust_remote_code: bool = False
 
     def application(self) -> Any:
         """The web application, with a service of its own."""
@@ -92,7 +93,12 @@ class Replica:
 
         open_journal(self.log_level)
         service = open_service(
-            dict(self.bundles), self.settings, backbone=self.backbone, device=self.device, dtype=self.dtype
+            dict(self.bundles),
+            self.settings,
+            backbone=self.backbone,
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
         )
         return application(service, self.settings)
 

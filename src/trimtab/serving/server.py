@@ -69,8 +69,13 @@ def open_service(
     backbone: str | None = None,
     device: str = "auto",
     dtype: Any = None,
+    trust_remote_code: bool = False,
 ) -> Service:
     """A service of these bundles, on the backbone of the first, or on one that lies elsewhere now.
+
+    Args:
+        trust_remote_code: let the first bundle run the code that comes with its model, if it asks for that. What is
+            uploaded later shares the backbone that is there.
 
     Raises:
         TrimtabError: a bundle is unreadable or of another backbone, or the backbone cannot be loaded.
@@ -78,7 +83,7 @@ def open_service(
     if not bundles and backbone is None:
         raise ConfigError("there is nothing to serve.", where="trimtab serve", fix="Give a bundle, or --backbone.")
     read = {name: its for own, path in bundles.items() for name, its in by_task(own, read_bundle(path)).items()}
-    loaded = _loaded(next(iter(read.values()), None), backbone, device, dtype)
+    loaded = _loaded(next(iter(read.values()), None), backbone, device, dtype, trust_remote_code)
     service = Service(loaded, settings.pace, settings.limits)
     try:
         for name, bundle in read.items():
@@ -89,11 +94,11 @@ def open_service(
     return service
 
 
-def _loaded(first: Bundle | None, backbone: str | None, device: str, dtype: Any) -> Backbone:
+def _loaded(first: Bundle | None, backbone: str | None, device: str, dtype: Any, trust_remote_code: bool) -> Backbone:
     if first is None:
         assert backbone is not None
-        return load_backbone(backbone, device=device, dtype=dtype or "auto")
-    return backbone_of(first, backbone, device, dtype)
+        return load_backbone(backbone, device=device, dtype=dtype or "auto", trust_remote_code=trust_remote_code)
+    return backbone_of(first, backbone, device, dtype, trust_remote_code=trust_remote_code)
 
 
 def check_options(settings: Settings, *, uploads: bool, dtype: str | None, log_level: str, on: str = "local") -> None:

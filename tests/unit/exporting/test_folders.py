@@ -15,7 +15,8 @@ from trimtab.exporting.folders import whole_folder
 
 def write(place: Path, text: str, **options: object) -> None:
     with whole_folder(place, **options) as folder:  # type: ignore[arg-type]
-        (folder / "trimtab.json").write_text(text)
+        (folder / "text").write_text(text)
+        (folder / "trimtab.json").write_text('{"schema": 1, "trimtab": "0", "export": {}, "tasks": []}')
 
 
 def test_it_is_there_when_the_block_has_ended_and_not_before(tmp_path: Path) -> None:
@@ -35,9 +36,9 @@ def test_what_is_there_stays_unless_asked_and_when_writing_fails(tmp_path: Path)
         write(place, "new")
     with pytest.raises(TypeError):
         write(place, None, again=True)  # type: ignore[arg-type]
-    assert (place / "trimtab.json").read_text() == "old"
+    assert (place / "text").read_text() == "old"
     write(place, "new", again=True)
-    assert (place / "trimtab.json").read_text() == "new"
+    assert (place / "text").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -57,7 +58,7 @@ def test_a_folder_comes_back_if_its_successor_cannot_take_its_place(
     monkeypatch.setattr(folders.os, "replace", failing)
     with refused(StorageError, "cannot be written: Input/output error", where=str(place)):
         write(place, "new", again=True)
-    assert (place / "trimtab.json").read_text() == "old"
+    assert (place / "text").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -71,9 +72,24 @@ def test_only_exports_are_replaced(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "real")
     file.write_text("")
     for place in (others, run, link, file):
-        with refused(ConfigError, "here is no trimtab.json, or a run", where=str(place), fix="another --out"):
+        with refused(
+            ConfigError, "here is no trimtab.json of trimtab's, or a run", where=str(place), fix="another --out"
+        ):
             write(place, "new", again=True)
     assert (others / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"schema"', "[" * 100_000, "{}", '{"schema": 1, "export": {}}'])
+def test_a_file_that_only_has_the_name_of_ours_marks_nothing(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "settings"
+    write(place, "old")
+    (place / "trimtab.json").write_text(text)
+    with refused(ConfigError, "here is no trimtab.json of trimtab's", where=str(place), fix="another --out"):
+        write(place, "new", again=True)
+    assert (place / "text").read_text() == "old"
+    (place / "trimtab.json").write_bytes(b"\xff\xfe")
+    with refused(ConfigError, "here is no trimtab.json of trimtab's", where=str(place), fix="another --out"):
+        write(place, "new", again=True)
 
 
 def test_a_disk_that_refuses_is_told_of(tmp_path: Path) -> None:
