@@ -116,7 +116,7 @@ class Adapters:
         if task in self._heads:
             head = self._heads[task]
             hidden = self.model(**read).last_hidden_state[:, 0].float()
-            scores = hidden @ head["head.weight"].T + head["head.bias"]
+            scores = hidden @ head["weight"].T + head["bias"]
         else:
             last = read["attention_mask"].sum(1) - 1 + self._length
             kept, place = last.unique(return_inverse=True)  # the vocabulary head runs where it is read

@@ -49,10 +49,13 @@ def headers_of(error: TrimtabError) -> dict[str, str]:
 
 def malformed(first: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Status and JSON of a body that is no JSON, or is not what the route takes: the first complaint of pydantic."""
-    where = ".".join(map(str, first["loc"]))
+    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # not of pydantic's own parts
     if first["type"] == "json_invalid":
         said = str(first.get("ctx", {}).get("error", first["msg"]))
         return 400, _body(f"this is not JSON ({said}).", where, "Send a JSON object.", "malformed_error", 400)
+    if isinstance(first.get("input"), bytes):
+        fix = "Send the header Content-Type: application/json."
+        return 422, _body("the body does not say that it is JSON.", where, fix, "validation_error", 422)
     given = repr(first.get("input"))
     shown = given if len(given) <= 100 else f"{given[:100]}..."
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")

@@ -173,3 +173,14 @@ def test_predictions_are_those_of_python(running: Running) -> None:
     expected = alone(running, "short")("the film was good")
     assert isinstance(expected, Prediction)
     check_equal(asked.records(30.0)[0], expected)
+
+
+def test_a_body_of_the_wrong_sort_is_told_in_the_words_of_the_route(running: Running) -> None:
+    """Not in those of the library that looks at it."""
+    got = running.post("/classify", {"task": "short", "inputs": ["the film", 3]})
+    assert (got.status_code, got.json()["error"]["where"]) == (422, "body.inputs.1")
+    plain = running.post("/classify", data='{"task": "short"}', headers={"Content-Type": "text/plain"})
+    error = plain.json()["error"]
+    assert plain.status_code == 422
+    assert (error["message"], error["where"]) == ("the body does not say that it is JSON.", "body")
+    assert error["fix"] == "Send the header Content-Type: application/json."
