@@ -15,7 +15,10 @@ HIDDEN = {"tasks": ("options",), "backbones": ("options",), "runs": ("backbone",
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="runs, tasks, prompts, readouts, regularizers, backbones or recipes.")
+        str,
+        typer.Argument(
+            help="runs, tasks, prompts, readouts, regularizers, backbones, trackers, exports, checks or recipes."
+        ),
     ] = "runs",
     runs_dir: RunsDir = Path("runs"),
     recipes_dir: Annotated[Path, typer.Option("--recipes-dir", help="Where recipes are.")] = Path("recipes"),
