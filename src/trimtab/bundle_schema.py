@@ -19,6 +19,7 @@ class _Prompt(_Part):
     tensors: dict[str, list[int]] = {}
     layers: dict[str, list[int]] = {}
     shift: int = 0
+    sha256: str | None = None
 
 
 class _Options(_Part):

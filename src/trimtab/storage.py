@@ -41,6 +41,8 @@ except ImportError:
 
 SCHEMA_VERSION = 1
 TUNED_FILE = "backbone.safetensors"
+PART = ".part"
+"""How the names of files and folders end that are not whole yet; they begin with a dot."""
 _ROOM_BYTES = 16 << 20
 
 
@@ -52,7 +54,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """
     with told("file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 write(file)
@@ -61,8 +63,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             os.chmod(scratch, 0o644)
             os.replace(scratch, path)
         except BaseException:
-            Path(scratch).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(scratch).unlink(missing_ok=True)
             raise
+
+
+def _settle(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the halves of files that a killed process has left; only by whoever holds the folder.
+
+    Raises:
+        StorageError: they cannot be removed.
+    """
+    with told("folder", folder):
+        for file in folder.glob(f".*{PART}"):
+            if file.is_file():
+                file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -95,19 +120,21 @@ def hold(folders: Sequence[Path], by: str, option: str) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds one of them.
+        StorageError: one cannot be made or locked.
     """
     locks: list[int] = []
     try:
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is None:
-                continue
-            locks.append(os.open(folder, os.O_RDONLY))
-            try:
-                fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                what = f"another process is {by}."
-                raise BusyError(what, where=str(folder), fix=f"Wait for it, or choose another {option}.") from None
+            with told("folder", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                if fcntl is None:
+                    continue
+                locks.append(os.open(folder, os.O_RDONLY))
+                try:
+                    fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    what = f"another process is {by}."
+                    raise BusyError(what, where=str(folder), fix=f"Wait for it, or choose another {option}.") from None
         yield
     finally:
         for descriptor in locks:
@@ -140,19 +167,40 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file that is appended to; what a crash has left of a last line is dropped.
 
     Raises:
-        BundleError: a line is not JSON.
+        BundleError: a line is not a JSON object.
     """
     if not path.exists():
         return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    with understood(path):
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
     found = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             found.append(json.loads(line))
-        except ValueError:
-            what = "this line is not JSON: the file was edited or damaged."
+            if not isinstance(found[-1], dict):
+                raise ValueError
+        except (ValueError, RecursionError):
+            what = "this line is not a JSON object: the file was edited or damaged."
             raise BundleError(what, where=f"{path}:{number}", fix="Restore it, or remove the line.") from None
     return found
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Around what makes sense of a file that trimtab has written: what is missing there, or of another sort, because
+    the file was edited or damaged, is an error that says so.
+
+    Raises:
+        BundleError: anything that is no error of ours already.
+    """
+    try:
+        yield
+    except TrimtabError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, OSError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        what = f"this is not what trimtab writes there: the file was edited or damaged ({said})."
+        raise BundleError(what, where=str(path), fix="Restore it, or have it written anew.") from None
 
 
 def _json(value: Any, path: Path, indent: int | None = None) -> str:
@@ -162,10 +210,11 @@ def _json(value: Any, path: Path, indent: int | None = None) -> str:
         raise TrimtabError("a number that is not finite has no place in JSON.", where=str(path)) from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file atomically."""
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
+    """Write a safetensors file atomically; returns its SHA-256."""
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     write_atomically(path, lambda file: file.write(data))
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -255,14 +304,18 @@ class Bundle:
 def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
     """Write `prompt.safetensors`, `backbone.safetensors` if it was trained, then `bundle.json`; returns its content.
 
+    An older bundle.json is removed first, and the new one has the hashes of the others, so that no two writings mix.
+
     Raises:
         TrimtabError: as `write_atomically`.
     """
-    write_tensors(folder / "prompt.safetensors", bundle.tensors)
+    with told("file", folder / "bundle.json"):
+        (folder / "bundle.json").unlink(missing_ok=True)
+    prompt = write_tensors(folder / "prompt.safetensors", bundle.tensors)
     metadata = {"schema": SCHEMA_VERSION, **bundle.metadata}
+    metadata["prompt"] = {**metadata["prompt"], "sha256": prompt}
     if bundle.tuned:
-        write_tensors(folder / TUNED_FILE, bundle.tuned)
-        stated = {"tuned": True, "tuned_sha256": _sha256(folder / TUNED_FILE)}
+        stated = {"tuned": True, "tuned_sha256": write_tensors(folder / TUNED_FILE, bundle.tuned)}
         metadata["backbone"] = {**metadata["backbone"], **stated}
     write_json(folder / "bundle.json", metadata)
     return metadata
@@ -309,7 +362,20 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleError(f"the tensor {name!r} must be float32, got {got.dtype}.", where=str(path))
         if not np.isfinite(got).all():
             raise BundleError("the prompt holds values that are not finite.", where=str(path))
+    _check_hash(path, "prompt", metadata["prompt"].get("sha256"))
     return Bundle(metadata, tensors, _read_tuned(folder, metadata["backbone"]))
+
+
+def _check_hash(path: Path, what: str, stated: str | None) -> None:
+    """Compare a file with what bundle.json states of it; bundles of the first days state nothing of their prompt."""
+    if stated is None or (got := _sha256(path)) == stated:
+        return
+    raise BundleError(
+        f"the {what} is not what bundle.json states (SHA-256 {stated[:12]}, got {got[:12]}): the file is damaged or of "
+        "another run.",
+        where=str(path),
+        fix="Copy it again or rerun the training.",
+    )
 
 
 def _read_tuned(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -329,13 +395,7 @@ def _read_tuned(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray
             where=str(path),
             fix=f"Copy {TUNED_FILE} along with the prompt.",
         )
-    if (got := _sha256(path)) != stated.get("tuned_sha256"):
-        raise BundleError(
-            f"the weights are not those that bundle.json states (SHA-256 {str(stated.get('tuned_sha256'))[:12]}, got "
-            f"{got[:12]}): the file is damaged or of another run.",
-            where=str(path),
-            fix="Copy it again or rerun the training.",
-        )
+    _check_hash(path, "backbone", str(stated.get("tuned_sha256")))
     return read_tensors(path)
 
 
@@ -360,7 +420,7 @@ class RunFolder:
         return str(self.record.get("status")) if (self.path / "run.json").exists() else None
 
     def begin(self, config: Mapping[str, Any], record: Mapping[str, Any], size: int = 0) -> None:
-        """Create the folder and say that the run has started.
+        """Create the folder and say that the run has started; whoever calls it holds the folder.
 
         Args:
             size: bytes that the run will need beyond what every run does, for a trained backbone.
@@ -369,6 +429,7 @@ class RunFolder:
             StorageError: the folder cannot be made, or the disk is nearly full.
         """
         is_new = self.status is None
+        sweep(self.path)
         free = shutil.disk_usage(next(p for p in (self.path, *self.path.absolute().parents) if p.exists())).free
         needed = _ROOM_BYTES + size
         if free < needed:
@@ -385,8 +446,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier try left; only config and record stay."""
-        for file in (*self.path.glob("*.safetensors"), *self.path.glob("*.jsonl"), self.path / "bundle.json"):
-            file.unlink(missing_ok=True)
+        with told("folder", self.path):
+            for file in (self.path / "bundle.json", *self.path.glob("*.safetensors"), *self.path.glob("*.jsonl")):
+                file.unlink(missing_ok=True)
 
     def write_history(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl: one line per evaluation on the dev split."""
@@ -402,9 +464,10 @@ class RunFolder:
             write_jsonl(self.path / f"{name}.jsonl", records)
 
     def finish(self, record: Mapping[str, Any], status: str) -> dict[str, Any]:
-        """Write the final run.json and return its content."""
+        """Write the final run.json and return its content; from then on the folder survives a power cut."""
         final = {"schema": SCHEMA_VERSION, **record, "status": status}
         write_json(self.path / "run.json", final)
+        _settle(self.path)
         return final
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -25,11 +26,13 @@ from trimtab.storage import (
     Bundle,
     RunFolder,
     find_run,
+    hold,
     list_runs,
     read_bundle,
     read_json,
     read_prompt,
     read_tensors,
+    sweep,
     write_atomically,
     write_bundle,
     write_json,
@@ -123,6 +126,79 @@ def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"a": "x\ny"}, {"b": "é"}]
 
 
+def test_of_a_finished_run_files_and_then_names_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def replaced(source: str, target: Path) -> None:
+        seen.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    RunFolder(tmp_path).finish({}, "done")
+    scratch, *rest = seen
+    assert (scratch.parent, scratch.name[:10], scratch.suffix) == (tmp_path, ".run.json.", ".part")
+    assert rest == [tmp_path / "run.json", tmp_path]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            failing(errno.EINVAL)()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    RunFolder(tmp_path).finish({}, "done")
+    assert RunFolder(tmp_path).status == "done"
+
+
+def test_a_disk_that_dies_is_told_of_though_the_scratch_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in ("fsync", "unlink"):
+        monkeypatch.setattr(os, call, failing(errno.EIO))
+    with refused(StorageError, "cannot be written: Input/output error", where=str(tmp_path / "a.txt")):
+        write_text(tmp_path / "a.txt", "x")
+
+
+def test_what_a_kill_has_left_is_swept_up_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".run.json.ab12cd34.part", ".wandb", "run.json", "a.part"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".folder.part").mkdir()
+    sweep(tmp_path)
+    assert contents(tmp_path) == [".folder.part", ".wandb", "a.part", "run.json"]
+
+
+def test_a_run_that_begins_again_sweeps_up(tmp_path: Path) -> None:
+    run = RunFolder(bundle_in(tmp_path / "r"))
+    (run.path / ".bundle.json.ab12cd34.part").write_text("{")
+    run.begin({}, {})
+    assert contents(run.path) == ["bundle.json", "config.yaml", "prompt.safetensors", "run.json"]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_folder_that_cannot_be_held_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.EROFS))
+        what = "the folder cannot be written: Read-only file system"
+        with refused(StorageError, what, where=str(tmp_path / "r")), hold([tmp_path / "r"], "busy", "--runs-dir"):
+            raise AssertionError("it was held")
+    assert contents(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_cleared_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(bundle_in(tmp_path / "r"))
+    monkeypatch.setattr(os, "unlink", failing(errno.EROFS))
+    with refused(StorageError, "the folder cannot be written: Read-only file system", where=str(run.path)):
+        run.clear()
+
+
 # Tensors and JSON
 
 
@@ -190,7 +266,8 @@ def test_a_folder_in_place_of_json_is_refused(tmp_path: Path) -> None:
 
 def test_a_bundle_comes_back_equal(tmp_path: Path) -> None:
     bundle = read_bundle(bundle_in(tmp_path / "b"))
-    assert bundle.metadata == {"schema": 1, **METADATA}
+    digest = hashlib.sha256((tmp_path / "b" / "prompt.safetensors").read_bytes()).hexdigest()
+    assert bundle.metadata == {"schema": 1, **METADATA, "prompt": {**METADATA["prompt"], "sha256": digest}}
     assert np.array_equal(bundle.prompt, PROMPT)
     assert np.array_equal(read_prompt(tmp_path / "b"), PROMPT)
     assert contents(tmp_path / "b") == ["bundle.json", "prompt.safetensors"]
@@ -312,6 +389,49 @@ def test_a_bundle_without_its_prompt_is_refused(tmp_path: Path) -> None:
     (bundle_in(tmp_path) / "prompt.safetensors").unlink()
     with refused(BundleError, "there is no such file", where=str(tmp_path / "prompt.safetensors")):
         read_bundle(tmp_path)
+
+
+def test_a_prompt_of_another_run_or_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = bundle_in(tmp_path) / "prompt.safetensors"
+    raw = path.read_bytes()
+    for other in (PROMPT + 1, PROMPT):
+        write_tensors(path, {"inputs": other})
+        if other is PROMPT:
+            assert path.read_bytes() == raw
+            path.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
+        with refused(BundleError, "the prompt is not what bundle.json states", where=str(path), fix="Copy it again"):
+            read_bundle(tmp_path)
+
+
+def test_a_bundle_of_before_hashes_is_read(tmp_path: Path) -> None:
+    metadata = read_json(bundle_in(tmp_path) / "bundle.json")
+    del metadata["prompt"]["sha256"]
+    write_json(tmp_path / "bundle.json", metadata)
+    assert np.array_equal(read_bundle(tmp_path).prompt, PROMPT)
+
+
+@pytest.mark.parametrize("at", range(2))
+def test_a_bundle_that_is_written_anew_is_never_half_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(source: str, target: Path) -> None:
+        if Path(target).name == ("prompt.safetensors", "bundle.json")[at]:
+            raise Killed
+        replace(source, target)
+
+    replace = os.replace
+    bundle_in(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        with pytest.raises(Killed):
+            write_bundle(tmp_path, Bundle(METADATA, {"inputs": PROMPT + 1}))
+    with refused(BundleError, "there is no bundle.json", where=str(tmp_path), fix="again"):
+        read_bundle(tmp_path)
+    write_bundle(tmp_path, Bundle(METADATA, {"inputs": PROMPT + 1}))
+    assert np.array_equal(read_bundle(tmp_path).prompt, PROMPT + 1)
 
 
 def test_a_full_disk_leaves_no_bundle_json_without_its_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

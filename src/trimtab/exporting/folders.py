@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trimtab.errors import ConfigError
-from trimtab.storage import told
+from trimtab.errors import BusyError, ConfigError
+from trimtab.storage import PART, hold, told
 
 RECORD = "trimtab.json"
 """The file by which an export is known as one."""
 _KEYS = {RECORD: {"schema", "trimtab", "export", "tasks"}, "bundle.json": {"schema", "prompt", "backbone"}}
 """What stands in such a file, if it was trimtab that wrote it."""
+_ASIDE = ".aside"
+"""How the name of an earlier folder ends while its successor takes its place."""
 
 
 @contextmanager
@@ -32,17 +35,31 @@ def whole_folder(place: Path, *, again: bool = False, marks: tuple[str, ...] = (
         ConfigError: something is there, and must not be replaced.
         StorageError: no space, no permission.
     """
-    _check_free(place, again, marks)
     with told("folder", place):
+        _tidy(place)
+        _check_free(place, again, marks)
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=PART))
         try:
-            yield scratch
-            scratch.chmod(0o755)
-            _put(scratch, place)
+            with hold([scratch], "writing this folder", "--out"):
+                yield scratch
+                scratch.chmod(0o755)
+                _put(scratch, place)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+
+
+def _tidy(place: Path) -> None:
+    """Clear up after processes that were killed while they wrote this folder: what was moved aside goes back, if
+    nothing has taken its place, and halves go. Of processes that live, everything is held."""
+    stem = glob.escape(f".{place.name}.")
+    for left in [*place.parent.glob(f"{stem}????????{_ASIDE}"), *place.parent.glob(f"{stem}????????{PART}")]:
+        with suppress(BusyError), hold([left], "writing this folder", "--out"):
+            if left.suffix == _ASIDE and not place.exists():
+                os.replace(left, place)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _check_free(place: Path, again: bool, marks: tuple[str, ...]) -> None:
@@ -75,11 +92,12 @@ def _put(scratch: Path, place: Path) -> None:
     if not place.exists():
         os.replace(scratch, place)
         return
-    aside = scratch.with_name(f"{scratch.name}.old")
-    os.replace(place, aside)
-    try:
-        os.replace(scratch, place)
-    except OSError:
-        os.replace(aside, place)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = scratch.with_suffix(_ASIDE)
+    with hold([place], "writing this folder", "--out"):
+        os.replace(place, aside)
+        try:
+            os.replace(scratch, place)
+        except OSError:
+            os.replace(aside, place)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)

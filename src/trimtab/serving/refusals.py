@@ -60,3 +60,10 @@ class ClosingError(Refusal):
     """The server is going down."""
 
     status = 503
+
+
+@final
+class DiskError(Refusal):
+    """The server's own disk refuses; nothing is wrong with the request."""
+
+    status = 507

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from trimtab.errors import BundleError
-from trimtab.serving.refusals import ForbiddenError, TokenError, TooLargeError
+from trimtab.serving.refusals import DiskError, ForbiddenError, TokenError, TooLargeError
 from trimtab.storage import Bundle, read_bundle
 
 FILES = {"bundle.json": 1 << 20, "prompt.safetensors": None}
@@ -54,6 +54,7 @@ def bundle_from(archive: bytes, most_bytes: int) -> Bundle:
         BundleError: not a zip, damaged, with names that lead out of it, links, other files or the same one twice; or
             what `read_bundle` refuses.
         TooLargeError: it unpacks to more than is allowed.
+        DiskError: the server's disk is full or fails.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -64,14 +65,23 @@ def bundle_from(archive: bytes, most_bytes: int) -> Bundle:
         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise BundleError(f"this is not a readable zip archive: {said}.", where=_WHERE, fix=_ADVICE) from None
     _check_header(parts["prompt.safetensors"])
-    with TemporaryDirectory(prefix="trimtab-upload-") as scratch:
-        for name, content in parts.items():
-            (Path(scratch) / name).write_bytes(content)
-        try:
-            return read_bundle(Path(scratch))
-        except BundleError as error:
-            where = (error.where or "").replace(scratch, _WHERE)
-            raise BundleError(error.what.replace(scratch, _WHERE), where=where, fix=error.fix) from None
+    try:
+        with TemporaryDirectory(prefix="trimtab-upload-", ignore_cleanup_errors=True) as scratch:
+            for name, content in parts.items():
+                (Path(scratch) / name).write_bytes(content)
+            return _read_bundle(scratch)
+    except OSError as error:
+        what = f"the server cannot unpack it: {error.strerror or error}."
+        raise DiskError(what, where=_WHERE, fix="Send it again later.") from None
+
+
+def _read_bundle(scratch: str) -> Bundle:
+    """The bundle in the scratch folder, of which no error tells."""
+    try:
+        return read_bundle(Path(scratch))
+    except BundleError as error:
+        where = (error.where or "").replace(scratch, _WHERE)
+        raise BundleError(error.what.replace(scratch, _WHERE), where=where, fix=error.fix) from None
 
 
 def _members(opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

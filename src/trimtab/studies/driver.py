@@ -17,7 +17,7 @@ from typing import Any
 
 from trimtab.errors import ConfigError
 from trimtab.registry import tasks
-from trimtab.storage import hold
+from trimtab.storage import hold, sweep
 from trimtab.studies.definition import PackLimits, StudyConfig
 from trimtab.studies.executors import Executor
 from trimtab.studies.folder import StudyFolder
@@ -78,6 +78,7 @@ class Driver:
         """
         runs = planned_runs(self.study)
         with hold([self.folder.path], "running this study", "--name"):
+            sweep(self.folder.path)
             definition = self.study.model_dump(mode="json", exclude_none=True)
             plan = {
                 **plan_of(self.study, runs, self.folder.path.name),

@@ -9,15 +9,17 @@ and is used by the same pack only, as other batch mates would change the last bi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trimtab.errors import TrimtabError
-from trimtab.storage import write_atomically
+from trimtab.storage import told, write_atomically
 from trimtab.training.loop import LoopState
 
 FILE = "resume.safetensors"
@@ -35,8 +37,16 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint to the folder of the pack's first run; a kill leaves the old one or the new one."""
     facts = json.dumps({"runs": checkpoint.runs, **checkpoint.state.facts})
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state.tensors.items()}
-    data = save(tensors, metadata={"facts": facts})
+    data = save(tensors, metadata={"facts": facts, "crc32": _sum(tensors, facts)})
     write_atomically(folder / FILE, lambda file: file.write(data))
+
+
+def _sum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:
+    """A checksum of all that a checkpoint holds: safetensors has none of its own."""
+    found = crc32(facts.encode())
+    for name in sorted(tensors):
+        found = crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc32(name.encode(), found))
+    return str(found)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -50,18 +60,26 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+            stated = file.metadata()
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if stated["crc32"] != _sum(tensors, stated["facts"]):
+            raise ValueError("its checksum is another")
+        facts = json.loads(stated["facts"])
+        runs = tuple(facts.pop("runs"))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrimtabError(
             f"the checkpoint of an unfinished run cannot be read ({error}).",
             where=str(path),
             fix="Remove the file, or train from the start with --again.",
         ) from None
-    return Checkpoint(tuple(facts.pop("runs")), LoopState(tensors, facts))
+    return Checkpoint(runs, LoopState(tensors, facts))
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """A finished pack needs none, nor the halves that a kill while writing has left."""
-    for file in (folder / FILE, *folder.glob(f".{FILE}.*")):
-        file.unlink(missing_ok=True)
+    """A finished pack needs none.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    with told("folder", folder):
+        (folder / FILE).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from trimtab.training.preparing import Prepared
 from trimtab.training.records import bare_score, opening, rescue, write_run
 from trimtab.training.resume import read_checkpoint, remove_checkpoint
 from trimtab.training.tracking import Following
+
+_ENDED = ("done", "diverged")
 
 
 def run_pack(
@@ -65,6 +67,8 @@ def run_pack(
             results = train_pack([pack[i] for i in trained_together], told, place, processes)
             trained = {i: t for i, t in zip(trained_together, results, strict=True) if i in todo}
             processes.on_main(lambda: _write_all(folders, trained, bare, place, following))
+    else:
+        processes.on_main(lambda: _forget(folders))
     return processes.on_main(lambda: [{"run": str(f.path), **f.record} for f in folders])
 
 
@@ -105,3 +109,12 @@ def _write_all(
         following.finished(i, folders[i].record)
     if failed:
         raise failed[0]
+
+
+def _forget(folders: Sequence[RunFolder]) -> None:
+    """Remove checkpoints that were killed between the end of their last run and their own; nobody trains those runs."""
+    for folder in folders:
+        with suppress(TrimtabError):
+            found = read_checkpoint(folder.path)
+            if found is not None and all(RunFolder(folder.path.parent / run).status in _ENDED for run in found.runs):
+                remove_checkpoint(folder.path)

@@ -105,3 +105,61 @@ def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
     ):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+class Killed(BaseException):
+    """As if by kill -9: nothing of ours cleans up."""
+
+
+def killed_at(place: Path, move: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write `new` over what is there, and die instead of the `move`-th renaming of folders."""
+    count, replace = 0, os.replace
+
+    def moved(source: Path, target: Path) -> None:
+        nonlocal count
+        count += 1
+        if count == move:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.os, "replace", moved)
+        patch.setattr(folders.shutil, "rmtree", lambda *rest, **options: None)
+        with pytest.raises(Killed):
+            write(place, "new", again=True)
+
+
+@pytest.mark.parametrize("move", [1, 2])
+def test_what_a_kill_has_left_goes_and_what_it_moved_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: int
+) -> None:
+    place = tmp_path / "out"
+    write(place, "old")
+    killed_at(place, move, monkeypatch)
+    assert place.exists() == (move == 1)
+    assert len(list(tmp_path.iterdir())) == 2
+    with refused(ConfigError, "there is something already", where=str(place), fix="--again"):
+        write(place, "newer")
+    assert (place / "trimtab.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    write(place, "newer", again=True)
+    assert (place / "trimtab.json").read_text() == "newer"
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with whole_folder(place) as first:
+        (first / "trimtab.json").write_text("first")
+        write(place, "second")
+        assert first.exists()
+        place.rename(tmp_path / "other")
+    assert (place / "trimtab.json").read_text() == "first"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_folders_with_names_alike_are_left_alone(tmp_path: Path) -> None:
+    names = [".out.part", ".out.abcdefgh", ".out.abcdefgh.other", ".output.abcdefgh.part", ".out.abc.part"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    write(tmp_path / "out", "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names, "out"])

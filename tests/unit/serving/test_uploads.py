@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.unit.serving.conftest import packed, zipped
 from trimtab.backbones import Backbone
 from trimtab.errors import BundleError, TrimtabError
 from trimtab.serving.fitting import fitted
-from trimtab.serving.refusals import ForbiddenError, TokenError, TooLargeError
+from trimtab.serving.refusals import DiskError, ForbiddenError, TokenError, TooLargeError
 from trimtab.serving.uploads import bundle_from, check_token
 
 MOST = 100_000
@@ -36,6 +37,17 @@ def test_a_bundle_goes_through(backbone: Backbone) -> None:
     got = bundle_from(zipped(bundle), MOST)
     assert got.metadata == bundle.metadata
     np.testing.assert_array_equal(got.prompt, bundle.prompt)
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*rest: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    archive = zipped(bundle_of(backbone))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with refused(DiskError, "cannot unpack it: No space left on device", where="the uploaded archive", fix="later"):
+        bundle_from(archive, MOST)
+    assert DiskError.status == 507
 
 
 @FUZZ

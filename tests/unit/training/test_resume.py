@@ -18,7 +18,7 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import BusyError, TrimtabError
-from trimtab.storage import hold, read_prompt, write_json
+from trimtab.storage import RunFolder, hold, read_prompt, write_json
 from trimtab.training import runs
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.resume import FILE, read_checkpoint
@@ -160,7 +160,28 @@ def test_again_starts_from_the_beginning(tmp_path: Path, backbone: Backbone) -> 
     assert steps[0] == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x00" * 100, "half"])
+def test_a_checkpoint_that_its_pack_has_left_is_removed_once_all_are_done(tmp_path: Path, backbone: Backbone) -> None:
+    pack, folder = pack_of(tmp_path, backbone), tmp_path / "runs"
+    with pytest.raises(Killed):
+        run_pack(pack, folder, report=killer(17))
+    left = (folder / pack[0].id / FILE).read_bytes()
+    run_pack(pack, folder)
+    (folder / pack[0].id / FILE).write_bytes(left)
+    record = RunFolder(folder / pack[1].id).record
+    write_json(folder / pack[1].id / "run.json", {**record, "status": "running"})
+    run_pack(pack[:1], folder)
+    assert (folder / pack[0].id / FILE).exists(), "a mate still needs it"
+    write_json(folder / pack[1].id / "run.json", record)
+    run_pack(pack[:1], folder)
+    assert not (folder / pack[0].id / FILE).exists()
+
+
+def flipped(whole: bytes) -> bytes:
+    """One bit of the last number is another."""
+    return whole[:-1] + bytes([whole[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 100, "half", "bit", "facts"])
 def test_a_damaged_checkpoint_is_refused_and_again_ignores_it(
     damage: bytes | str, tmp_path: Path, backbone: Backbone
 ) -> None:
@@ -169,7 +190,10 @@ def test_a_damaged_checkpoint_is_refused_and_again_ignores_it(
         run_pack(pack, tmp_path / "runs", report=killer(12))
     path = tmp_path / "runs" / pack[0].id / FILE
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)  # type: ignore[arg-type]
+    told = whole.replace(b'steps_done\\": ', b'steps_done\\":  1', 1)[: len(whole)]
+    assert told != whole
+    damages = {"half": whole[: len(whole) // 2], "bit": flipped(whole), "facts": told}
+    path.write_bytes(damage if isinstance(damage, bytes) else damages[damage])
     with refused(TrimtabError, "the checkpoint of an unfinished run cannot be read", where=str(path), fix="--again"):
         run_pack(pack, tmp_path / "runs")
     assert run_pack(pack, tmp_path / "runs", again=True)[0]["status"] == "done"

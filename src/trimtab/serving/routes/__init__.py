@@ -24,7 +24,7 @@ def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
         400: "The request cannot be answered as it is", 401: "No token, or a wrong one", 403: "Not on this server",
         404: "There is nothing of that name", 408: "The body did not come", 409: "The name is taken",
         413: "Too large", 422: "Not what the route takes", 429: "Too many requests; see Retry-After",
-        503: "The server is going down",
+        503: "The server is going down", 507: "The server's disk refuses",
     }  # fmt: skip
     return {code: {"model": Problem, "description": told[code]} for code in sorted({408, 413, 429, 503, *codes})}
 

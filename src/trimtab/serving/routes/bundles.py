@@ -27,7 +27,7 @@ ARCHIVE = {"requestBody": {"required": True, "content": {"application/zip": _BYT
     status_code=201,
     response_model=Task,
     dependencies=[BEARER],
-    responses=refusals(400, 401, 403, 409, 422),
+    responses=refusals(400, 401, 403, 409, 422, 507),
     openapi_extra=ARCHIVE,
 )
 async def add(request: Request, name: str) -> dict[str, Any]:
