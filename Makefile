@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo docs test test-all lint clean
+.PHONY: setup demo docs test test-all lint audit clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -q -n 2
+
+audit: setup
+	$(BIN)/python scripts/dependencies.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -599,6 +599,21 @@ def backbone_of(
     if isinstance(backbone, Backbone):
         return backbone
     stated = bundle.metadata["backbone"]
+    check_code(stated, trust_remote_code)
+    options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
+    options["random_weights"] = stated["options"].get("random_weights")
+    options["attention"] = attention or options["attention"]
+    return load_backbone(
+        backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
+    )
+
+
+def check_code(stated: Mapping[str, Any], trusted: bool = False) -> None:
+    """Refuse to run a model's code because the section `backbone` of a bundle says so: a bundle may come from anybody.
+
+    Raises:
+        BundleError: it wants code to be run, and neither `trusted` nor the environment allows that.
+    """
     may_run = trust_remote_code or os.environ.get(TRUST) == "1"
     if stated["options"]["trust_remote_code"] and not may_run:
         raise BundleError(
@@ -606,12 +621,6 @@ def backbone_of(
             where="backbone.options.trust_remote_code",
             fix=f"If you trust that code: --trust-remote-code (predict, serve), trust_remote_code=True, or {TRUST}=1.",
         )
-    options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
-    options["random_weights"] = stated["options"].get("random_weights")
-    options["attention"] = attention or options["attention"]
-    return load_backbone(
-        backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
-    )
 
 
 def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Predictor:

@@ -8,7 +8,7 @@ from typing import Any
 from trimtab.backbones.loading import embedded_models
 from trimtab.errors import ConfigError, suggest
 from trimtab.registry import Registry, checks, exports, families, prompts, readouts, regularizers, tasks, trackers
-from trimtab.storage import RunFolder, list_runs
+from trimtab.storage import RunFolder, list_runs, understood
 
 REGISTRIES: dict[str, Registry] = {
     "tasks": tasks,
@@ -48,7 +48,11 @@ def ls(
 
 
 def _run_line(folder: RunFolder) -> dict[str, Any]:
-    record = folder.record
+    with understood(folder.path / "run.json"):
+        return _shown_run(folder, folder.record)
+
+
+def _shown_run(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
     metrics, headline = record.get("metrics", {}), record.get("metric", "accuracy")
     return {
         "run": folder.path.name,

@@ -34,7 +34,7 @@ from trimtab.exporting import Export, Source, Written
 from trimtab.exporting.heads import write_head
 from trimtab.exporting.refusals import refuse
 from trimtab.exporting.spelling import probe, spell
-from trimtab.predictor import Predictor, from_bundle
+from trimtab.predictor import Predictor, check_code, from_bundle
 from trimtab.registry import exports
 
 _NEVER = -1e9
@@ -93,6 +93,7 @@ class Baked(Export):
         stated = source.bundle.metadata
         run = str(stated.get("provenance", {}).get("environment", {}).get("dtype", "float32"))
         name, options = source.model or stated["backbone"]["model"], stated["backbone"]["options"]
+        check_code(stated["backbone"])
         own = AutoConfig.from_pretrained(
             locate(name), revision=options["revision"], trust_remote_code=options["trust_remote_code"]
         ).dtype

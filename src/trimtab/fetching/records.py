@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trimtab.errors import DataError, suggest
 from trimtab.fetching.download import sha256_of
-from trimtab.storage import read_json, write_json
+from trimtab.storage import read_json, understood, write_json
 
 OWN = ".trimtab"
 """The folder in a data directory that holds records and downloads under way."""
@@ -50,7 +50,26 @@ def read_record(data: Path, name: str) -> dict[str, Any]:
     if record.get("schema") != RECORD_SCHEMA:
         what = f"the record has schema {record.get('schema')!r}, this version of trimtab reads {RECORD_SCHEMA}."
         raise DataError(what, where=str(path))
-    return {"archives": record["archives"], "files": record["files"]}
+    with understood(path):
+        hashes = {_inside(name): _text(its) for name, its in record["files"].items()}
+        archives = {url: {"sha256": _text(its["sha256"]), "verified": bool(its["verified"]),
+                          "files": [_inside(name) for name in its["files"]]}
+                    for url, its in record["archives"].items()}  # fmt: skip
+    return {"archives": archives, "files": hashes}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is expected, got {value!r}")
+    return value
+
+
+def _inside(name: Any) -> str:
+    """The path of a file in the data directory."""
+    path = PurePosixPath(_text(name))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or any(len(p.encode()) > 255 for p in path.parts):
+        raise ValueError(f"a path in the data directory is expected, got {name[:100]!r}")
+    return str(name)
 
 
 def write_record(data: Path, name: str, archives: Mapping[str, Any], files: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from trimtab.errors import BundleError
-from trimtab.storage import read_json, read_tensors, write_json, write_tensors
+from trimtab.storage import read_json, read_tensors, understood, write_json, write_tensors
 
 SCHEMA = 1
 FOLDER = "landscape"
@@ -120,11 +120,11 @@ def read_landscape(folder: Path, view: str) -> Landscape:
             fix="Compute it again.",
         )
     its = read_tensors(arrays)
-    if _sha256(arrays) != facts["arrays"]["sha256"]:
-        raise BundleError(
-            f"the arrays are not those that {described.name} describes.", where=str(arrays), fix="Compute them again."
-        )
-    return Surface(facts, **its) if "y" in its else Paths(facts, **its)
+    with understood(described):
+        if _sha256(arrays) != facts["arrays"]["sha256"]:
+            what = f"the arrays are not those that {described.name} describes."
+            raise BundleError(what, where=str(arrays), fix="Compute them again.")
+        return Surface(facts, **its) if "y" in its else Paths(facts, **its)
 
 
 def views_of(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.reports.numbers import DASH, score
 from trimtab.reports.stability import brief
 from trimtab.reports.tables import Cell, Column, Table, table
-from trimtab.storage import read_json
+from trimtab.storage import read_json, understood
 from trimtab.studies.analysis.sharpness import MEASURES, numbers
 from trimtab.studies.folder import SHARPNESS_FILE as FILE
 
@@ -26,7 +26,14 @@ def read_sharpness(folders: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         BundleError: a file is damaged.
     """
-    return [read_json(folder / FILE) for folder in folders if (folder / FILE).exists()]
+    return [_read(folder / FILE) for folder in folders if (folder / FILE).exists()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    with understood(path):
+        numbers(found), float(found["loss"])
+    return found
 
 
 def sharpness_table(files: Sequence[Mapping[str, Any]]) -> Table:

@@ -22,7 +22,7 @@ from typing import Any
 
 from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TrimtabError
-from trimtab.storage import read_json, read_jsonl, write_json, write_text
+from trimtab.storage import read_json, read_jsonl, understood, write_json, write_text
 from trimtab.studies.results import check_same_plan, read_results
 
 STUDY_SCHEMA = 1
@@ -149,7 +149,18 @@ class StudyFolder:
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Key -> the last line that was written of it."""
-        return {line["key"]: line for line in read_jsonl(self.path / "ledger.jsonl")}
+        return self._by_key("ledger.jsonl", "status")
+
+    def _by_key(self, name: str, *needed: str) -> dict[str, dict[str, Any]]:
+        """The lines of a file by their key, each with what is needed."""
+        found = {}
+        with understood(self.path / name):
+            for line in read_jsonl(self.path / name):
+                for other in ("key", *needed):
+                    if not isinstance(line[other], str):
+                        raise TypeError(f"{other!r} must be a text, got {line[other]!r}")
+                found[line["key"]] = line
+        return found
 
     def enter(self, line: Mapping[str, Any]) -> None:
         """Add a line to the ledger.
@@ -213,7 +224,7 @@ class StudyFolder:
 
     def adopted(self) -> dict[str, dict[str, Any]]:
         """Key -> what came of a run in a file from elsewhere."""
-        return {line["key"]: line for line in read_jsonl(self.path / "adopted.jsonl")}
+        return self._by_key("adopted.jsonl")
 
     def ended(self) -> dict[str, dict[str, Any]]:
         """The ledger without the runs whose folder has been removed, checked against the files.
@@ -223,21 +234,23 @@ class StudyFolder:
         """
         adopted = self.adopted()
         there = {}
-        for key, line in self.ledger().items():
-            if line.get("run") and (self.runs_dir / line["run"]).exists():
-                check_seal(self.runs_dir / line["run"], line["files"])
-                there[key] = line
-            elif not line.get("run") or key in adopted:
-                there[key] = line
+        with understood(self.path / "ledger.jsonl"):
+            for key, line in self.ledger().items():
+                if line.get("run") and (self.runs_dir / line["run"]).exists():
+                    check_seal(self.runs_dir / line["run"], line["files"])
+                    there[key] = line
+                elif not line.get("run") or key in adopted:
+                    there[key] = line
         return there
 
     def read(self) -> list[StudyRun]:
         """All runs: those of the plan first, then those that a search has added. Errors as `ended`."""
         ended, adopted, plan = self.ended(), self.adopted(), self.plan
-        entries = {r["key"]: r for r in plan["runs"]}
-        if plan["searched"]:
-            entries |= {k: line for k, line in ended.items() if k not in entries}
-        return [self._run(entry, ended.get(key), adopted.get(key, {})) for key, entry in entries.items()]
+        with understood(self.path / "plan.json"):
+            entries = {r["key"]: r for r in plan["runs"]}
+            if plan["searched"]:
+                entries |= {k: line for k, line in ended.items() if k not in entries}
+            return [self._run(entry, ended.get(key), adopted.get(key, {})) for key, entry in entries.items()]
 
     def _run(self, entry: Mapping[str, Any], line: Mapping[str, Any] | None, adopted: Mapping[str, Any]) -> StudyRun:
         facts = (entry["key"], entry["stage"])
