@@ -42,6 +42,7 @@ def bundle_folder(run: Path, folder: Path, change: Any = None, **tensors: Any) -
     its = {**load_file(run / "prompt.safetensors"), **tensors}
     metadata = json.loads((run / "bundle.json").read_text())
     metadata["prompt"] |= {"tensors": {n: list(v.shape) for n, v in its.items()}, "shape": list(its["inputs"].shape)}
+    metadata["prompt"].pop("sha256")
     if change is not None:
         change(metadata)
     save_file(its, folder / "prompt.safetensors")

@@ -102,14 +102,18 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; the same rules and errors as `parse_yaml`."""
+    where = str(path).encode("utf-8", "replace").decode()
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError("there is no such file.", where=str(path)) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise ConfigError(f"the file cannot be read: {error.strerror}.", where=str(path)) from None
+        raise ConfigError("there is no such file.", where=where) from None
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read: {error.strerror}.", where=where) from None
     except UnicodeDecodeError:
-        raise ConfigError("the file is not UTF-8 text.", where=str(path)) from None
+        raise ConfigError("the file is not UTF-8 text.", where=where) from None
+    except ValueError:  # half of a surrogate pair, or a null
+        raise ConfigError("no file can be called that.", where=where) from None
+    return parse_yaml(text, where)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -287,7 +287,8 @@ def bytes_changed(reader: Reader, draw: Callable[[Any], Any]) -> bytes:
 
 
 def value_changed(reader: Reader, draw: Callable[[Any], Any]) -> bytes:
-    content = raw(changed(reader.files[reader.target], draw))
+    found = changed(reader.files[reader.target], draw)
+    content = raw(found if isinstance(found, list | dict) else json.dumps(found))
     return gzip.compress(content, mtime=0) if reader.zipped else content
 
 

@@ -196,3 +196,10 @@ def test_any_text_parses_or_is_refused_as_ours(text: str) -> None:
     except ConfigError as error:
         place = str(error.where)
     assert place.startswith("x")
+
+
+@pytest.mark.parametrize("name", ["\ud800.yaml", "a\0b.yaml"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="no file can be called that") as caught:
+        read_yaml(tmp_path / name)
+    assert str(caught.value).encode()

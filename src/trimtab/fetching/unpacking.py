@@ -82,7 +82,14 @@ def _tar_members(tar: tarfile.TarFile, archive: Archive) -> Iterator[Member]:
 
 def _check_name(name: str, archive: Archive) -> None:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.partition("/")[0] or "\0" in name:
+    if (
+        not name
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or ":" in name.partition("/")[0]
+        or "\0" in name
+    ):
         raise _unsafe(name, "a name that leads out of its folder", archive)
 
 

@@ -32,7 +32,9 @@ def read_sharpness(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     found = read_json(path)
     with understood(path):
-        numbers(found), float(found["loss"])
+        numbers(found)
+        if not isinstance(found["loss"], int | float):
+            raise TypeError(f"the loss must be a number, got {found['loss']!r}")
     return found
 
 

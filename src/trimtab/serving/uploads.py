@@ -91,7 +91,9 @@ def _members(opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for info in opened.infolist():
         path = PurePosixPath(info.filename)
         is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-        leads_out = path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in path.parts[0]
+        leads_out = (
+            not path.parts or path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in path.parts[0]
+        )
         if is_link or leads_out:
             what = "a link" if is_link else "a name that leads out of it"
             raise BundleError(f"the archive holds {what}: {info.filename[:100]!r}.", where=_WHERE, fix=_ADVICE)

@@ -122,3 +122,8 @@ def test_files_move_over_others_at_once(tmp_path: Path) -> None:
     move_into(tmp_path / "s", ["a/x"], tmp_path / "d")
     assert (tmp_path / "d" / "a" / "x").read_text() == "new"
     assert not (tmp_path / "s" / "a" / "x").exists()
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    with refused(DataError, "a name that leads out of its folder: ''; nothing of it was unpacked", where=URL):
+        run(tmp_path, zipped({"train.jsonl": b"", "dev.jsonl": b"", "\0": b"x"}))

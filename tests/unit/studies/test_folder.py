@@ -117,7 +117,9 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_written_over(folder: StudyFold
 def test_a_damaged_line_is_named(folder: StudyFolder) -> None:
     ledger = folder.path / "ledger.jsonl"
     ledger.write_bytes(b"{oops}\n" + ledger.read_bytes())
-    with refused(BundleError, "this line is not JSON", where=f"{ledger}:1", fix="Restore it, or remove the line."):
+    with refused(
+        BundleError, "this line is not a JSON object", where=f"{ledger}:1", fix="Restore it, or remove the line."
+    ):
         folder.read()
 
 

@@ -242,7 +242,7 @@ def test_a_checkpoint_holds_the_weights_and_what_a_kill_leaves_of_one_is_removed
     assert found is not None
     for start in ("prompt.", "best.0."):
         assert {start + "backbone." + n for n in weights(backbone)} < found.state.tensors.keys()
-    (folder / f".{FILE}.half").write_bytes(b"x")
+    (folder / f".{FILE}.half.part").write_bytes(b"x")
     run_pack(pack, tmp_path / "runs")
     assert not [p.name for p in folder.iterdir() if FILE in p.name]
 
@@ -320,7 +320,7 @@ def test_weights_that_are_not_those_of_the_run_are_refused(copied: Path, damage:
         write_tensors(path, {n: v + 1 for n, v in read_tensors(path).items()})
     else:
         path.write_bytes(raw[: len(raw) // 2] if damage == "half" else raw[:-1] + bytes([raw[-1] ^ 1]))
-    with refused(BundleError, "the weights are not those that bundle.json states", where=str(path), fix="Copy it"):
+    with refused(BundleError, "the backbone is not what bundle.json states", where=str(path), fix="Copy it"):
         load(copied, device="cpu")
 
 
