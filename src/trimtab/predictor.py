@@ -614,7 +614,7 @@ def check_code(stated: Mapping[str, Any], trusted: bool = False) -> None:
     Raises:
         BundleError: it wants code to be run, and neither `trusted` nor the environment allows that.
     """
-    may_run = trust_remote_code or os.environ.get(TRUST) == "1"
+    may_run = trusted or os.environ.get(TRUST) == "1"
     if stated["options"]["trust_remote_code"] and not may_run:
         raise BundleError(
             f"the prompt was trained with code that comes with {stated['model']!r}, and asks to run it.",

@@ -140,10 +140,10 @@ def test_what_a_kill_has_left_goes_and_what_it_moved_aside_comes_back(
     assert len(list(tmp_path.iterdir())) == 2
     with refused(ConfigError, "there is something already", where=str(place), fix="--again"):
         write(place, "newer")
-    assert (place / "trimtab.json").read_text() == "old"
+    assert (place / "text").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     write(place, "newer", again=True)
-    assert (place / "trimtab.json").read_text() == "newer"
+    assert (place / "text").read_text() == "newer"
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
