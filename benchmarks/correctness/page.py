@@ -76,7 +76,21 @@ def _counts(cells: Sequence[Found]) -> list[str]:
             count = Counter(c["outcome"] for c in cells if c["library"] == library and c["check"] == check)
             if count.keys() - {"n/a"}:
                 lines.append(f"| {check}: {library} | {' | '.join(str(count[o] or '') for o in names)} |")
-    return [*lines, "", *(f"* *{o}*: {MEANING[o]}" for o in OUTCOMES), ""]
+    return [*lines, "", *(f"* *{o}*: {MEANING[o]}" for o in OUTCOMES), "", *_hopeless(cells), ""]
+
+
+def _hopeless(cells: Sequence[Found]) -> list[str]:
+    """How many errors are those of methods that do nothing right on a family and task."""
+    lines = []
+    for (library,), its in _grouped(cells, lambda c: (c["library"],)):
+        groups = _grouped([c for c in its if c["outcome"] != "n/a"], lambda c: (c["method"], c["family"], c["task"]))
+        dead = [group for _, group in groups if all(c["outcome"] in ("error", "refused", "silent") for c in group)]
+        errors = sum(c["outcome"] == "error" for group in dead for c in group)
+        lines.append(
+            f"* {library}: of {len(groups)} combinations of method, family and task, {len(dead)} hold no check at all; "
+            f"{errors} of the errors are theirs."
+        )
+    return lines
 
 
 def _wrong(library: str, cells: Sequence[Found]) -> list[str]:

@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prefix tuning, projected": {"config": PrefixTuningConfig, "rate": 1e-2, "prefix_projection": True},
     "multitask prompt tuning": {"config": MultitaskPromptTuningConfig, "rate": 3e-2, "num_tasks": 2},
 }
-"""Rates are those of the examples in PEFT's documentation: 3e-2 (prompt tuning), 1e-2 (prefix tuning), 1e-3."""
+"""Rates as in the guides of PEFT's documentation: 3e-2 for prompt tuning, 1e-2 for prefix tuning, 1e-3 for P-tuning."""
 
 CLASSES = {
     "head": ("SEQ_CLS", "AutoModelForSequenceClassification"),
@@ -103,6 +103,7 @@ class PeftSubject(Subject):
         base = self.base()
         torch.manual_seed(1)
         with asking():
+            # The one documented way to put a method around a model; the task type picks the class of the wrapper.
             return get_peft_model(base, self.config(defaults)).eval()
 
     # What is said ----------------------------------------------------------------------------------------------------
@@ -121,6 +122,7 @@ class PeftSubject(Subject):
         if "other" not in self.model.peft_config:
             torch.manual_seed(2)
             with asking():
+                # A second adapter on the same base model; the active one is chosen by `set_adapter`.
                 self.model.add_adapter("other", self.config())
             self.model.eval()
         names = ("default", "other")
@@ -138,6 +140,7 @@ class PeftSubject(Subject):
         prompts: Sequence[int] | None = None,
         static: bool = False,
     ) -> list[tuple[int, ...]]:
+        # Tokenizers are set to pad causal models on the left for generation, as transformers asks for.
         side = side or ("left" if self.cell.kind == "causal" else "right")
         return self.batches.write(self.model, rows, side, static, **self._naming(rows, prompts))
 
@@ -164,6 +167,7 @@ class PeftSubject(Subject):
 
     @torch.no_grad()
     def off_said(self, rows: Sequence[int]) -> list[Tensor]:
+        # The documented context for running the base model, here and for generation.
         with self.model.disable_adapter():
             return self.batches.read(self.model, rows, "right")
 
@@ -258,6 +262,7 @@ class PeftSubject(Subject):
 
     @torch.no_grad()
     def reloaded(self, rows: Sequence[int], folder: Path) -> list[Tensor]:
+        # As every example saves and loads: the adapter alone, around a base model that is loaded anew.
         self.model.save_pretrained(folder)
         with asking():
             loaded = PeftModel.from_pretrained(self.base(), folder).eval()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import trimtab
-from correctness.families import save
+from correctness.families import save, tokenizer
 from correctness.reads import positions_read
 from correctness.subject import Cell, Library, NotApplicable, Refused, Side, Subject
 from correctness.trimtab_by_hand import ByHand
@@ -29,6 +29,7 @@ from trimtab.injection import choose
 from trimtab.model import PromptedModel
 from trimtab.registry import readouts
 from trimtab.storage import write_bundle
+from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.preparing import Prepared, build_encoder, build_head, prepare
@@ -63,9 +64,12 @@ def asking() -> Iterator[None]:
 
 @cache
 def loaded(family: str, kind: str) -> Backbone:
-    """The backbone of a family; it is frozen, so all subjects share it."""
+    """The backbone of a family; it is frozen, so all subjects share it. Transformers takes any tokenizer beside a
+    Qwen 2 for Qwen's own, so the tokenizer is given."""
     with TemporaryDirectory() as folder:
-        return load_backbone(str(save(family, MODELS[kind], Path(folder))), dtype="float32", device="cpu")
+        found = load_backbone(str(save(family, MODELS[kind], Path(folder))), dtype="float32", device="cpu")
+    encoder = found.encoder
+    return replace(found, encoder=TextEncoder(tokenizer(family), encoder.decoder_start_id, encoder.is_causal))
 
 
 class TrimtabSubject(Subject):

@@ -108,6 +108,12 @@ def test_every_family_of_trimtab_is_in_the_matrix() -> None:
     assert sorted(FAMILIES) == sorted(families.kinds())
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "t5"])
+def test_trimtab_reads_the_tokens_of_the_tiny_vocabulary(family: str) -> None:
+    found = trimtab_side.loaded(family, FAMILIES[family].kind).encoder.tokenizer
+    assert found("the cat was good")["input_ids"] == tokenizer(family)("the cat was good")["input_ids"]
+
+
 def test_models_are_the_same_every_time_and_have_no_weight_at_its_usual_value() -> None:
     one, two = (network("bert", "AutoModelForMaskedLM").state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
