@@ -141,9 +141,9 @@ class Faults:
         return called
 
     def _watch_safetensors(self) -> None:
-        import safetensors.torch
-
-        real = safetensors.torch.serialize_file
+        if (library := sys.modules.get("safetensors.torch")) is None:  # nobody writes with it
+            return
+        real = library.serialize_file
 
         def written(tensors: Any, file: Any, *rest: Any, **options: Any) -> None:
             def tear() -> None:
@@ -155,7 +155,7 @@ class Faults:
                 self.call("write", os.fspath(file), tear)
             real(tensors, file, *rest, **options)
 
-        safetensors.torch.serialize_file = written  # type: ignore[assignment]
+        library.serialize_file = written  # type: ignore[attr-defined]
 
 
 class _Watched:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tests.tiny import bundle_metadata
@@ -401,6 +403,32 @@ def test_a_prompt_of_another_run_or_with_a_flipped_bit_is_refused(tmp_path: Path
             path.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
         with refused(BundleError, "the prompt is not what bundle.json states", where=str(path), fix="Copy it again"):
             read_bundle(tmp_path)
+
+
+PARTS = st.dictionaries(
+    st.from_regex(r"(deep|gate|head)\.[a-z]{1,4}", fullmatch=True),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=3,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PARTS, st.integers(0, 4), st.integers(1, 5), st.integers(0, 2**32 - 1), st.data())
+def test_any_bundle_comes_back_to_the_bit_and_no_byte_of_it_may_change(
+    tmp_path: Path, parts: dict[str, list[int]], rows: int, width: int, seed: int, data: st.DataObject
+) -> None:
+    draw = np.random.default_rng(seed)
+    tensors = {n: draw.normal(size=s).astype(np.float32) for n, s in {"inputs": [rows, width], **parts}.items()}
+    stated = {"kind": "x", "shape": [rows, width], "tensors": {n: list(v.shape) for n, v in tensors.items()}}
+    written = write_bundle(tmp_path, Bundle({**METADATA, "prompt": stated}, tensors))
+    got = read_bundle(tmp_path)
+    assert (got.metadata, set(got.tensors)) == (written, set(tensors))
+    assert all(got.tensors[n].tobytes() == v.tobytes() and got.tensors[n].shape == v.shape for n, v in tensors.items())
+    path = tmp_path / "prompt.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(raw)
+    with pytest.raises(BundleError):
+        read_bundle(tmp_path)
 
 
 def test_a_bundle_of_before_hashes_is_read(tmp_path: Path) -> None:

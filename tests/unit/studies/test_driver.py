@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.contract.fake_services import pretend
 from tests.contract.toy_studies import Recorder, carried_out, outcome, toy_recipe, toy_study
@@ -18,11 +20,11 @@ from tests.unit.training.test_tracking import history
 from trimtab.errors import BundleError, BusyError, ConfigError, DataError, StorageError, TemplateError
 from trimtab.storage import hold
 from trimtab.studies import work
-from trimtab.studies.definition import PackLimits
-from trimtab.studies.driver import Course, Driver
+from trimtab.studies.definition import PackLimits, check_study
+from trimtab.studies.driver import Course, Driver, grouped
 from trimtab.studies.folder import StudyFolder
 from trimtab.studies.plan import grid_runs
-from trimtab.studies.work import Job
+from trimtab.studies.work import Fit, Job
 from trimtab.trackers import check_trackers
 from trimtab.training.packs import Rehearsal
 from trimtab.training.preparing import Prepared
@@ -358,3 +360,28 @@ def test_trackers_know_the_study_and_what_they_note_reaches_the_events_and_not_t
     assert "the tracker tensorboard failed and is left out" in note["text"]
     assert note["key"] == executor.jobs[0].keys[0]
     assert "notes" not in (folder.path / "ledger.jsonl").read_text()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(["prompt_tuning", "residual", "p_tuning_lstm"]), min_size=1, max_size=3, unique=True),
+       st.integers(1, 6), st.integers(1, 4), st.randoms(use_true_random=False))  # fmt: skip
+def test_packs_hold_every_run_once_those_alike_together_in_nearly_equal_parts(
+    kinds: list[str], seeds: int, most: int, draw: Any
+) -> None:
+    class Fits(Driver):
+        """As many fit as the test says."""
+
+        def fit(self, group: Sequence[Any]) -> Fit:
+            return Fit(min(len(group), most), None, 1.0, None)
+
+    recipe = {"task": {"kind": "support_desk"}, "training": {"learning_rate": 0.01}}
+    study = check_study({"recipe": recipe, "axes": {"prompt.kind": kinds}, "seeds": seeds})
+    runs = list(grid_runs(study))
+    draw.shuffle(runs)
+    packs = Fits(study, StudyFolder(Path("nowhere")), Recorder()).packed(runs)
+    assert sorted(run.key for pack in packs for run in pack) == sorted(run.key for run in runs)
+    assert all(len(pack) <= most and len({run.pack_key for run in pack}) == 1 for pack in packs)
+    for group in grouped(runs):
+        sizes = [len(pack) for pack in packs if pack[0].pack_key == group[0].pack_key]
+        assert max(sizes) - min(sizes) <= 1
+        assert len(sizes) == -(-len(group) // most)
