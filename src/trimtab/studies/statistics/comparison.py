@@ -101,7 +101,7 @@ def paired_difference(
     pairs = [(a[s], b[s]) for s in shared]
     finite([score for pair in pairs for score in pair], where="paired difference")
     d = np.sort(_without_rounding(np.array(pairs)))
-    turned = -1 if d.mean() < 0 else 1  # so that swapping the methods turns the interval around
+    turned = _side(d)  # so that swapping the methods turns the interval around
     low = high = sd = None
     if len(d) > 1:
         draws = resampled(np.sort(turned * d), resamples, rng).mean(axis=1)
@@ -120,6 +120,15 @@ def paired_difference(
         paired=True,
         level=level,
     )
+
+
+def _side(d: np.ndarray) -> int:
+    """The sign of the mean; where that is 0 up to rounding, of what is not symmetric about 0. Other units, or what both
+    methods gain, do not change it."""
+    least = 1e-9 * float(np.abs(d).max())
+    lopsided = np.sort(d) - np.sort(-d)
+    clear = [v for v in (float(d.mean()), *lopsided.tolist()) if abs(v) > least]
+    return -1 if clear and clear[0] < 0 else 1
 
 
 def _listed(scores: Mapping[Any, float]) -> str:

@@ -200,6 +200,17 @@ def test_units_and_what_both_gain_do_not_matter(a: list[int], b: list[int]) -> N
     assert (percent.p_t, percent.p_wilcoxon) == (pytest.approx(plain.p_t), plain.p_wilcoxon)
 
 
+def test_a_mean_of_zero_up_to_rounding_has_no_side_by_chance() -> None:
+    d = [0.05, 0.05, 0.05, -0.15, 0.3, -0.3]
+    zero, found = by_seed([0.0] * 6), []
+    for unit in (1.0, 3.0, 7.0, 100.0):
+        its = paired_difference(by_seed([unit * v for v in d]), zero, resamples=200)
+        back = paired_difference(zero, by_seed([unit * v for v in d]), resamples=200)
+        assert (its.low, its.high) == (pytest.approx(-back.high), pytest.approx(-back.low))  # type: ignore[operator]
+        found.append((its.low / unit, its.high / unit))  # type: ignore[operator]
+    assert all(pair == pytest.approx(found[0]) for pair in found)
+
+
 def test_differences_refuse_what_cannot_be_compared() -> None:
     with refused(DataError, "got seeds 1 and seeds 10, 2, 3, 4, 5 ...", fix="`unpaired_difference`"):
         paired_difference({1: 0.5}, dict.fromkeys((2, 3, 4, 5, 6, 10), 0.5))
