@@ -239,7 +239,7 @@ def random_mask(
 
 
 def pgd(
-    one: One, norm: str = "l2", epsilon: float | None = None, epsilon_relative: float = 0.03, steps: int = 1,
+    one: One, norm: str = "l2", epsilon: float | None = None, epsilon_relative: float = 0.01, steps: int = 1,
     step_size: float | None = None, start: str = "zero", loss: str = "ce", target: str = "text",
 ) -> Tensor:  # fmt: skip
     limits = {n: radii(one, n, norm, epsilon, epsilon_relative) for n in one.names(target)}

@@ -42,7 +42,7 @@ class PGD:
         weight: of the penalty beside the clean loss.
         norm: how size is measured: over an example's text, over each token, or the largest element.
         epsilon: radius in embedding units; give this or `epsilon_relative`.
-        epsilon_relative: radius relative to what is perturbed (norm, or for linf root mean square); 0.03 if neither is
+        epsilon_relative: radius relative to what is perturbed (norm, or for linf root mean square); 0.01 if neither is
             given.
         steps: K.
         step_size: length of a step in radii; by default 1 for K = 1 and 2.5 / K for more.
@@ -72,7 +72,7 @@ class PGD:
                 fix="Set start: uniform, or loss: ce.",
             )
         self.weight, self._steps, self._start, self._loss, self._target = weight, steps, start, loss, target
-        self._ball = Ball(norm, epsilon, 0.03 if epsilon_relative is None else epsilon_relative)
+        self._ball = Ball(norm, epsilon, 0.01 if epsilon_relative is None else epsilon_relative)
         self._step_size = step_size if step_size is not None else (1.0 if steps == 1 else 2.5 / steps)
         compares = loss != "ce"
         self._reuses = start == "zero"
