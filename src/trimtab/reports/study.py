@@ -12,9 +12,9 @@ from trimtab.reports.markdown import markdown
 from trimtab.reports.page import page
 from trimtab.reports.study_surfaces import study_surfaces
 from trimtab.storage import write_json, write_text
-from trimtab.studies import results
 from trimtab.studies.analysis import analyse
 from trimtab.studies.folder import StudyFolder
+from trimtab.studies.results import FILE as RESULTS
 from trimtab.studies.results import write_results
 
 
@@ -24,10 +24,11 @@ def write_report(folder: StudyFolder) -> dict[str, Any]:
     Raises:
         TrimtabError: not a study folder, a run folder that was changed, or a disk that refuses.
     """
-    facts = analyse(folder)
+    runs = folder.read()
+    facts = analyse(folder, runs)
     facts["surfaces"] = study_surfaces(folder.runs_dir, facts["lines"])
     write_json(folder.path / "study.json", facts)
-    write_results(folder)
+    write_results(folder, runs)
     write_text(folder.path / "runs.csv", runs_csv(facts["runs"]))
     write_text(folder.path / "report.md", markdown(facts))
     write_text(folder.path / "report.html", page(facts))
@@ -36,7 +37,7 @@ def write_report(folder: StudyFolder) -> dict[str, Any]:
 
 def paths(folder: Path) -> dict[str, str]:
     """What `write_report` writes, by name."""
-    return {name: str(folder / name) for name in ("report.html", "report.md", "runs.csv", "study.json", results.FILE)}
+    return {name: str(folder / name) for name in ("report.html", "report.md", "runs.csv", "study.json", RESULTS)}
 
 
 def runs_csv(rows: Sequence[Mapping[str, Any]]) -> str:

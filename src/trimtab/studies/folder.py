@@ -212,14 +212,12 @@ class StudyFolder:
             check_same_plan(head, plan, path)
         _check_sources(head["plan"].get("sources", {}), plan.get("sources", {}), path)
         if not known and not self.packs():
-            for pack in head.get("packs", ()):
-                _append(self.path / "packs.jsonl", pack)
+            _append(self.path / "packs.jsonl", *head.get("packs", ()))
             write_json(self.path / "fits.json", {**head.get("fits", {}), **self.fits()})
         new = [run for run in runs if run["line"]["key"] not in known]
-        for run in new:
-            adopted = {k: v for k, v in run.items() if k != "line"}
-            _append(self.path / "adopted.jsonl", {"key": run["line"]["key"], **adopted})
-            _append(self.path / "ledger.jsonl", run["line"])
+        kept = ({"key": run["line"]["key"], **{k: v for k, v in run.items() if k != "line"}} for run in new)
+        _append(self.path / "adopted.jsonl", *kept)  # before the ledger, which says that they have ended
+        _append(self.path / "ledger.jsonl", *(run["line"] for run in new))
         return len(new)
 
     def adopted(self) -> dict[str, dict[str, Any]]:
@@ -232,7 +230,9 @@ class StudyFolder:
         Raises:
             BundleError: a run folder is not as it was when the run ended.
         """
-        adopted = self.adopted()
+        return self._ended(self.adopted())
+
+    def _ended(self, adopted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         there = {}
         with understood(self.path / "ledger.jsonl"):
             for key, line in self.ledger().items():
@@ -245,7 +245,8 @@ class StudyFolder:
 
     def read(self) -> list[StudyRun]:
         """All runs: those of the plan first, then those that a search has added. Errors as `ended`."""
-        ended, adopted, plan = self.ended(), self.adopted(), self.plan
+        adopted, plan = self.adopted(), self.plan
+        ended = self._ended(adopted)
         with understood(self.path / "plan.json"):
             entries = {r["key"]: r for r in plan["runs"]}
             if plan["searched"]:
@@ -304,9 +305,11 @@ def _difference(there: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     return f"it has {len(old - new)} runs that the new plan lacks and lacks {len(new - old)} of its {len(new)}"
 
 
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line that is there whole or not at all, even if the process or the disk gives up on the way."""
-    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+def _append(path: Path, *lines: Mapping[str, Any]) -> None:
+    """Add lines, each there whole or not at all, even if the process or the disk gives up on the way."""
+    if not lines:
+        return
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from trimtab.errors import BundleError, ConfigError
 from trimtab.storage import write_atomically
 
 if TYPE_CHECKING:
-    from trimtab.studies.folder import StudyFolder
+    from trimtab.studies.folder import StudyFolder, StudyRun
 
 FILE = "results.jsonl.gz"
 SCHEMA = 1
@@ -28,13 +28,16 @@ _FIX = "Take the file that lies beside the report of the study."
 _OF_THE_MACHINE = ("working_directory",)
 
 
-def write_results(folder: StudyFolder) -> None:
+def write_results(folder: StudyFolder, runs: Sequence[StudyRun]) -> None:
     """Write the file of a study into its folder; of equal studies it is equal to the byte.
+
+    Args:
+        runs: all runs of the study, as the folder reads them.
 
     Raises:
         StorageError: it cannot be written.
     """
-    lines = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in _lines(folder))
+    lines = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in _lines(folder, runs))
     write_atomically(folder.path / FILE, lambda file: file.write(gzip.compress(lines.encode(), mtime=0)))
 
 
@@ -80,13 +83,13 @@ def check_same_plan(head: Mapping[str, Any], plan: Mapping[str, Any], path: Path
         )
 
 
-def _lines(folder: StudyFolder) -> Iterator[dict[str, Any]]:
+def _lines(folder: StudyFolder, runs: Sequence[StudyRun]) -> Iterator[dict[str, Any]]:
     plan = folder.plan
     yield {"schema": SCHEMA, "name": plan["name"], "plan": {k: plan[k] for k in ("digest", "sources") if k in plan},
            "packs": folder.packs(), "fits": folder.fits()}  # fmt: skip
-    ended = folder.ended()
-    for run in folder.read():
+    ledger = folder.ledger()
+    for run in runs:
         if run.status != "missing":
             record = {k: v for k, v in run.record.items() if k not in _OF_THE_MACHINE}
             kept = {"record": record, "events": run.events(), "sharpness": run.sharpness()}
-            yield {"line": ended[run.key], **{k: v for k, v in kept.items() if v}}
+            yield {"line": ledger[run.key], **{k: v for k, v in kept.items() if v}}

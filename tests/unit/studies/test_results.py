@@ -34,7 +34,7 @@ def left(study: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> StudyF
     first, second = list(folder.ended().values())[:2]
     write_json(folder.runs_dir / first["run"] / SHARPNESS_FILE, {"schema": 1})
     folder.enter({**second, "status": "failed", "run": None, "error": {"type": "X", "message": "y"}})
-    write_results(folder)
+    write_results(folder, folder.read())
     return folder
 
 
@@ -70,7 +70,7 @@ def test_only_what_is_missing_is_trained(study: StudyConfig, left: StudyFolder, 
 
 def test_the_analysis_is_the_same(study: StudyConfig, left: StudyFolder, tmp_path: Path) -> None:
     (left.runs_dir / left.read()[0].name / SHARPNESS_FILE).unlink()  # made up above; the analysis would read it
-    write_results(left)
+    write_results(left, left.read())
     folder = StudyFolder(tmp_path / "study")
     Driver(study, folder, Recorder()).run(results=left.path / FILE)
     there, here = analyse(left), analyse(folder)
@@ -81,7 +81,7 @@ def test_the_analysis_is_the_same(study: StudyConfig, left: StudyFolder, tmp_pat
 def test_equal_studies_leave_equal_files(left: StudyFolder, study: StudyConfig, tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "study")
     Driver(study, folder, Recorder()).run(results=left.path / FILE)
-    write_results(folder)
+    write_results(folder, folder.read())
     assert (folder.path / FILE).read_bytes() == (left.path / FILE).read_bytes()
 
 

@@ -32,14 +32,17 @@ ANALYSIS_SCHEMA = 1
 LEVEL = 0.95
 
 
-def analyse(folder: StudyFolder) -> dict[str, Any]:
+def analyse(folder: StudyFolder, runs: Sequence[StudyRun] | None = None) -> dict[str, Any]:
     """The content of study.json.
+
+    Args:
+        runs: of the folder, where they have been read; that hashes every file of every run.
 
     Raises:
         TrimtabError: not a study folder, or of another schema version.
         BundleError: a file of a run is not as it was when the run ended.
     """
-    plan, runs = folder.plan, folder.read()
+    plan, runs = folder.plan, folder.read() if runs is None else runs
     study = check_study(read_yaml(folder.path / "study.yaml"))
     lines = build_lines(study, runs)
     parent, name = folder.path.resolve().parent.name, folder.path.resolve().name
