@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from trimtab.metric_names import metric_name
@@ -12,14 +11,12 @@ from trimtab.reports import figures, tables
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, count, duration, prose
+from trimtab.reports.shell import contents, document, top
 from trimtab.reports.stability import stability_section
 from trimtab.reports.study_surfaces import surfaces_section
 from trimtab.studies.analysis.lines import fixed
 
 Facts = Mapping[str, Any]
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-"""What the page may load: nothing."""
 
 STATISTICS = (
     "Intervals are 95 % percentile intervals of a bootstrap over seeds, those of means, IQMs and differences widened "
@@ -31,26 +28,15 @@ STATISTICS = (
 def page(facts: Facts) -> str:
     """The content of report.html."""
     parts = _sections(facts)
-    links = [el("li", el("a", name, href=f"#{slug}")) for slug, name, _ in parts]
-    contents = el("nav", el("ul", links), class_="contents", aria_label="Contents")
+    links = contents([(slug, name) for slug, name, _ in parts])
     sections = [_section(slug, name, its) for slug, name, its in parts]
-    own, assets = files("trimtab.reports"), ["report", *(["surface"] if facts["surfaces"] else [])]
-    head = [
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("title", f"{facts['study']} – study report"),
-        el("link", rel="icon", href="data:,"),
-        *[el("style", Html("\n" + (own / f"{name}.css").read_text(encoding="utf-8"))) for name in assets],
-    ]
     body = [
         el("a", "To the verdict", href="#verdict", class_="skip"),
-        el("div", _top(facts), el("div", contents, el("main", _verdict(facts), sections), class_="columns"), _footer(),
+        el("div", _top(facts), el("div", links, el("main", _verdict(facts), sections), class_="columns"), _footer(),
            class_="page"),
         el("p", id="said", class_="only-read", aria_live="polite"),
-        *[el("script", Html("\n" + (own / f"{name}.js").read_text(encoding="utf-8"))) for name in assets],
     ]  # fmt: skip
-    return f"<!DOCTYPE html>\n{el('html', el('head', head), el('body', body), lang='en')}\n"
+    return document(f"{facts['study']} – study report", body, ["report", *(["surface"] if facts["surfaces"] else [])])
 
 
 def _section(slug: str, name: str, its: Any) -> Html:
@@ -67,9 +53,7 @@ def _top(facts: Facts) -> Html:
     ]
     chips = [el("li", el("b", value), f" {name}") for value, name in its]
     chips.append(el("li", ", ".join([*facts["tasks"], *facts["backbones"]])))
-    toggle = el("button", "Dark theme", type="button", class_="theme", aria_pressed="false", hidden=True)
-    title = el("div", el("p", "Study report", class_="over"), el("h1", facts["study"]), el("ul", chips, class_="facts"))
-    return el("header", title, toggle, class_="top")
+    return top("Study report", facts["study"], el("ul", chips, class_="facts"))
 
 
 def _verdict(facts: Facts) -> Html:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from trimtab.landscape.surface import VIEWS, Landscape, Paths, Surface
@@ -13,7 +12,7 @@ from trimtab.reports.figures import figure
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import score
-from trimtab.reports.page import POLICY
+from trimtab.reports.shell import contents, document, top
 from trimtab.reports.surface_panels import numbers, surface_panels
 from trimtab.reports.tables import Cell, Column, table
 
@@ -34,30 +33,18 @@ ABOUT = {
 
 def surface_page(its: Sequence[Landscape], *, log: bool = False) -> str:
     """The content of landscape.html or compare.html."""
-    own = files("trimtab.reports")
     views = [v for v in VIEWS if any(s.facts["view"] == v for s in its)]
     runs = list(dict.fromkeys(s.facts["label"] for s in its))
     title = f"{its[0].facts['task']}: {', '.join(runs[:4])}{' …' if len(runs) > 4 else ''}"
-    links = [el("li", el("a", NAMES[v], href=f"#{v}")) for v in views]
+    links = contents([(v, NAMES[v]) for v in views])
     sections = [_section(v, [s for s in its if s.facts["view"] == v], log) for v in views]
-    head = [
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("title", f"{title} – loss landscape"),
-        el("link", rel="icon", href="data:,"),
-        *[el("style", Html("\n" + (own / name).read_text(encoding="utf-8"))) for name in ("report.css", "surface.css")],
-    ]
-    toggle = el("button", "Dark theme", type="button", class_="theme", aria_pressed="false", hidden=True)
-    top = el("header", el("div", el("p", "Loss landscape", class_="over"), el("h1", title)), toggle, class_="top")
-    contents = el("nav", el("ul", links), class_="contents", aria_label="Contents")
+    columns = el("div", links, el("main", sections, _method(its)), class_="columns")
     body = [
         el("a", "To the surfaces", href=f"#{views[0]}", class_="skip"),
-        el("div", top, el("div", contents, el("main", sections, _method(its)), class_="columns"), class_="page"),
+        el("div", top("Loss landscape", title), columns, class_="page"),
         el("p", id="said", class_="only-read", aria_live="polite"),
-        *[el("script", Html("\n" + (own / name).read_text(encoding="utf-8"))) for name in ("report.js", "surface.js")],
     ]
-    return f"<!DOCTYPE html>\n{el('html', el('head', head), el('body', body), lang='en')}\n"
+    return document(f"{title} – loss landscape", body, ["report", "surface"])
 
 
 def _section(view: str, its: Sequence[Landscape], log: bool) -> Html:

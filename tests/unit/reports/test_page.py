@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tests.unit.reports.conftest import STUDIES, Report
-from trimtab.reports.page import POLICY
+from trimtab.reports.shell import POLICY
 
 VOID = {"meta", "link", "br", "wbr", "hr"}
 Written = Callable[[str], Report]
