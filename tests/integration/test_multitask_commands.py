@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from math import log
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from tests.integration.test_command_line import Trimtab, trimtab  # noqa: F401  (a fixture)
 from tests.tiny import tagged_task, toy_task, write_jsonl
+from trimtab import api
 from trimtab.documents import dump_yaml
+from trimtab.storage import read_json
 
 
 @pytest.fixture
@@ -54,6 +58,13 @@ def test_several_tasks_are_trained_scored_asked_and_taken_apart(
     refused = trimtab("predict", run["run"], "-i", plain)
     assert refused.code == 2
     assert "the input does not say which task it is of" in refused.err
+
+    looked = ("landscape", run["run"], "--points", "3", "--examples", "4", "--no-sharpness", "--view", "prompt")
+    assert "Say which one: --task toy." in trimtab(*looked).err
+    surface = trimtab(*looked, "--task", "toy", "--json").json["surfaces"][0]
+    its = read_json(Path(run["run"]) / "landscape" / "prompt.json")["batch"]["examples"]
+    judged = [p for p in api.evaluate(run["run"], task="toy").predictions if p.id in its]
+    assert surface["loss"] == pytest.approx(fmean(-log(p.scores[p.gold]) for p in judged), rel=1e-4)
 
     taken = tmp_path / "toy"
     assert trimtab("take", run["run"], "toy", "-o", taken, "--json").json == {"bundle": str(taken), "task": "toy"}

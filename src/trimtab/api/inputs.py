@@ -51,9 +51,26 @@ def check_split(split: str) -> None:
         raise ConfigError(f"there is no split {split!r}.", where="split", fix=f"Known: {', '.join(SPLITS)}.")
 
 
-def split_again(folder: Path, split: str, data_dir: str | Path | None) -> Sequence[Example]:
-    """The examples of a finished run; errors as `task_again`."""
-    return task_again(config_of(folder), folder, data_dir).splits[split]
+def split_again(folder: Path, split: str, data_dir: str | Path | None, task: str | None = None) -> Sequence[Example]:
+    """The examples of a finished run, or of one of its tasks, where it is on several.
+
+    Raises:
+        ConfigError: the run has no such task, or has several and none is named.
+        DataError: as of `task_again`.
+    """
+    names = tasks_of(folder)
+    if not names and task is None:
+        return task_again(config_of(folder), folder, data_dir).splits[split]
+    if not names:
+        raise ConfigError("the run is on one task only.", where=f"task = {task}", fix="Leave the name of the task out.")
+    if task is None:
+        raise ConfigError(
+            f"the run is on several tasks ({', '.join(names)}), and none of them is named.",
+            where=str(folder),
+            fix=f"Say which one: --task {names[0]}.",
+        )
+    part: Task = task_again(config_of(folder), folder, data_dir).parts[str(named_task(task, names))]
+    return part.splits[split]
 
 
 def task_again(config: RunConfig, folder: Path, data_dir: str | Path | None) -> Task:

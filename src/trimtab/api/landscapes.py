@@ -30,6 +30,7 @@ def landscape(
     directions: str = "auto",
     unit: str = "common",
     split: str = "test",
+    task: str | None = None,
     examples: int = 24,
     seed: int = 0,
     log: bool = False,
@@ -54,6 +55,7 @@ def landscape(
         sharpness: measure how sharp the loss is, too, see `trimtab.landscape.sharpness`.
         points, radius, directions, unit, seed, max_tokens: see `trimtab.landscape.views.Settings`.
         split: where the examples come from.
+        task: of runs on several tasks, the one whose loss is looked at.
         examples: on how many the loss is taken; they are drawn with `seed`.
         log: logarithmic colors and heights in pictures.
         redraw: draw again what was computed before; nothing is computed, and all views are drawn that there are.
@@ -78,9 +80,9 @@ def landscape(
     if not redraw:
         settings, tell = Settings(points, radius, directions, unit, seed, max_tokens), report or (lambda event: None)
         for folders in groups:
-            splits = [split_again(folder, split, data_dir) for folder in folders]
+            splits = [split_again(folder, split, data_dir, task) for folder in folders]
             sample = sampled(splits, split, examples, seed)
-            subjects = open_subjects(folders, sample, device=device, max_tokens=max_tokens)
+            subjects = open_subjects(folders, sample, task=task, device=device, max_tokens=max_tokens)
             survey(subjects, chosen, settings, tell)
             if sharpness:
                 measure_all(subjects, Protocol(seed=seed), tell)

@@ -37,6 +37,9 @@ def command(
         str, typer.Option("--unit", help="Of length: common to all runs, or each virtual token's own norm.")
     ] = "common",
     split: Annotated[str, typer.Option("--split", help="Where the examples come from: train, dev or test.")] = "test",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Of runs on several tasks, the one whose loss is looked at.")
+    ] = None,
     examples: Annotated[int, typer.Option("--examples", help="On how many the loss is taken.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Of random directions and of the examples.")] = 0,
     log: Annotated[bool, typer.Option("--log", help="Logarithmic colors and heights in pictures.")] = False,
@@ -65,6 +68,7 @@ def command(
             directions=directions,
             unit=unit,
             split=split,
+            task=task,
             examples=examples,
             seed=seed,
             log=log,

@@ -206,16 +206,19 @@ def repeated(batch: Batch, times: int) -> Batch:
     return replace(batch, **{**tensors, "example_of": (batch.example_of + shifted).flatten()})
 
 
-def opened(run: str | Path, *, backbone: Backbone | None = None, device: str = "auto") -> Predictor:
+def opened(
+    run: str | Path, *, task: str | None = None, backbone: Backbone | None = None, device: str = "auto"
+) -> Predictor:
     """A run folder or bundle with its backbone in float32 and eager attention.
 
     Args:
+        task: which one, if the run is on several.
         backbone: that was opened so for another run.
 
     Raises:
         BundleError, BackboneError: see `trimtab.load`.
     """
-    return load(run, backbone=backbone, device=device, dtype="float32", attention="eager")
+    return load(run, task=task, backbone=backbone, device=device, dtype="float32", attention="eager")
 
 
 def loss_at(predictor: Predictor, examples: Sequence[Example], max_tokens: int = MAX_TOKENS) -> LossAt:

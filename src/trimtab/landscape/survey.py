@@ -71,9 +71,17 @@ def sampled(splits: Sequence[Sequence[Example]], split: str, count: int, seed: i
 
 
 def open_subjects(
-    folders: Sequence[Path], sample: Sample, *, device: str = "auto", max_tokens: int = MAX_TOKENS
+    folders: Sequence[Path],
+    sample: Sample,
+    *,
+    task: str | None = None,
+    device: str = "auto",
+    max_tokens: int = MAX_TOKENS,
 ) -> list[Subject]:
     """The runs, ready to be looked at; those with the same backbone share it.
+
+    Args:
+        task: which one, if the runs are on several.
 
     Raises:
         ConfigError: a run is named twice, or they have different backbones.
@@ -87,7 +95,7 @@ def open_subjects(
         stated = read_bundle(folder).metadata["backbone"]
         told = json.dumps([stated["model"], stated["options"]], sort_keys=True)
         own = None if stated.get("tuned") else shared.get(told)
-        opened_runs.append(opened(folder, backbone=own, device=device))
+        opened_runs.append(opened(folder, task=task, backbone=own, device=device))
         if not stated.get("tuned"):
             shared[told] = opened_runs[-1].model.backbone
     prints = {str(f): p.metadata["backbone"]["fingerprint"] for f, p in zip(folders, opened_runs, strict=True)}
