@@ -28,7 +28,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "types errors seeding text_encoder metric_names",
+        "types errors archives seeding text_encoder metric_names",
         "documents bundle_schema",
         "registry storage",
         "overrides",

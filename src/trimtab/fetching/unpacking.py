@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from trimtab.archives import is_link, leads_out
 from trimtab.errors import DataError, StorageError
 from trimtab.fetching.manifests import Archive
 
@@ -66,7 +67,7 @@ def _zip_members(opened: zipfile.ZipFile, archive: Archive) -> Iterator[Member]:
     for info in opened.infolist():
         _check_name(info.filename, archive)
         if not info.is_dir():
-            if (info.external_attr >> 16) & 0o170000 == 0o120000:
+            if is_link(info):
                 raise _unsafe(info.filename, "a link", archive)
             yield info.filename, info.file_size, lambda info=info: opened.open(info)  # type: ignore[misc]
 
@@ -81,15 +82,7 @@ def _tar_members(tar: tarfile.TarFile, archive: Archive) -> Iterator[Member]:
 
 
 def _check_name(name: str, archive: Archive) -> None:
-    path = PurePosixPath(name)
-    if (
-        not name
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\\" in name
-        or ":" in name.partition("/")[0]
-        or "\0" in name
-    ):
+    if leads_out(name):
         raise _unsafe(name, "a name that leads out of its folder", archive)
 
 

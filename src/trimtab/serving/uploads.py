@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from trimtab.archives import is_link, leads_out
 from trimtab.errors import BundleError
 from trimtab.serving.refusals import DiskError, ForbiddenError, TokenError, TooLargeError
 from trimtab.storage import Bundle, read_bundle
@@ -90,12 +91,8 @@ def _members(opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     folders = set()
     for info in opened.infolist():
         path = PurePosixPath(info.filename)
-        is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-        leads_out = (
-            not path.parts or path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in path.parts[0]
-        )
-        if is_link or leads_out:
-            what = "a link" if is_link else "a name that leads out of it"
+        if is_link(info) or leads_out(info.filename):
+            what = "a link" if is_link(info) else "a name that leads out of it"
             raise BundleError(f"the archive holds {what}: {info.filename[:100]!r}.", where=_WHERE, fix=_ADVICE)
         if info.is_dir():
             continue
