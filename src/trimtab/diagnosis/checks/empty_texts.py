@@ -8,6 +8,7 @@ from typing import final
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
+from trimtab.tasks import SPLITS
 
 _MANY = 0.05
 """Share of the rows that is worth a warning."""
@@ -22,7 +23,7 @@ class EmptyTexts(Check):
     of_each_task = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
-        rows = [e for split in ("train", "dev", "test") for e in case.examples(split)]
+        rows = [e for split in SPLITS for e in case.examples(split)]
         fields = [f for f in case.rendering.template.fields if f in case.rendering.wanted(case.encoder)]
         empty = {f: sum(not e.fields.get(f, "").strip() for e in rows) for f in fields}
         numbers = {"empty": empty, "rows": len(rows)}

@@ -8,6 +8,7 @@ from typing import final
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
+from trimtab.tasks import SPLITS
 
 _MANY, _TOO_MANY = 0.01, 0.1
 """Shares of a split from which on its score flatters, and from which on it says nothing."""
@@ -22,7 +23,7 @@ class Leakage(Check):
     of_each_task = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
-        texts = {split: [case.read(e) for e in case.examples(split)] for split in ("train", "dev", "test")}
+        texts = {split: [case.read(e) for e in case.examples(split)] for split in SPLITS}
         train, dev = set(texts["train"]), set(texts["dev"])
         numbers = {
             "dev_in_train": sum(text in train for text in texts["dev"]),

@@ -8,6 +8,7 @@ from typing import final
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
+from trimtab.tasks import SPLITS
 from trimtab.types import Example
 
 
@@ -23,7 +24,7 @@ class MissingClasses(Check):
         answer, known = case.rendering.answer, case.rendering.verbalizer.classes
         if answer not in ("class", "tags") or not known:
             return
-        present = {s: _present(case.examples(s)) for s in ("train", "dev", "test")}
+        present = {s: _present(case.examples(s)) for s in SPLITS}
         classes = {*known}.union(*present.values())  # tags are those of train; dev and test may have others
         gone = {s: sorted(classes - its) for s, its in present.items()}
         numbers = {"missing": gone}

@@ -8,6 +8,7 @@ from typing import final
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
+from trimtab.tasks import SPLITS
 from trimtab.types import Row
 
 _MANY = 0.05
@@ -24,11 +25,11 @@ class Truncation(Check):
 
     def examine(self, case: Case) -> Iterator[Finding]:
         rendering = case.rendering
-        lost = sum(_is_torn(row, rendering.template.length) for s in ("train", "dev", "test") for row in case.rows(s))
+        lost = sum(_is_torn(row, rendering.template.length) for s in SPLITS for row in case.rows(s))
         if lost:
             what = f"{lost} rows have lost slots of the prompt or places where the answer is read"
             yield Finding("problem", what, "This is a defect: please report it with the recipe.", {"torn": lost})
-        cut = {split: _cut(case.rows(split)) for split in ("train", "dev", "test")}
+        cut = {split: _cut(case.rows(split)) for split in SPLITS}
         unread = sum(max(0, len(r.origin.tags) - len(r.encoded.answer_at)) for s in cut for r in case.rows(s))
         numbers = {**{s: {"rows": n, "share": share, "tokens": tokens} for s, (n, share, tokens) in cut.items()},
                    "max_length": rendering.max_length, "unread_words": unread}  # fmt: skip
