@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from trimtab.files import sha256_of
 
 SAME = (
     "metrics.jsonl", "predictions.dev.jsonl", "predictions.test.jsonl", "prompt.safetensors", "backbone.safetensors",
@@ -110,7 +111,7 @@ def finished(a: argparse.Namespace, code: int, folder: Path) -> dict[str, Any]:
 
 def what_came_out(folder: Path) -> dict[str, Any]:
     record = json.loads((folder / "run.json").read_text())
-    files = {name: sha256((folder / name).read_bytes()).hexdigest() for name in SAME if (folder / name).exists()}
+    files = {name: sha256_of(folder / name) for name in SAME if (folder / name).exists()}
     return {**files, **{key: record.get(key) for key in ("status", "metrics", "best_step", "steps")}}
 
 

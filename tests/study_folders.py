@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.storage import RunFolder, write_json
+from trimtab.files import write_json
+from trimtab.storage import RunFolder
 from trimtab.studies.definition import check_study
 from trimtab.studies.driver import plan_of, planned_runs
 from trimtab.studies.folder import StudyFolder

@@ -96,7 +96,8 @@ def _not_rescued(ended: Ended, reference: Reference) -> list[str]:
 def looked_over(folder: Path, reference: Reference) -> list[str]:
     """What is wrong in a folder that a fault has left."""
     from trimtab.errors import TrimtabError
-    from trimtab.storage import read_bundle, read_jsonl
+    from trimtab.files import read_jsonl
+    from trimtab.storage import read_bundle
 
     now, found = snapshot(folder), []
     for name, its in now.items():

@@ -78,7 +78,7 @@ def is_hidden(path: Path, folder: Path) -> bool:
 
 def entered(folder: Path) -> list[dict[str, Any]]:
     """The lines of all ledgers, those that a kill cut off aside."""
-    from trimtab.storage import read_jsonl
+    from trimtab.files import read_jsonl
 
     return [line for ledger in sorted(folder.glob("studies/*/ledger.jsonl")) for line in read_jsonl(ledger)]
 

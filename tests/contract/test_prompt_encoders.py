@@ -27,10 +27,10 @@ from tests.contract.toy_runs import (
 )
 from trimtab.backbones import Backbone
 from trimtab.config import Seeds, TrainingConfig
+from trimtab.files import read_tensors, write_tensors
 from trimtab.model import PromptedModel
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
-from trimtab.storage import read_tensors, write_tensors
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
 from trimtab.types import table_of

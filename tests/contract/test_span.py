@@ -21,13 +21,13 @@ from trimtab.backbones.loading import load_encoder
 from trimtab.batching import collate, labels_of
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, DataError, TemplateError
+from trimtab.files import read_json
 from trimtab.model import PromptedModel, stacked
 from trimtab.predictor import Rendering, from_bundle, load
 from trimtab.readouts import first_head
 from trimtab.readouts.span import best_pairs
 from trimtab.registry import readouts, tasks
 from trimtab.span_metrics import extraction
-from trimtab.storage import read_json
 from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template

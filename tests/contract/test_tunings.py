@@ -17,9 +17,10 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError
+from trimtab.files import read_json, write_tensors
 from trimtab.predictor import from_bundle
 from trimtab.registry import tunings
-from trimtab.storage import read_bundle, read_json, write_tensors
+from trimtab.storage import read_bundle
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, tuned_backbone
 from trimtab.training.runs import run_pack

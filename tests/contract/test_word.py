@@ -23,10 +23,10 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.batching import collate
 from trimtab.config import resolve
 from trimtab.errors import ConfigError, DataError, TemplateError
+from trimtab.files import read_json
 from trimtab.predictor import from_bundle, load
 from trimtab.readouts import divergence, mistaken
 from trimtab.registry import readouts, regularizers
-from trimtab.storage import read_json
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.records import bare_score, make_bundle

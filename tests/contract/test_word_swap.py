@@ -19,13 +19,13 @@ from tests.tiny import tagged_task, tiny_backbone, toy_task, written_task
 from trimtab.api import run as api_run
 from trimtab.backbones import Backbone, words
 from trimtab.errors import ConfigError
+from trimtab.files import read_jsonl
 from trimtab.perturbations import TrainStep
 from trimtab.registry import regularizers
 from trimtab.regularizers import word_swap
 from trimtab.regularizers.swap_attack import Attacked, Limits, attack
 from trimtab.regularizers.swap_candidates import Rules
 from trimtab.regularizers.word_swap import NO_SWAPS, NO_TAGGER, WordSwap
-from trimtab.storage import read_jsonl
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared
 from trimtab.training.runs import run_pack

@@ -13,9 +13,9 @@ from trimtab import api
 from trimtab.cli import main
 from trimtab.cli.landscape import print_landscapes
 from trimtab.documents import dump_yaml
+from trimtab.files import read_json
 from trimtab.landscape import measuring, sharpness
 from trimtab.landscape.sharpness import Protocol
-from trimtab.storage import read_json
 
 FAST = Protocol(eigenvalues=1, probes=2, steps=3, starts=1, ascent_steps=1, ascents=1, samples=1)
 FEW = ("--examples", "4", "--device", "cpu")

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "types errors archives seeding text_encoder metric_names",
-        "documents bundle_schema",
+        "documents bundle_schema files",
         "registry storage",
         "overrides",
         "config",

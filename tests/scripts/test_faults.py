@@ -87,14 +87,14 @@ def harness(before: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 CARELESS = """
-import trimtab.storage as storage
+import trimtab.files as files
 
 def write_atomically(path, write):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         write(file)
 
-storage.write_atomically = write_atomically
+files.write_atomically = write_atomically
 """
 
 

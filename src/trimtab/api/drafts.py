@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.errors import ConfigError
-from trimtab.storage import write_text
+from trimtab.files import write_text
 
 if TYPE_CHECKING:
     from trimtab.drafting import Draft

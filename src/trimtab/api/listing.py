@@ -7,8 +7,9 @@ from typing import Any
 
 from trimtab.backbones.loading import embedded_models
 from trimtab.errors import ConfigError, suggest
+from trimtab.files import understood
 from trimtab.registry import Registry, checks, exports, families, prompts, readouts, regularizers, tasks, trackers
-from trimtab.storage import RunFolder, list_runs, understood
+from trimtab.storage import RunFolder, list_runs
 
 REGISTRIES: dict[str, Registry] = {
     "tasks": tasks,

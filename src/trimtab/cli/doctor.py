@@ -35,7 +35,7 @@ def command(
     is looked at, docs/doctor.md says what to do.
     """
     from trimtab import api
-    from trimtab.storage import write_text
+    from trimtab.files import write_text
 
     found = api.doctor(recipe, overrides or [], only=only or [], skip=skip or [], device=device, data_dir=data_dir)
     if to_json == "-":

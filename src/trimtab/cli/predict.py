@@ -53,7 +53,8 @@ def command(
     the file that its server wants, such as BoolQ.jsonl.
     """
     from trimtab import api
-    from trimtab.storage import find_run, write_text
+    from trimtab.files import write_text
+    from trimtab.storage import find_run
 
     other = parsed_task(task)
     rows = read_inputs(input_file, api.reading_of(run_or_bundle, task=other, runs_dir=runs_dir))

@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 from trimtab.documents import parse_yaml
 from trimtab.errors import BundleError, ConfigError
 from trimtab.exporting.folders import RECORD, whole_folder
+from trimtab.files import write_json
 from trimtab.predictor import Predictor, load
 from trimtab.registry import Spec, exports
-from trimtab.storage import Bundle, read_bundle, write_json
+from trimtab.storage import Bundle, read_bundle
 
 RECORD_SCHEMA = 1
 

@@ -13,8 +13,8 @@ from typing import Any, final
 
 from trimtab.documents import dump_yaml
 from trimtab.exporting import Export, Source, Written
+from trimtab.files import read_json, write_text
 from trimtab.registry import exports
-from trimtab.storage import read_json, write_text
 
 SCORES = {
     "accuracy": "accuracy",

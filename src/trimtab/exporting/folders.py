@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trimtab.errors import BusyError, ConfigError
-from trimtab.storage import PART, hold, told
+from trimtab.files import PART, hold, told
 
 RECORD = "trimtab.json"
 """The file by which an export is known as one."""

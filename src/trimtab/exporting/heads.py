@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trimtab.exporting import Source
-from trimtab.storage import write_tensors
+from trimtab.files import write_tensors
 
 
 def write_head(source: Source, folder: Path, to: str, file: str = "head.safetensors") -> list[str]:

@@ -29,9 +29,9 @@ from trimtab.exporting.heads import write_head
 from trimtab.exporting.refusals import EXPORTED_ALONE, refuse
 from trimtab.exporting.rotation import is_rotary, turned_on
 from trimtab.exporting.spelling import leading, spell
+from trimtab.files import write_tensors
 from trimtab.injection import prefix_attention, shift_positions
 from trimtab.registry import exports
-from trimtab.storage import write_tensors
 from trimtab.types import AttentionCall, AttentionPrompts, Encoded, Row
 
 Layers = dict[tuple[str, int], Float[Tensor, "2 P K D"]]

@@ -30,8 +30,8 @@ from trimtab.exporting.heads import write_head
 from trimtab.exporting.refusals import EXPORTED_ALONE, found, refuse
 from trimtab.exporting.rotation import is_rotary, turned_on
 from trimtab.exporting.spelling import leading, spell
+from trimtab.files import write_json, write_tensors
 from trimtab.registry import exports
-from trimtab.storage import write_json, write_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _LEFT = (

@@ -27,8 +27,8 @@ from trimtab.errors import BackboneError, BundleError
 from trimtab.exporting import Export, Source, Written, vllm_client
 from trimtab.exporting.refusals import EXPORTED_ALONE, refuse
 from trimtab.exporting.spelling import doubled, leading, spell
+from trimtab.files import write_tensors, write_text
 from trimtab.registry import exports
-from trimtab.storage import write_tensors, write_text
 from trimtab.templates import read_pieces
 
 

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.fetching.download import Source, Waits, retrieve, sha256_of
+from trimtab.fetching.download import Source, Waits, retrieve
 from trimtab.fetching.manifests import Archive, Manifest
 from trimtab.fetching.records import OWN, read_record, write_record
 from trimtab.fetching.unpacking import move_into, unpack
-from trimtab.storage import hold
+from trimtab.files import hold, sha256_of
 
 Events = Callable[[Mapping[str, Any]], None]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from trimtab.errors import BundleError, DataError, StorageError
 from trimtab.fetching.manifests import Archive
-from trimtab.storage import read_json, write_json
+from trimtab.files import read_json, sha256_of, write_json
 
 Events = Callable[[Mapping[str, Any]], None]
 _BLOCK = 1 << 18
@@ -44,12 +44,6 @@ class Source:
 
 class _CutOff(Exception):
     """The connection ended before the file did."""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def retrieve(source: Source, folder: Path, told: Events, waits: Waits) -> Path:

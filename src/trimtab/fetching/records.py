@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trimtab.errors import DataError, suggest
-from trimtab.fetching.download import sha256_of
-from trimtab.storage import read_json, understood, write_json
+from trimtab.files import read_json, sha256_of, understood, write_json
 
 OWN = ".trimtab"
 """The folder in a data directory that holds records and downloads under way."""
@@ -73,7 +72,7 @@ def _inside(name: Any) -> str:
 
 
 def write_record(data: Path, name: str, archives: Mapping[str, Any], files: Mapping[str, str]) -> None:
-    """Write a record; errors as `trimtab.storage.write_json`."""
+    """Write a record; errors as `trimtab.files.write_json`."""
     content = {"schema": RECORD_SCHEMA, "archives": dict(archives), "files": dict(sorted(files.items()))}
     write_json(data / OWN / f"{name}.json", content)
 

@@ -24,7 +24,6 @@ What cannot be measured is None, and `findings` say why. Smaller is smoother; no
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 
 from trimtab.errors import BackboneError
+from trimtab.files import sha256_of, write_json
 from trimtab.landscape.coordinates import around_prompt, around_texts, units_of
 from trimtab.landscape.eigenvalues import top_eigenvalues
 from trimtab.landscape.epsilon_sharpness import epsilon_sharpness
@@ -47,7 +47,6 @@ from trimtab.landscape.surface import FOLDER, Surface
 from trimtab.landscape.trace import trace
 from trimtab.landscape.word_jumps import WordJumps, rules, word_jumps
 from trimtab.perturbations import Lexicon
-from trimtab.storage import write_json
 
 SCHEMA = 1
 FILE = "sharpness.json"
@@ -254,6 +253,6 @@ def write_sharpness(folder: Path, found: Sharpness, facts: Mapping[str, Any]) ->
         TrimtabError: the disk refuses, or a number is not finite.
     """
     path = folder / FOLDER / FILE
-    prompt = hashlib.sha256((folder / "prompt.safetensors").read_bytes()).hexdigest()
+    prompt = sha256_of(folder / "prompt.safetensors")
     write_json(path, {"schema": SCHEMA, "run": folder.name, **facts, "prompt_sha256": prompt, **asdict(found)})
     return path

@@ -9,7 +9,6 @@ and pages are drawn from these files alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from trimtab.errors import BundleError
-from trimtab.storage import read_json, read_tensors, understood, write_json, write_tensors
+from trimtab.files import read_json, read_tensors, sha256_of, understood, write_json, write_tensors
 
 SCHEMA = 1
 FOLDER = "landscape"
@@ -93,8 +92,8 @@ def write_landscape(folder: Path, found: Landscape) -> dict[str, str]:
         TrimtabError: the disk refuses, or a number is not finite.
     """
     arrays, facts = paths_of(folder, found.facts["view"])
-    write_tensors(arrays, found.arrays)
-    write_json(facts, {"schema": SCHEMA, **found.facts, "arrays": {"file": arrays.name, "sha256": _sha256(arrays)}})
+    digest = write_tensors(arrays, found.arrays)
+    write_json(facts, {"schema": SCHEMA, **found.facts, "arrays": {"file": arrays.name, "sha256": digest}})
     return {arrays.name: str(arrays), facts.name: str(facts)}
 
 
@@ -121,7 +120,7 @@ def read_landscape(folder: Path, view: str) -> Landscape:
         )
     its = read_tensors(arrays)
     with understood(described):
-        if _sha256(arrays) != facts["arrays"]["sha256"]:
+        if sha256_of(arrays) != facts["arrays"]["sha256"]:
             what = f"the arrays are not those that {described.name} describes."
             raise BundleError(what, where=str(arrays), fix="Compute them again.")
         return Surface(facts, **its) if "y" in its else Paths(facts, **its)
@@ -136,7 +135,3 @@ def paths_of(folder: Path, view: str) -> tuple[Path, Path]:
     """Where the arrays and the facts of a view lie."""
     place = folder / FOLDER
     return place / f"{view}.safetensors", place / f"{view}.json"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import BundleError
+from trimtab.files import write_atomically, write_text
 from trimtab.landscape.surface import FOLDER, VIEWS, Landscape, Paths, Surface, read_landscape, views_of
 from trimtab.reports.colors import shared_scale
 from trimtab.reports.surface_page import surface_page
 from trimtab.reports.surface_pictures import MISSING, can_draw, contours, curves, named, reliefs
-from trimtab.storage import write_atomically, write_text
 
 
 def write_pictures(

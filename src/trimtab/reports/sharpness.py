@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.files import read_json, understood
 from trimtab.reports.numbers import DASH, score
 from trimtab.reports.stability import brief
 from trimtab.reports.tables import Cell, Column, Table, table
-from trimtab.storage import read_json, understood
 from trimtab.studies.analysis.sharpness import MEASURES, numbers
 from trimtab.studies.folder import SHARPNESS_FILE as FILE
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.files import write_json, write_text
 from trimtab.reports.markdown import markdown
 from trimtab.reports.page import page
 from trimtab.reports.study_surfaces import study_surfaces
-from trimtab.storage import write_json, write_text
 from trimtab.studies.analysis import analyse
 from trimtab.studies.folder import StudyFolder
 from trimtab.studies.results import FILE as RESULTS

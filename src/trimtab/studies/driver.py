@@ -7,7 +7,6 @@ have had.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ConfigError
+from trimtab.files import hold, sha256_of, sweep
 from trimtab.registry import tasks
-from trimtab.storage import hold, sweep
 from trimtab.studies.definition import PackLimits, StudyConfig
 from trimtab.studies.executors import Executor
 from trimtab.studies.folder import StudyFolder
@@ -186,7 +185,7 @@ class Driver:
         specs = {json.dumps(run.config.task, sort_keys=True): run.config.task for run in runs}
         given = sorted({path for spec in specs.values() for path in tasks.build(spec).files.values()})
         found = {path: resolve_path(path, places) for path in given}
-        return {p: hashlib.sha256(at.read_bytes()).hexdigest() for p, at in found.items() if at.is_file()}
+        return {p: sha256_of(at) for p, at in found.items() if at.is_file()}
 
     def _todo(self, runs: Sequence[PlannedRun]) -> dict[str, PlannedRun]:
         ended = self.folder.ended()

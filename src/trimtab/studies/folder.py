@@ -12,7 +12,6 @@ found; a line that a crash cut off is dropped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 from trimtab.documents import dump_yaml
 from trimtab.errors import BundleError, ConfigError, DataError, StorageError, TrimtabError
-from trimtab.storage import read_json, read_jsonl, understood, write_json, write_text
+from trimtab.files import read_json, read_jsonl, sha256_of, understood, write_json, write_text
 from trimtab.studies.results import check_same_plan, read_results
 
 STUDY_SCHEMA = 1
@@ -268,7 +267,7 @@ class StudyFolder:
 def seal(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 of the files of a run folder."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name not in _UNSEALED)
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {p.name: sha256_of(p) for p in files}
 
 
 def check_seal(folder: Path, files: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import BundleError, ConfigError
-from trimtab.storage import write_atomically
+from trimtab.files import write_atomically
 
 if TYPE_CHECKING:
     from trimtab.studies.folder import StudyFolder, StudyRun

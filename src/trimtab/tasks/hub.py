@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from trimtab.errors import DataError, suggest
-from trimtab.storage import write_jsonl
+from trimtab.files import write_jsonl
 
 SCHEME = "hub:"
 _KEYS = ("split", "config", "revision")

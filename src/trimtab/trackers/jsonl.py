@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import final
 
+from trimtab.files import read_jsonl, write_jsonl
 from trimtab.registry import trackers
-from trimtab.storage import read_jsonl, write_jsonl
 from trimtab.trackers import ALWAYS, TrackedRun, Tracker
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trimtab.errors import TrimtabError
-from trimtab.storage import told, write_atomically
+from trimtab.files import told, write_atomically
 from trimtab.training.loop import LoopState
 
 FILE = "resume.safetensors"

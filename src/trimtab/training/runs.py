@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrimtabError
-from trimtab.storage import RunFolder, hold
+from trimtab.files import hold
+from trimtab.storage import RunFolder
 from trimtab.trackers import TrackedRun
 from trimtab.training.loop import Report
 from trimtab.training.packs import Trained, check_pack, train_pack

@@ -14,7 +14,7 @@ from trimtab.errors import BusyError, DataError, StorageError
 from trimtab.fetching import fetch, unpacking
 from trimtab.fetching.download import Waits
 from trimtab.fetching.records import check, read_record
-from trimtab.storage import hold
+from trimtab.files import hold
 
 FAST = Waits(first=0.001)
 FILES: dict[str, str | bytes] = {"CB/train.jsonl": "t" * 100, "CB/dev.jsonl": "d", "CB/README": "r"}

@@ -16,11 +16,11 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.documents import dump_yaml, read_yaml
 from trimtab.errors import ConfigError, DataError
+from trimtab.files import read_json
 from trimtab.landscape.point import opened
 from trimtab.landscape.surface import Surface, read_landscape
 from trimtab.landscape.survey import check_views, labels_of, open_subjects, sampled, survey
 from trimtab.landscape.views import Settings
-from trimtab.storage import read_json
 from trimtab.training.runs import run_pack
 
 

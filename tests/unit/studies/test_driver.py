@@ -18,7 +18,7 @@ from tests.contract.toy_studies import Recorder, carried_out, outcome, toy_recip
 from tests.unit.refusals import refused
 from tests.unit.training.test_tracking import history
 from trimtab.errors import BundleError, BusyError, ConfigError, DataError, StorageError, TemplateError
-from trimtab.storage import hold
+from trimtab.files import hold
 from trimtab.studies import work
 from trimtab.studies.definition import PackLimits, check_study
 from trimtab.studies.driver import Course, Driver, grouped

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.toy_studies import Recorder, toy_study
 from tests.unit.refusals import refused
 from trimtab.errors import BundleError, ConfigError, DataError
-from trimtab.storage import write_json
+from trimtab.files import write_json
 from trimtab.studies import results
 from trimtab.studies.analysis import analyse
 from trimtab.studies.definition import StudyConfig

@@ -18,7 +18,8 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import BusyError, TrimtabError
-from trimtab.storage import RunFolder, hold, read_prompt, write_json
+from trimtab.files import hold, write_json
+from trimtab.storage import RunFolder, read_prompt
 from trimtab.training import runs
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.resume import FILE, read_checkpoint

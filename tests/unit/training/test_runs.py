@@ -25,10 +25,11 @@ from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, StorageError, TemplateError, TrimtabError
+from trimtab.files import read_json, read_tensors
 from trimtab.predictor import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
-from trimtab.storage import RunFolder, read_bundle, read_json, read_tensors, write_bundle
+from trimtab.storage import RunFolder, read_bundle, write_bundle
 from trimtab.training import judging, runs
 from trimtab.training.objective import Objective
 from trimtab.training.packs import train_pack

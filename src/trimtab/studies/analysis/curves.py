@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.storage import read_jsonl
+from trimtab.files import read_jsonl
 from trimtab.studies.analysis.lines import Line, Scored, Setting, choose, fixed, labels_of, part
 from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import StudyConfig

@@ -7,7 +7,6 @@ of different tasks are not compared with each other. Plain data, read from run f
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from trimtab.documents import read_yaml
 from trimtab.errors import BundleError, DataError
+from trimtab.files import sha256_of
 from trimtab.studies.analysis.lines import Line, build_lines, fixed
 from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import check_study
@@ -105,7 +105,8 @@ def read(run: StudyRun) -> dict[str, Any] | None:
             where=where,
             fix="Measure it again: trimtab landscape.",
         )
-    if run.folder is not None and its.get("prompt_sha256") != _sha256(run.folder / "prompt.safetensors"):
+    prompt = None if run.folder is None else run.folder / "prompt.safetensors"
+    if prompt is not None and its.get("prompt_sha256") != (sha256_of(prompt) if prompt.exists() else None):
         raise BundleError(
             "what was measured is another prompt than that of the run.",
             where=where,
@@ -123,10 +124,6 @@ def numbers(its: Mapping[str, Any]) -> dict[str, float]:
         if value is not None:
             found[name] = float(value)
     return found
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _check_alike(files: Sequence[Mapping[str, Any]]) -> None:
