@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import BundleError, ConfigError
-from trimtab.serving.server import cannot_listen, open_service
+from trimtab.serving.server import cannot_listen, check_anything, open_service, url_of
 from trimtab.serving.settings import Settings
 from trimtab.storage import read_bundle
 
@@ -136,7 +136,7 @@ def run_on_ray(
                     where="--on ray",
                     fix="Bundles and backbone must lie under the same path on every machine; see the logs of Ray.",
                 ) from None
-            said(f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}")
+            said(url_of(settings.host, port))
             stopped.wait()
         finally:
             serve.shutdown()
@@ -161,8 +161,7 @@ def _check(replica: Replica, scaling: Scaling) -> None:
             where="--uploads",
             fix="Use --replicas 1, or put bundles into the folder that is served and start again.",
         )
-    if not replica.bundles and replica.backbone is None:
-        raise ConfigError("there is nothing to serve.", where="trimtab serve", fix="Give a bundle, or --backbone.")
+    check_anything(replica.bundles, replica.backbone)
     first: str | None = None
     for name, path in replica.bundles.items():
         found = str(read_bundle(path).metadata["backbone"]["fingerprint"])

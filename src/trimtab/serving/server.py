@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,7 @@ def open_service(
     Raises:
         TrimtabError: a bundle is unreadable or of another backbone, or the backbone cannot be loaded.
     """
-    if not bundles and backbone is None:
-        raise ConfigError("there is nothing to serve.", where="trimtab serve", fix="Give a bundle, or --backbone.")
+    check_anything(bundles, backbone)
     read = {name: its for own, path in bundles.items() for name, its in by_task(own, read_bundle(path)).items()}
     loaded = _loaded(next(iter(read.values()), None), backbone, device, dtype, trust_remote_code)
     service = Service(loaded, settings.pace, settings.limits)
@@ -92,6 +91,16 @@ def open_service(
         service.close(0.0)
         raise
     return service
+
+
+def check_anything(bundles: Mapping[str, Path], backbone: str | None) -> None:
+    """Refuse to serve nothing.
+
+    Raises:
+        ConfigError: there is neither a bundle nor a backbone.
+    """
+    if not bundles and backbone is None:
+        raise ConfigError("there is nothing to serve.", where="trimtab serve", fix="Give a bundle, or --backbone.")
 
 
 def _loaded(first: Bundle | None, backbone: str | None, device: str, dtype: Any, trust_remote_code: bool) -> Backbone:
@@ -157,7 +166,7 @@ def run(service: Service, settings: Settings, *, log_level: str = "info", said: 
         await began(sockets)
         if server.started:
             host, port = server.servers[0].sockets[0].getsockname()[:2]
-            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            url = url_of(host, port)
             tell("listening", url=url, prompts=len(service.catalog), backbone=service.name)
             said(url)
 
@@ -170,6 +179,15 @@ def run(service: Service, settings: Settings, *, log_level: str = "info", said: 
         service.close(0.0)
         raise cannot_listen(settings)
     tell("stopped")
+
+
+def url_of(host: str, port: int) -> str:
+    """The address of a server; one of IPv6 stands in brackets.
+
+    >>> url_of("127.0.0.1", 80), url_of("::1", 80)
+    ('http://127.0.0.1:80', 'http://[::1]:80')
+    """
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def cannot_listen(settings: Settings) -> ConfigError:
