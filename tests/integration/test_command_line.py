@@ -26,6 +26,7 @@ from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import console, main
 from trimtab.cli.console import shown_metrics
 from trimtab.documents import dump_yaml
+from trimtab.sizes import of_file
 from trimtab.storage import RunFolder
 from trimtab.training.loop import Loop
 
@@ -87,7 +88,7 @@ def test_a_run_that_trains_the_backbone_says_how_much_it_keeps(trimtab: Trimtab,
     assert done.code == 0
     n = tiny_bert().num_parameters()
     assert f"{n + 4 * 32:,} trained, {n + 4 * 32:,} kept" in done.out
-    assert f"{n:,} of them, trained with the prompt and kept: {n * 4 / 1e6:.1f} MB" in done.out
+    assert f"{n:,} of them, trained with the prompt and kept: {of_file(4 * n)}" in done.out
     assert "of them" not in trimtab("run", recipe, "-q").out
 
 

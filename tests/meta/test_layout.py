@@ -28,7 +28,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "types errors archives seeding text_encoder metric_names",
+        "types errors archives sizes seeding text_encoder metric_names",
         "documents bundle_schema files",
         "registry storage",
         "overrides",

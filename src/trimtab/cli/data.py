@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from trimtab.cli.console import AsJson, DataDir, Quiet, err, print_json, print_table, say
+from trimtab.sizes import of_file
 
 ACTIONS = ("fetch", "list", "check")
 
@@ -87,9 +88,7 @@ def size(count: int | None) -> str:
     >>> size(None), size(999), size(4118001)
     ('size unknown', '999 B', '4.1 MB')
     """
-    if count is None:
-        return "size unknown"
-    return f"{count} B" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+    return "size unknown" if count is None else of_file(count)
 
 
 def _say_fetched(found: list[dict[str, Any]]) -> None:

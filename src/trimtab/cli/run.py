@@ -24,6 +24,7 @@ from trimtab.cli.console import (
 from trimtab.cli.progress import TrainingProgress
 from trimtab.errors import DivergedError
 from trimtab.metric_names import METRIC_NAMES
+from trimtab.sizes import of_file
 
 _CONSTANTS = {
     "macro_f1": "majority class",
@@ -100,7 +101,7 @@ def _print_scores(record: dict[str, Any]) -> None:
     say(f"{record['task']}, {record['prompt']} on {record['backbone']} ({record['environment']['dtype']}), {seconds}")
     say(f"  parameters  {parameters['trained']:,} trained, {parameters['kept']:,} kept")
     if tuned := parameters.get("backbone"):
-        say(f"  backbone    {tuned:,} of them, trained with the prompt and kept: {tuned * 4 / 1e6:,.1f} MB")
+        say(f"  backbone    {tuned:,} of them, trained with the prompt and kept: {of_file(4 * tuned)}")
     for split in ("dev", "test"):
         m = metrics[split]
         purpose = f"(selected step {record['best_step']} of {record['steps']})" if split == "dev" else ""

@@ -11,6 +11,7 @@ from trimtab.cli.console import AsJson, DataDir, Device, Quiet, Track, print_jso
 from trimtab.cli.progress import duration
 from trimtab.cli.report import brief, print_report
 from trimtab.cli.study_progress import StudyProgress
+from trimtab.sizes import of_memory
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the study or of its recipe.")
@@ -68,12 +69,12 @@ def _print_plan(found: dict[str, Any]) -> None:
     expected = ", ".join(f"{n} {stage} runs" for stage, n in found["expected"].items())
     say(f"{found['name']}: {expected}, {len(found['lines'])} lines to compare; plan {found['digest']}")
     rows = [
-        [_cells(g["cells"]), g["runs"], f"{g['packs']} x {g['pack']}", _size(g["bytes"]), duration(g["seconds"])]
+        [_cells(g["cells"]), g["runs"], f"{g['packs']} x {g['pack']}", _memory(g["bytes"]), duration(g["seconds"])]
         for g in found["groups"]
     ]
     print_table(["trained together", "runs", "packs", "memory", "time"], rows)
     total = sum(g["seconds"] for g in found["groups"]) / max(1, min(found["slots"], len(found["groups"])))
-    limits = {_size(g["limit"]) for g in found["groups"]}
+    limits = {_memory(g["limit"]) for g in found["groups"]}
     say(f"about {duration(total)} on {found['slots']} worker(s); a pack may take {', '.join(sorted(limits))}")
     if "trial" in found["expected"]:
         say("(of a first batch of trials; the whole search takes longer)")
@@ -91,5 +92,5 @@ def _cells(cells: list[dict[str, Any]]) -> str:
     return "; ".join(parts) or "the recipe"
 
 
-def _size(n: int | None) -> str:
-    return "unknown" if n is None else f"{n / 2**20:,.0f} MiB"
+def _memory(count: int | None) -> str:
+    return "unknown" if count is None else of_memory(count)

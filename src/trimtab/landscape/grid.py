@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trimtab.errors import ConfigError
 from trimtab.landscape.point import MAX_TOKENS, LossAt, Space
+from trimtab.sizes import of_memory
 from trimtab.training.memory import free_memory
 
 Told = Callable[[int], None]
@@ -68,7 +69,7 @@ def check_memory(loss: LossAt, space: Space, points: int, max_tokens: int = MAX_
     if free is not None and needed > free:
         raise ConfigError(
             f"{points:,} points with {len(loss.rows)} examples, {many} points at a time, need about "
-            f"{needed / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} GiB are free.",
+            f"{of_memory(needed)} of memory, {of_memory(free)} are free.",
             where="landscape",
             fix="Lower --points, --examples or --max-tokens.",
         )

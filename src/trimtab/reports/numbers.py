@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trimtab.sizes import of_memory
+
 Real = float | int
 
 DASH = "–"
@@ -92,18 +94,8 @@ def duration(seconds: Real | None) -> str:
 
 
 def size(value: Real | None) -> str:
-    """Bytes.
-
-    >>> size(512), size(123456789), size(3 << 30)
-    ('512 B', '118 MiB', '3.0 GiB')
-    """
-    if value is None:
-        return DASH
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit == "GiB" else f"{value:.0f} {unit}"
+    """Bytes of memory."""
+    return DASH if value is None else of_memory(value)
 
 
 def prose(text: str) -> str:

@@ -22,6 +22,7 @@ from trimtab.batching import collate, micro_batches
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
+from trimtab.sizes import of_memory
 from trimtab.training.memory import free_memory
 from trimtab.types import Row
 
@@ -46,10 +47,10 @@ class Memory(Check):
         free = free_memory(backbone.device)
         needed = training + activations
         numbers = {"weights": weights, "copy": own, "training": training, "activations": activations, "free": free}
-        copied = f", a copy that is trained {_shown(own)}" if own else ""
+        copied = f", a copy that is trained {of_memory(own)}" if own else ""
         seen = (
-            f"backbone {_shown(weights)}{copied}, prompt and optimizer {_shown(training)}, activations "
-            f"{_shown(activations)}; free: {'not known' if free is None else _shown(free)}"
+            f"backbone {of_memory(weights)}{copied}, prompt and optimizer {of_memory(training)}, activations "
+            f"{of_memory(activations)}; free: {'not known' if free is None else of_memory(free)}"
         )
         if free is None or needed < _TIGHT * free:
             yield Finding("ok", seen, numbers=numbers)
@@ -98,11 +99,3 @@ def saved_bytes(case: Case, rows: Sequence[Row]) -> int:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _shown(size: int | float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -14,6 +14,7 @@ from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
 from trimtab.predictor import MAX_TOKENS, from_bundle
 from trimtab.registry import checks
+from trimtab.sizes import of_file
 from trimtab.storage import Bundle, read_bundle, write_bundle
 from trimtab.training.packs import outcome
 from trimtab.training.preparing import Prepared
@@ -50,8 +51,9 @@ class SaveLoad(Check):
                 numbers,
             )
         else:
-            shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
-            yield Finding("ok", f"scores are equal in every bit after saving {shown} and loading it", numbers=numbers)
+            yield Finding(
+                "ok", f"scores are equal in every bit after saving {of_file(size)} and loading it", numbers=numbers
+            )
 
 
 def _of(bundle: Bundle, task: str) -> Bundle:
