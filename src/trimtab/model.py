@@ -109,7 +109,7 @@ class PromptedBackbone:
             alike.setdefault(len(row.encoded.decoder), []).append(i)
         for begun, indices in alike.items():
             costs = [len(opened[i].encoded) + begun + new_tokens for i in indices]
-            for places in micro_batches(costs, max_tokens):
+            for places in micro_batches(costs, max_tokens, backbone.pass_cost * new_tokens):
                 group = [indices[place] for place in places]
                 batch = self.collate([opened[i] for i in group])
                 tokens = self._generate(batch, table, new_tokens, end)
@@ -186,7 +186,7 @@ class PromptedModel:
             return torch.zeros(0, 0)
         if isinstance(self.readout, ScoresInPasses):
             return self.readout.score_in_passes(rows, self._look(self.readout, table, max_tokens))
-        return stacked(_each(rows, max_tokens, lambda group: self._kept(self.collate(group), table)))
+        return stacked(self._each(rows, max_tokens, lambda group: self._kept(self.collate(group), table)))
 
     def _kept(self, batch: Batch, table: PromptTable | None) -> Float[Tensor, "X *C"]:
         """Scores of rows that are not learned from."""
@@ -200,7 +200,16 @@ class PromptedModel:
             hidden, batch, _ = self.prompted.at_reads(self.collate(group), table)
             return readout.look(hidden, batch)
 
-        return lambda rows: _each(rows, max_tokens, seen)
+        return lambda rows: self._each(rows, max_tokens, seen)
+
+    @torch.no_grad()
+    def _each(self, rows: Sequence[Row], max_tokens: int, score: Callable[[Sequence[Row]], Tensor]) -> list[Tensor]:
+        """What is found of each row, on the CPU in the order of the rows, computed in batches of similar length."""
+        found: list[Tensor | None] = [None] * len(rows)
+        for group in micro_batches([row.cost for row in rows], max_tokens, self.backbone.pass_cost):
+            for i, its in zip(group, score([rows[i] for i in group]).cpu(), strict=True):
+                found[i] = its
+        return [its for its in found if its is not None]
 
     def write_rows(self, rows: Sequence[Row], table: PromptTable | None, max_tokens: int) -> list[str]:
         """What the model writes for many rows, in their order; for readouts that write.
@@ -245,16 +254,6 @@ class PromptedModel:
     ) -> list[tuple[int, ...]]:
         """As `PromptedBackbone.generate_rows`."""
         return self.prompted.generate_rows(rows, table, max_tokens, new_tokens, end_id)
-
-
-@torch.no_grad()
-def _each(rows: Sequence[Row], max_tokens: int, score: Callable[[Sequence[Row]], Tensor]) -> list[Tensor]:
-    """What is found of each row, on the CPU in the order of the rows, computed in batches of similar length."""
-    found: list[Tensor | None] = [None] * len(rows)
-    for group in micro_batches([row.cost for row in rows], max_tokens):
-        for i, its in zip(group, score([rows[i] for i in group]).cpu(), strict=True):
-            found[i] = its
-    return [its for its in found if its is not None]
 
 
 def stacked(scores: Sequence[Float[Tensor, "*_"]]) -> Float[Tensor, "N *C"]:

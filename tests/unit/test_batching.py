@@ -138,6 +138,38 @@ def test_micro_batches_are_no_smaller_than_the_budget_allows() -> None:
     assert micro_batches([], 12) == []
 
 
+@settings(max_examples=100, deadline=None)
+@given(LENGTHS, st.integers(1, 120), st.integers(0, 40))
+def test_a_group_is_divided_where_that_is_worth_a_pass_and_nowhere_else(
+    lengths: list[int], budget: int, worth: int
+) -> None:
+    whole, parts = micro_batches(lengths, budget), micro_batches(lengths, budget, worth)
+    assert [i for part in parts for i in part] == [i for group in whole for i in group]
+    assert {group[0] for group in whole} <= {part[0] for part in parts}
+    for part in parts:
+        for k in range(1, len(part)):
+            assert (len(part) - k) * (lengths[part[0]] - lengths[part[k]]) <= worth
+    assert padding_share(whole, lengths) >= padding_share(parts, lengths)
+
+
+def padding_share(groups: list[list[int]], lengths: list[int]) -> float:
+    """How much of what a model reads is padding."""
+    read = sum(len(group) * max(lengths[i] for i in group) for group in groups)
+    return 1 - sum(lengths[i] for group in groups for i in group) / read
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+def test_texts_as_unequal_as_those_of_boolq_are_read_with_at_most_5_percent_padding(size: int) -> None:
+    drawn = np.random.default_rng(0).lognormal(4.95, 0.42, 1600)
+    lengths = [int(n) for n in drawn.clip(30, 512)]
+    batches = epoch(lengths, size, buckets=8)
+    cut = [[b[i] for i in part] for b in batches for part in micro_batches([lengths[i] for i in b], 2048, worth=64)]
+    assert padding_share(batches, lengths) > 0.06
+    assert padding_share(cut, lengths) < 0.05
+    assert len(cut) < 2.1 * sum(len(micro_batches([lengths[i] for i in b], 2048)) for b in batches)
+    assert padding_share(micro_batches(lengths, 2048, worth=64), lengths) < 0.05
+
+
 def epoch(lengths: list[int], size: int, seed: int = 0, buckets: int = 1) -> list[list[int]]:
     return list(epoch_batches(lengths, size, np.random.default_rng(seed), buckets))
 

@@ -60,6 +60,11 @@ class Backbone:
         return self.model.device
 
     @property
+    def pass_cost(self) -> int:
+        """Tokens whose arithmetic takes about as long as one more pass; a GPU mostly waits for its next kernel."""
+        return 64 if self.device.type == "cpu" else 4096
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.embedding_weight.dtype
 

@@ -289,7 +289,8 @@ class Loop:
         drawn = [(r, i, self.members[r].train[i]) for r, batch in batches.items() for i in batch]
         drawn = self.processes.share(drawn, [row.cost for _, _, row in drawn])
         rows, parts = [replace(row, prompt=r, key=i) for r, i, row in drawn], []
-        for group in micro_batches([row.cost for _, _, row in drawn], self.max_tokens):
+        costs = [row.cost for _, _, row in drawn]
+        for group in micro_batches(costs, self.max_tokens, self.model.backbone.pass_cost):
             batch = self.model.collate([rows[i] for i in group])
             share = torch.tensor([1 / len(batches[rows[i].prompt]) for i in group], device=batch.labels.device)
             parts.append(Part(batch, share))
