@@ -35,6 +35,7 @@ from trimtab.training.notes import say
 from trimtab.training.objective import Objective, Part
 from trimtab.training.optimization import build_optimizer, schedule_factor
 from trimtab.training.parallel import ALONE, Processes
+from trimtab.training.rendered import costs_of
 from trimtab.training.searching import Search
 from trimtab.training.tuning import TunedPack
 from trimtab.types import PromptTable, Row
@@ -93,7 +94,7 @@ class Member:
 
     def batches(self) -> Iterator[list[int]]:
         """Logical batches without end: indices of training rows. Depends on (seed, lengths) only."""
-        lengths, t, epoch, seed = [r.cost for r in self.train], self.training, 0, self.seeds.data_order
+        lengths, t, epoch, seed = costs_of(self.train), self.training, 0, self.seeds.data_order
         while True:
             order = stream(seed, "data_order", epoch)
             rows = range(len(lengths)) if self.mixture is None else self.mixture.rows(seed, epoch)
@@ -230,7 +231,8 @@ class Loop:
         """
 
         def longest(member: Member) -> list[int]:
-            order = sorted(range(len(member.train)), key=lambda i: member.train[i].cost, reverse=True)
+            costs = costs_of(member.train)
+            order = sorted(range(len(costs)), key=lambda i: costs[i], reverse=True)
             return order[: member.training.batch_size]
 
         trained = {r: m for r, m in enumerate(self.members) if m.is_trained}

@@ -33,8 +33,9 @@ from trimtab.tasks.reading import Places
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.objective import check_regularizers
+from trimtab.training.rendered import HELD, Rerendered
 from trimtab.training.settling import graders_of, naming, settled
-from trimtab.types import Row, Site
+from trimtab.types import Example, Row, Site
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Prepared:
     Attributes:
         config: resolved further: concrete readout and dtype.
         asked: how the examples of its one task are rendered; None where it has several.
-        rows: rendered examples by split.
+        rows: rendered examples by split; many training rows are rendered when they are read, see `Rerendered`.
         parts: of several tasks each alone, in their order.
     """
 
@@ -52,7 +53,7 @@ class Prepared:
     backbone: Backbone
     task: Task
     asked: Rendering | None
-    rows: dict[str, list[Row]]
+    rows: Mapping[str, Sequence[Row]]
     parts: tuple[Prepared, ...] = ()
 
     @property
@@ -123,7 +124,7 @@ class Preparer:
     def __init__(self, backbone: Backbone, places: Places | None = None) -> None:
         self.backbone, self.places = backbone, places or Places()
         self._tasks: dict[str, Task] = {}
-        self._rows: dict[str, dict[str, list[Row]]] = {}
+        self._rows: dict[str, dict[str, Sequence[Row]]] = {}
 
     def prepare(self, config: RunConfig) -> Prepared:
         """As the function `prepare`, which see."""
@@ -150,13 +151,19 @@ class Preparer:
         encoder_of(prepared)  # refuses an initializer that does not fit
         return prepared
 
-    def _rendered(self, its: Asked) -> dict[str, list[Row]]:
-        """The rows of a task by split."""
+    def _rendered(self, its: Asked) -> dict[str, Sequence[Row]]:
+        """The rows of a task by split. Those of dev are scored again and again, and held."""
         facts = [its.config.task, its.task.fingerprint, its.config.readout, slots_of(its.config)]
         told = json.dumps([*facts, its.positions], sort_keys=True)
         if told not in self._rows:
+
+            def render(example: Example) -> list[Row]:
+                return its.rendering.rows(example, self.backbone.encoder)
+
             self._rows[told] = {
-                split: [row for e in examples for row in its.rendering.rows(e, self.backbone.encoder)]
+                split: Rerendered(examples, render)
+                if len(examples) > HELD and split != "dev"
+                else [row for e in examples for row in render(e)]
                 for split, examples in its.task.splits.items()
             }
         return self._rows[told]

@@ -24,6 +24,7 @@ from trimtab.diagnosis.case import Case
 from trimtab.registry import checks
 from trimtab.sizes import of_memory
 from trimtab.training.memory import free_memory
+from trimtab.training.rendered import costs_of
 from trimtab.types import Row
 
 _TIGHT = 0.8
@@ -68,7 +69,7 @@ class Memory(Check):
     def _activations(case: Case) -> int:
         """Bytes that the largest micro-batch keeps."""
         training, rows = case.config.training, case.rows("train")
-        longest = sorted((row.cost for row in rows), reverse=True)[: training.batch_size]
+        longest = sorted(costs_of(rows), reverse=True)[: training.batch_size]
         tokens = max(len(group) * longest[group[0]] for group in micro_batches(longest, training.max_tokens))
         row = case.sample[max(range(len(case.sample)), key=lambda i: case.sample[i].cost)]
         return round(saved_bytes(case, [row]) * tokens / row.cost)
