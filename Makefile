@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo docs test test-all lint audit clean
+.PHONY: setup demo docs test test-all lint wheel audit check clean
 
 setup: $(STAMP)
 
@@ -32,8 +32,13 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -q -n 2
 
+wheel: setup
+	$(BIN)/python scripts/wheel_test.py --dist dist
+
 audit: setup
 	$(BIN)/python scripts/dependencies.py
+
+check: test docs wheel audit
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
