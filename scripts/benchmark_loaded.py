@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +20,13 @@ from typing import Any
 import torch
 
 from benchmark_peft import ratios
-from benchmark_serving import FAR, KINDS, TOLD, Judge, Round, alone, closed_loop, machine, task_names
+from benchmark_serving import FAR, KINDS, TOLD, Judge, Round, alone, closed_loop, task_names
+from publishing import command_line, machine, publish
 from serving_contestants import Ours
 from serving_tasks import Job, Kind, jobs, trained, variants
 from trimtab.predictor import backbone_of, from_bundle
 from trimtab.serving.engine import Pace
+from trimtab.training.records import environment
 
 ONE, SAME, SPREAD = "one prompt loaded", "all loaded, one asked", "all loaded, all asked"
 
@@ -59,7 +58,11 @@ def measure(kind: Kind, dtype: str, a: argparse.Namespace) -> dict[str, Any]:
         gc.unfreeze()
         small.close()
         large.close()
-    return {**summary(rounds, a.requests), "furthest_answer": judge.furthest, "environment": machine(backbone)}
+    return {
+        **summary(rounds, a.requests),
+        "furthest_answer": judge.furthest,
+        "environment": machine(environment(backbone), "peft"),
+    }
 
 
 def summary(rounds: Mapping[str, Sequence[Round]], requests: int) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     a = parse(argv)
     torch.set_num_threads(a.threads)
-    said = "python scripts/benchmark_loaded.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+    said = command_line(__file__, argv)
     results: dict[str, Any] = {}
     for kind in a.kinds:
         for dtype in a.dtypes:
@@ -105,9 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             lines = page(outcome)
             print("\n".join(lines), flush=True)
             if a.out:
-                a.out.parent.mkdir(parents=True, exist_ok=True)
-                a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-                a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
+                publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 def page(outcome: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import shlex
 import subprocess
 import sys
 import time
@@ -33,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmark_peft import difference, ratios
-from trimtab.backbones import Backbone
+from publishing import command_line, machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.training.loop import Loop
 from trimtab.training.memory import peak_memory
@@ -162,7 +160,7 @@ def time_both(s: Setting, steps: int, evaluations: int, warmup: int = 2) -> dict
     counts = {"step": max(m.steps for m in members), "evaluate": max(len(m.evaluation_steps) + 1 for m in members)}
     whole = {way: sum(n * found[what][way] for what, n in counts.items()) for way in ("packed", "one_by_one")}
     return {**found, "whole": {**whole, "ratio": whole["packed"] / whole["one_by_one"], **counts},
-            "environment": machine(runs[0].backbone)}  # fmt: skip
+            "environment": machine(environment(runs[0].backbone))}  # fmt: skip
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
@@ -237,13 +235,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results.append({**asdict(s), "recipe": Path(s.recipe).stem, "model": name_of(s.model), **found})
         print(f"{s}: {row(results[-1])}", flush=True)
         if a.out:  # after every setting, as all of them take long
-            write(a.out, {"command": command(argv), "results": results})
-
-
-def write(out: Path, outcome: Mapping[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-    out.with_suffix(".md").write_text("\n".join([*page(outcome), ""]))
+            outcome = {"command": command(argv), "results": results}
+            publish(a.out, outcome, "\n".join([*page(outcome), ""]))
 
 
 def name_of(model: str) -> str:
@@ -254,13 +247,7 @@ def name_of(model: str) -> str:
 def command(argv: Sequence[str] | None) -> str:
     """What was typed; of absolute paths the last part."""
     words = sys.argv[1:] if argv is None else argv
-    return "python scripts/benchmark_packs.py " + shlex.join(
-        Path(w).name if Path(w).is_absolute() else w for w in words
-    )
-
-
-def machine(backbone: Backbone) -> dict[str, Any]:
-    return {**environment(backbone), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    return command_line(__file__, [Path(w).name if Path(w).is_absolute() else w for w in words])
 
 
 def row(found: Mapping[str, Any]) -> str:

@@ -17,14 +17,11 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
@@ -36,6 +33,7 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from publishing import command_line, machine, publish
 from trimtab.backbones import Backbone
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.initializers import PromptContext
@@ -396,24 +394,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         timing = time_all(shape, dtype, a.steps)
         rows = {name: {**timing[name], "memory": memory[name]} for name in timing}
         results[dtype] = {"agreement": agreement, "contestants": rows}
-    outcome = {"command": command(argv), "shape": asdict(shape), "environment": versions(shape), "results": results}
+    outcome = {
+        "command": command_line(__file__, argv),
+        "shape": asdict(shape),
+        "environment": versions(shape),
+        "results": results,
+    }
     lines = page(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
-
-
-def command(argv: Sequence[str] | None) -> str:
-    return "python scripts/benchmark_peft.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+        publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 def versions(shape: Shape) -> dict[str, Any]:
     tiny = Shape(layers=1, width=8, heads=1, vocabulary=16)
     backbone = TrimtabTraining._backbone(network(tiny, torch.float32, "sdpa"))
     found = {k: v for k, v in environment(backbone).items() if k != "dtype"}
-    return {**found, "peft": version("peft"), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    return machine(found, "peft")
 
 
 def page(outcome: Mapping[str, Any]) -> list[str]:

@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmark_packs import Training, machine, name_of, turns
+from benchmark_packs import Training, name_of, turns
 from benchmark_peft import ratios
+from publishing import machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.registry import regularizers
 from trimtab.regularizers import Remembering
 from trimtab.training.preparing import Preparer, open_backbone
+from trimtab.training.records import environment
 
 EXTRA: tuple[dict[str, Any], ...] = (
     {"kind": "pgd", "steps": 3},
@@ -98,7 +99,7 @@ def measure(recipe: str, model: str, device: str, dtype: str, batch: int, steps:
             print(f"{called(found[-1])}: {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}), {its_passes} passes")
         handle.remove()
     gc.unfreeze()
-    facts = machine(backbone)
+    facts = machine(environment(backbone))
     return {"recipe": recipe, "model": name_of(model), "batch": batch, "runs": runs, "found": found, "machine": facts}
 
 
@@ -144,9 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = " ".join(f"--{k} {v}" for k, v in vars(a).items() if v != parser.get_default(k) or k == "out")
     outcome["command"] = f"python scripts/benchmark_regularizers.py {words}".strip()
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text(page(outcome))
+        publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

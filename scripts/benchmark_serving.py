@@ -21,14 +21,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import queue
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -38,6 +34,7 @@ import numpy as np
 import torch
 
 from benchmark_peft import ratios
+from publishing import command_line, machine, publish
 from serving_contestants import Adapters, Ours, Peft, Scores, Server
 from serving_tasks import CAUSAL, Job, Kind, jobs, trained, variants
 from trimtab.backbones import Backbone
@@ -193,7 +190,11 @@ def measure(kind: Kind, dtype: str, a: argparse.Namespace) -> dict[str, Any]:
         gc.unfreeze()
         for server in bench.servers.values():
             server.close()
-    return {**found, "furthest_answer": bench.judge.furthest, "environment": machine(bench.backbone)}
+    return {
+        **found,
+        "furthest_answer": bench.judge.furthest,
+        "environment": machine(environment(bench.backbone), "peft"),
+    }
 
 
 def turns(bench: Bench, play: Any, rounds: int) -> dict[str, list[Round]]:
@@ -257,21 +258,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict[str, Any] = {}
     if a.out and a.out.with_suffix(".json").exists():
         results = json.loads(a.out.with_suffix(".json").read_text())["results"]
-    said = "python scripts/benchmark_serving.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+    said = command_line(__file__, argv)
     for kind in a.kinds:
         for dtype in a.dtypes:
             results[f"{TOLD[kind]}, {dtype}"] = {"command": said, **measure(KINDS[kind], dtype, a)}
             lines = page(results, a.tasks)
             print("\n".join(lines), flush=True)
             if a.out:
-                a.out.parent.mkdir(parents=True, exist_ok=True)
-                a.out.with_suffix(".json").write_text(json.dumps({"results": results}, indent=1) + "\n")
-                a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
-
-
-def machine(backbone: Backbone) -> dict[str, Any]:
-    load = round(os.getloadavg()[0], 1)
-    return {**environment(backbone), "peft": version("peft"), "cores": os.cpu_count(), "load": load}
+                publish(a.out, {"results": results}, "\n".join([*lines, ""]))
 
 
 def page(results: Mapping[str, Any], tasks: int) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from publishing import command_line
 from trimtab.files import sha256_of
 
 SAME = (
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             different += differences(expected, finished(a, 0, folder))
             rounds += 1
     outcome = {
-        "command": "python scripts/kill_test.py " + shlex.join(sys.argv[1:] if argv is None else argv),
+        "command": command_line(__file__, argv),
         "kills": len(moments),
         "studies_they_fell_on" if a.study else "runs_they_fell_on": rounds,
         "seconds_before_each_kill": [round(m, 2) for m in moments],

@@ -37,6 +37,7 @@ import requests
 import torch
 from safetensors.numpy import save
 
+from publishing import command_line, machine, publish
 from serving_tasks import CAUSAL, Kind, texts, trained, variants
 from trimtab.backbones import Backbone
 from trimtab.predictor import backbone_of, from_bundle
@@ -333,14 +334,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             process.send_signal(signal.SIGTERM)
             ended = process.wait(60)
-    said = "python scripts/load_test.py " + shlex.join(sys.argv[1:] if argv is None else argv)
     counts = {
         k: int(float(v))
         for k, v in re.findall(r"^trimtab_(engine_\w+|prefix_\w+|prompts_loaded) (\S+)$", metrics, re.M)
     }
     outcome = {
-        "command": said,
-        "environment": {**environment(world.backbone), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+        "command": command_line(__file__, argv),
+        "environment": machine(environment(world.backbone)),
         "minutes": a.minutes,
         "clients": a.clients,
         "prompts": len(world.by_task) - len(world.guests) - 1,
@@ -361,9 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = page(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
+        publish(a.out, outcome, "\n".join([*lines, ""]))
     return 1 if tally.lost or tally.mixed_up else 0
 
 

@@ -13,7 +13,6 @@ A seed sets initialization, data order, noise and the few-shot subset at once.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from publishing import publish
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.tasks.reading import Places
@@ -120,9 +120,7 @@ def main() -> None:
 def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
     """OUT.json with every run, OUT.md with the table."""
     command = "python " + shlex.join(sys.argv)
-    a.out.parent.mkdir(parents=True, exist_ok=True)
     slim = [{**r, "runs": [without_machine(x) for x in r["runs"]]} for r in rows]
-    a.out.with_suffix(".json").write_text(json.dumps({"command": command, "results": slim}, indent=1) + "\n")
     environment, metric = rows[0]["runs"][0]["environment"], rows[0]["runs"][0]["metric"].replace("_", " ")
     lines = [
         f"# {f'{a.shots} examples per class' if a.shots else 'All training rows'}, {len(a.seeds)} seeds",
@@ -158,7 +156,7 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         f"{environment['device']}, {environment['threads']} threads, {environment['dtype']} backbone, float32 prompt.",
         "",
     ]
-    a.out.with_suffix(".md").write_text("\n".join(lines))
+    publish(a.out, {"command": command, "results": slim}, "\n".join(lines))
 
 
 def shown(score: float | None) -> str:

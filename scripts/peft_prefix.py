@@ -23,8 +23,6 @@ import argparse
 import copy
 import inspect
 import json
-import os
-import shlex
 import subprocess
 import sys
 import time
@@ -32,7 +30,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -45,6 +42,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from benchmark_peft import PAGE, difference, peak_while_stepping, ratios, turns
+from publishing import command_line, machine, publish
 from trimtab.backbones import Backbone
 from trimtab.backbones.checkpointing import check_recomputing, recomputing
 from trimtab.backbones.family import Family
@@ -870,22 +868,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = run_families(a) if a.half == "families" else run_wnut17(a, argv)
     if found is None:
         return
-    outcome = {"command": command(argv), "environment": versions(), **found}
+    outcome = {"command": command_line(__file__, argv), "environment": versions(), **found}
     lines = (families_page if a.half == "families" else wnut17_page)(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
-
-
-def command(argv: Sequence[str] | None) -> str:
-    return "python scripts/peft_prefix.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+        publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 def versions() -> dict[str, Any]:
     found = {k: v for k, v in environment(TrimtabProbe("bert").backbone).items() if k != "dtype"}
-    return {**found, "peft": version("peft"), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    return machine(found, "peft")
 
 
 def footer(outcome: Mapping[str, Any]) -> list[str]:
