@@ -1,10 +1,11 @@
 """What a landscape leaves in RUN/landscape/: arrays and what they are, as plain data. No torch here.
 
     <view>.safetensors   x [N], y [Y] or nothing, losses [Y,N,X] or of paths [C,N,X]: every example at every point
-    <view>.json          axes, units, scale, batch, seeds, versions, and the SHA-256 of the arrays
+    <view>.json          axes, units, scale, batch, seeds, versions, and the SHA-256 of the arrays and of the prompt
 
-The JSON is written last and names the bytes of the arrays, so a reader never joins halves of two landscapes. Pictures
-and pages are drawn from these files alone.
+The JSON is written last and names the bytes of the arrays, so a reader never joins halves of two landscapes, and those
+of the run's prompt, so it never shows the landscape of one that was replaced. Pictures and pages are drawn from these
+files alone.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ def write_landscape(folder: Path, found: Landscape) -> dict[str, str]:
         TrimtabError: the disk refuses, or a number is not finite.
     """
     arrays, facts = paths_of(folder, found.facts["view"])
-    digest = write_tensors(arrays, found.arrays)
-    write_json(facts, {"schema": SCHEMA, **found.facts, "arrays": {"file": arrays.name, "sha256": digest}})
+    there = {"file": arrays.name, "sha256": write_tensors(arrays, found.arrays)}
+    write_json(facts, {"schema": SCHEMA, **found.facts, "prompt_sha256": _prompt_of(folder), "arrays": there})
     return {arrays.name: str(arrays), facts.name: str(facts)}
 
 
@@ -101,8 +102,8 @@ def read_landscape(folder: Path, view: str) -> Landscape:
     """Read a landscape of a run folder.
 
     Raises:
-        BundleError: there is none, it has another schema version, or its arrays are missing, damaged, or not those
-            that belong to it.
+        BundleError: there is none, it has another schema version, its arrays are missing, damaged, or not those that
+            belong to it, or it is of another prompt than that of the run.
     """
     arrays, described = paths_of(folder, view)
     if not described.exists():
@@ -117,6 +118,12 @@ def read_landscape(folder: Path, view: str) -> Landscape:
             f"the landscape has schema {facts.get('schema')!r}, this version of trimtab reads {SCHEMA}.",
             where=str(described),
             fix="Compute it again.",
+        )
+    if facts.get("prompt_sha256") != _prompt_of(folder):
+        raise BundleError(
+            "the landscape is that of another prompt than that of the run.",
+            where=str(described),
+            fix=f"Compute it again: trimtab landscape {folder} --view {view}",
         )
     its = read_tensors(arrays)
     with understood(described):
@@ -135,3 +142,8 @@ def paths_of(folder: Path, view: str) -> tuple[Path, Path]:
     """Where the arrays and the facts of a view lie."""
     place = folder / FOLDER
     return place / f"{view}.safetensors", place / f"{view}.json"
+
+
+def _prompt_of(folder: Path) -> str | None:
+    path = folder / "prompt.safetensors"
+    return sha256_of(path) if path.exists() else None

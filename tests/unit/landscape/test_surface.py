@@ -65,3 +65,12 @@ def test_halves_of_two_landscapes_are_refused(tmp_path: Path) -> None:
     paths_of(tmp_path / "b", "text")[0].replace(mixed)
     with refused(BundleError, "not those that text.json describes", where=str(mixed), fix="Compute them again"):
         read_landscape(tmp_path / "a", "text")
+
+
+def test_the_landscape_of_a_prompt_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prompt.safetensors").write_bytes(b"one")
+    write_landscape(tmp_path, surface())
+    assert read_landscape(tmp_path, "text").facts["run"] == "r"
+    (tmp_path / "prompt.safetensors").write_bytes(b"another")
+    with refused(BundleError, "of another prompt", where=str(tmp_path / "landscape" / "text.json"), fix="--view text"):
+        read_landscape(tmp_path, "text")
