@@ -24,7 +24,7 @@ from benchmark_serving import FAR, KINDS, TOLD, Judge, Round, alone, closed_loop
 from publishing import command_line, machine, publish
 from serving_contestants import Ours
 from serving_tasks import Job, Kind, jobs, trained, variants
-from trimtab.predictor import backbone_of, from_bundle
+from trimtab.loading import backbone_of, from_bundle
 from trimtab.serving.engine import Pace
 from trimtab.training.records import environment
 

@@ -38,7 +38,7 @@ from publishing import command_line, machine, publish
 from serving_contestants import Adapters, Ours, Peft, Scores, Server
 from serving_tasks import CAUSAL, Job, Kind, jobs, trained, variants
 from trimtab.backbones import Backbone
-from trimtab.predictor import backbone_of, from_bundle
+from trimtab.loading import backbone_of, from_bundle
 from trimtab.serving.engine import Pace
 from trimtab.training.records import environment
 

@@ -40,7 +40,7 @@ from safetensors.numpy import save
 from publishing import command_line, machine, publish
 from serving_tasks import CAUSAL, Kind, texts, trained, variants
 from trimtab.backbones import Backbone
-from trimtab.predictor import backbone_of, from_bundle
+from trimtab.loading import backbone_of, from_bundle
 from trimtab.storage import Bundle, write_bundle
 from trimtab.training.records import environment
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from trimtab.api import doctor, evaluate, init, ls, predict, run, show, validate
     from trimtab.config import RunConfig
     from trimtab.errors import TrimtabError
-    from trimtab.predictor import Predictor, load
+    from trimtab.loading import load
+    from trimtab.predictor import Predictor
     from trimtab.types import Prediction, Tagged, Written
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ _HOMES = {
     "doctor": "trimtab.api",
     "init": "trimtab.api",
     "ls": "trimtab.api",
-    "load": "trimtab.predictor",
+    "load": "trimtab.loading",
     "Predictor": "trimtab.predictor",
     "Prediction": "trimtab.types",
     "Tagged": "trimtab.types",

@@ -14,7 +14,7 @@ from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import ConfigError
 from trimtab.files import read_jsonl
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.training.packs import rehearse, train_pack
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.runs import run_pack

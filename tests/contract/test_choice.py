@@ -22,8 +22,8 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.loading import load_encoder
 from trimtab.batching import collate
 from trimtab.errors import ConfigError, DataError, TemplateError
+from trimtab.loading import from_bundle
 from trimtab.perturbations import add_to_text
-from trimtab.predictor import from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import tasks
 from trimtab.tasks import SPLITS

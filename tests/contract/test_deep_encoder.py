@@ -21,7 +21,7 @@ from trimtab.config import resolve
 from trimtab.documents import dump_yaml
 from trimtab.errors import BackboneError, ConfigError
 from trimtab.initializers import PromptContext
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.prompts.deep import Deep
 from trimtab.registry import prompts
 from trimtab.storage import read_bundle

@@ -17,8 +17,8 @@ from trimtab import predictor
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.batching import collate
 from trimtab.errors import ConfigError, TemplateError
+from trimtab.loading import from_bundle
 from trimtab.model import PromptedModel
-from trimtab.predictor import from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import readouts
 from trimtab.training.packs import train_pack

@@ -21,7 +21,7 @@ from trimtab import api
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, DataError, TemplateError
-from trimtab.predictor import load, load_tasks
+from trimtab.loading import load, load_tasks
 from trimtab.storage import read_bundle
 from trimtab.training import packs
 from trimtab.training.preparing import Prepared, encoder_of, prepare

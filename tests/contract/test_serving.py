@@ -15,7 +15,8 @@ from tests.contract import test_backbone_families as matrix
 from tests.contract.test_generation import writer
 from tests.serving_bundles import bundle_of, question, variety
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.predictor import Predictor, from_bundle
+from trimtab.loading import from_bundle
+from trimtab.predictor import Predictor
 from trimtab.serving import scoring
 from trimtab.serving.engine import Pace
 from trimtab.serving.service import Service

@@ -22,11 +22,12 @@ from trimtab.batching import collate, labels_of
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, DataError, TemplateError
 from trimtab.files import read_json
+from trimtab.loading import from_bundle, load
 from trimtab.model import PromptedModel, stacked
-from trimtab.predictor import Rendering, from_bundle, load
 from trimtab.readouts import first_head
 from trimtab.readouts.span import best_pairs
 from trimtab.registry import readouts, tasks
+from trimtab.rendering import Rendering
 from trimtab.span_metrics import extraction
 from trimtab.tasks import SPLITS
 from trimtab.tasks.reading import Places

@@ -22,8 +22,9 @@ from trimtab.backbones.loading import load_encoder
 from trimtab.documents import read_yaml
 from trimtab.errors import TemplateError
 from trimtab.model import PromptedModel
-from trimtab.predictor import Predictor, Rendering
+from trimtab.predictor import Predictor
 from trimtab.registry import tasks
+from trimtab.rendering import Rendering
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder

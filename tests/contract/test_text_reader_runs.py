@@ -17,9 +17,9 @@ from tests.tiny import tiny_backbone
 from trimtab import api
 from trimtab.backbones import Backbone
 from trimtab.documents import dump_yaml
+from trimtab.loading import load
 from trimtab.model import NOTHING, PromptedModel
 from trimtab.perturbations import TEXT, Delta
-from trimtab.predictor import load
 from trimtab.registry import regularizers
 from trimtab.storage import read_bundle
 from trimtab.training.encoder_pack import EncoderPack

@@ -21,10 +21,11 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.batching import collate, labels_of
 from trimtab.config import resolve
 from trimtab.errors import DataError
+from trimtab.loading import from_bundle
 from trimtab.model import stacked
-from trimtab.predictor import Rendering, from_bundle
 from trimtab.readouts import first_head
 from trimtab.registry import readouts, tasks
+from trimtab.rendering import Rendering
 from trimtab.tasks.reading import Places
 from trimtab.tasks.tagged import with_words
 from trimtab.templates import Template

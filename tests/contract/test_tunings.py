@@ -18,7 +18,7 @@ from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError
 from trimtab.files import read_json, write_tensors
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.registry import tunings
 from trimtab.storage import read_bundle
 from trimtab.training.packs import train_pack

@@ -24,7 +24,7 @@ from trimtab.batching import collate
 from trimtab.config import resolve
 from trimtab.errors import ConfigError, DataError, TemplateError
 from trimtab.files import read_json
-from trimtab.predictor import from_bundle, load
+from trimtab.loading import from_bundle, load
 from trimtab.readouts import divergence, mistaken
 from trimtab.registry import readouts, regularizers
 from trimtab.training.packs import train_pack

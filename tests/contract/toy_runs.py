@@ -15,10 +15,10 @@ from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.initializers import PromptContext
 from trimtab.model import PromptedModel
-from trimtab.predictor import Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import Readout
 from trimtab.registry import prompts, readouts
+from trimtab.rendering import Rendering
 from trimtab.seeding import torch_stream
 from trimtab.templates import Template
 from trimtab.training.loop import Loop

@@ -21,7 +21,7 @@ from trimtab.backbones.sentencepiece import load_tokenizer
 from trimtab.config import BackboneConfig
 from trimtab.documents import parse_yaml
 from trimtab.errors import BundleError, ConfigError
-from trimtab.predictor import TRUST, backbone_of, check_code
+from trimtab.loading import TRUST, backbone_of, check_code
 from trimtab.storage import Bundle
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_a_bundle_cannot_have_code_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(*names: str, **options: Any) -> None:
         raise Loaded(options["trust_remote_code"])
 
-    monkeypatch.setattr("trimtab.predictor.load_backbone", loaded)
+    monkeypatch.setattr("trimtab.loading.load_backbone", loaded)
     for value in (None, "0", ""):
         if value is None:
             monkeypatch.delenv(TRUST, raising=False)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
-from trimtab.predictor import Rendering
 from trimtab.regularizers import Regularizer
+from trimtab.rendering import Rendering
 from trimtab.seeding import stream
 from trimtab.types import Row, table_of
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tests.contract.test_generation import writer
 from tests.contract.tiny_families import BUILDERS, VARIANTS
 from trimtab.model import PromptedModel
-from trimtab.predictor import Rendering
 from trimtab.readouts.ranking import Ranking
+from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.types import Example, PromptTable
 from trimtab.verbalizers import Verbalizer

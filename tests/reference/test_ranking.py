@@ -17,8 +17,8 @@ from torch import Tensor
 from tests.contract.tiny_families import BUILDERS
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.model import PromptedModel
-from trimtab.predictor import Rendering
 from trimtab.registry import readouts
+from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.tunings.all import All
 from trimtab.types import Example, PromptTable

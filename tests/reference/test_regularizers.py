@@ -19,10 +19,10 @@ from trimtab.backbones.substitutes import substitutes
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import TrainStep
-from trimtab.predictor import Rendering
 from trimtab.readouts import divergence
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import Needs, Regularizer
+from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE

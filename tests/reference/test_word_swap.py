@@ -25,13 +25,13 @@ from trimtab.batching import collate
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import Substitutes, TrainStep, in_all_rows, replace_tokens, text_mask
-from trimtab.predictor import Rendering
 from trimtab.readouts import mistaken
 from trimtab.registry import readouts
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.regularizers.english import are_opposed, english_stop_words
 from trimtab.regularizers.swap_attack import Attacked, Limits, attack
 from trimtab.regularizers.swap_candidates import Rules, choose, read_ids
+from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE

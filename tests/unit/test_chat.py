@@ -15,8 +15,8 @@ from tests.tiny_chats import CHATML, TOKENIZERS, chatml, special
 from tests.unit.refusals import refused
 from trimtab.chat import read_template
 from trimtab.errors import ConfigError, TemplateError
-from trimtab.predictor import Rendering
 from trimtab.readouts import plan_answers
+from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import Encoded, Fill

@@ -11,8 +11,8 @@ from trimtab.api.inputs import Overrides, Recipe, places_of, resolved
 from trimtab.backbones.loading import load_encoder
 from trimtab.backbones.substitutes import hiding_token
 from trimtab.config import RunConfig
-from trimtab.predictor import Rendering
 from trimtab.registry import regularizers, tasks
+from trimtab.rendering import Rendering
 from trimtab.tasks import SPLITS, Task
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.objective import check_regularizers

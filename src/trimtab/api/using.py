@@ -19,7 +19,7 @@ from trimtab.api.inputs import (
 )
 from trimtab.errors import ConfigError
 from trimtab.grading import judged
-from trimtab.predictor import load, load_tasks
+from trimtab.loading import load, load_tasks
 from trimtab.storage import find_run, read_bundle, write_bundle
 from trimtab.submission import check_task, file_name, submission
 from trimtab.tasks.forms import Reading

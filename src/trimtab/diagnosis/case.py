@@ -16,8 +16,8 @@ from trimtab.backbones import Backbone
 from trimtab.batching import collate
 from trimtab.config import RunConfig
 from trimtab.model import PromptedModel
-from trimtab.predictor import Rendering
 from trimtab.registry import readouts
+from trimtab.rendering import Rendering
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop

@@ -19,7 +19,8 @@ from trimtab.documents import parse_yaml
 from trimtab.errors import BundleError, ConfigError
 from trimtab.exporting.folders import RECORD, whole_folder
 from trimtab.files import write_json
-from trimtab.predictor import Predictor, load
+from trimtab.loading import load
+from trimtab.predictor import Predictor
 from trimtab.registry import Spec, exports
 from trimtab.storage import Bundle, read_bundle
 

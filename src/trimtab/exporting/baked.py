@@ -34,7 +34,8 @@ from trimtab.exporting import Export, Source, Written
 from trimtab.exporting.heads import write_head
 from trimtab.exporting.refusals import refuse
 from trimtab.exporting.spelling import probe, spell
-from trimtab.predictor import Predictor, check_code, from_bundle
+from trimtab.loading import check_code, from_bundle
+from trimtab.predictor import Predictor
 from trimtab.registry import exports
 
 _NEVER = -1e9

@@ -33,7 +33,7 @@ from trimtab.exporting.folders import RECORD, whole_folder
 from trimtab.exporting.rotation import turned_on
 from trimtab.exporting.spelling import PROBES, probe
 from trimtab.files import read_json, read_tensors
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle, write_bundle
 from trimtab.templates import Template, read_pieces

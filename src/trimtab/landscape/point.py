@@ -25,9 +25,10 @@ from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.batching import micro_batches
+from trimtab.loading import load
 from trimtab.model import PromptedModel
 from trimtab.perturbations import TEXT, prompt_names, text_mask, text_of
-from trimtab.predictor import Predictor, load
+from trimtab.predictor import Predictor
 from trimtab.types import Batch, Example, PromptTable, Row
 
 MAX_TOKENS = 8192

@@ -11,8 +11,9 @@ import torch
 
 from trimtab.backbones import Backbone
 from trimtab.errors import BackboneError, BundleError, DataError, TrimtabError
+from trimtab.loading import from_bundle
 from trimtab.model import PromptedBackbone, PromptedModel
-from trimtab.predictor import MAX_TOKENS, Predictor, from_bundle
+from trimtab.predictor import MAX_TOKENS, Predictor
 from trimtab.registry import readouts
 from trimtab.storage import Bundle
 from trimtab.types import Example

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import BundleError, ConfigError, TrimtabError, suggest
-from trimtab.predictor import backbone_of
+from trimtab.loading import backbone_of
 from trimtab.serving.journal import open_journal, tell
 from trimtab.serving.service import Service
 from trimtab.serving.settings import Settings

@@ -21,11 +21,11 @@ from trimtab.config import BackboneConfig, RunConfig, check_groups, has_head
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.grading import Grading
 from trimtab.initializers import PromptContext
-from trimtab.predictor import Rendering
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import first_head
 from trimtab.readouts.by_task import check_one_pass, of_task
 from trimtab.registry import prompts, readouts, regularizers, tasks, tunings
+from trimtab.rendering import Rendering
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION
 from trimtab.tasks import SPLITS, Task

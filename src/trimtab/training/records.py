@@ -19,11 +19,13 @@ from trimtab.backbones import Backbone
 from trimtab.benchmark_metrics import MEAN
 from trimtab.errors import TrimtabError
 from trimtab.files import write_json, write_tensors
+from trimtab.loading import table_from
 from trimtab.model import PromptedModel
-from trimtab.predictor import MAX_TOKENS, Predictor, Rendering, evaluation_of, table_from
+from trimtab.predictor import MAX_TOKENS, Predictor, evaluation_of
 from trimtab.readouts import chosen
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import notes_of
+from trimtab.rendering import Rendering
 from trimtab.storage import Bundle, RunFolder, write_bundle
 from trimtab.training.packs import Trained
 from trimtab.training.parallel import current_size

@@ -22,7 +22,7 @@ from trimtab import api
 from trimtab.errors import BackboneError, BundleError, ConfigError, TrimtabError
 from trimtab.exporting import Source, export
 from trimtab.exporting.from_peft import Task, import_peft
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.storage import read_bundle
 
 needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="trains with PEFT: extra lora")

@@ -15,7 +15,7 @@ from tests.serving_bundles import bundle_of, question, variety
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.errors import BundleError, ConfigError
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.serving.catalog import Catalog
 from trimtab.serving.engine import Engine, Pace
 from trimtab.serving.refusals import OverloadedError, TakenError, UnknownError

@@ -14,7 +14,7 @@ from tests.serving_bundles import variety
 from tests.unit.refusals import refused
 from tests.unit.serving.test_prefix_cache import open_seats, seats_of
 from trimtab.backbones import Backbone
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.serving import engine as module
 from trimtab.serving.engine import Engine, Pace
 from trimtab.serving.refusals import ClosingError

@@ -6,7 +6,7 @@ import torch
 
 from tests.serving_bundles import variety
 from trimtab.backbones import Backbone
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.serving.gathering import heads_of, joined, stacked
 from trimtab.types import PromptTable
 

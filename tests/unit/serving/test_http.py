@@ -11,7 +11,7 @@ import requests
 from tests.contract.test_serving import check_equal
 from tests.serving_bundles import question, variety
 from tests.unit.serving.conftest import SMALL, Running, served, start
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.types import Prediction
 
 

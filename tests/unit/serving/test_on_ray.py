@@ -21,7 +21,7 @@ from tests.serving_bundles import bundle_of, variety
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone
 from trimtab.errors import BundleError, ConfigError
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.serving import on_ray
 from trimtab.serving.on_ray import Replica, Scaling, run_on_ray
 from trimtab.serving.settings import Settings

@@ -13,7 +13,8 @@ from tests.contract import test_backbone_families as matrix
 from tests.serving_bundles import bundle_of, question, variety
 from tests.tiny import tiny_backbone
 from trimtab.backbones import Backbone
-from trimtab.predictor import Predictor, from_bundle
+from trimtab.loading import from_bundle
+from trimtab.predictor import Predictor
 from trimtab.serving.catalog import Asker
 from trimtab.serving.drafts import Draft
 from trimtab.serving.engine import Engine, Pace

@@ -6,7 +6,7 @@ import pytest
 
 from tests.serving_bundles import variety
 from trimtab.backbones import Backbone
-from trimtab.predictor import from_bundle
+from trimtab.loading import from_bundle
 from trimtab.serving import readers as module
 from trimtab.serving.readers import Reader, Readers
 

@@ -20,7 +20,7 @@ from tests.unit.refusals import refused
 from tests.unit.serving.conftest import bearer, zipped
 from trimtab.backbones import Backbone
 from trimtab.errors import BundleError, ConfigError
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.serving.server import check_options, found_bundles, is_loopback, open_service
 from trimtab.serving.settings import Settings
 from trimtab.storage import Bundle, read_bundle, write_bundle

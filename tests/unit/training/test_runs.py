@@ -26,7 +26,7 @@ from trimtab.config import resolve
 from trimtab.documents import read_yaml
 from trimtab.errors import BackboneError, BundleError, ConfigError, DataError, StorageError, TemplateError, TrimtabError
 from trimtab.files import read_json, read_tensors
-from trimtab.predictor import load
+from trimtab.loading import load
 from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, write_bundle

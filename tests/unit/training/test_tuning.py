@@ -23,7 +23,7 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import resolve
 from trimtab.errors import BundleError, ConfigError, StorageError
 from trimtab.files import read_json, read_tensors, write_json, write_tensors
-from trimtab.predictor import from_bundle, load
+from trimtab.loading import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle
 from trimtab.training import judging, records, runs
 from trimtab.training.encoder_pack import EncoderPack

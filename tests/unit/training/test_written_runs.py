@@ -17,8 +17,8 @@ from trimtab import api
 from trimtab.backbones import Backbone
 from trimtab.config import resolve
 from trimtab.errors import ConfigError, TemplateError, TrimtabError
+from trimtab.loading import load
 from trimtab.metrics import written_answers
-from trimtab.predictor import load
 from trimtab.training.judging import dev_metrics
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.runs import run_pack

@@ -12,7 +12,8 @@ import torch
 
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case
-from trimtab.predictor import MAX_TOKENS, from_bundle
+from trimtab.loading import from_bundle
+from trimtab.predictor import MAX_TOKENS
 from trimtab.registry import checks
 from trimtab.sizes import of_file
 from trimtab.storage import Bundle, read_bundle, write_bundle
