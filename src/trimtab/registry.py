@@ -6,18 +6,20 @@ is an error that names its path. A parameter annotated `Annotated[Interface, reg
 annotated `Annotated[list[Interface], registry]` several of them.
 
 A YAML file in the folder is a preset: it names the `kind` it builds on and gives options for it. Third parties add
-components by an entry point of the group `trimtab` that names a module to import.
+components by an entry point of the group `trimtab` that names a module to import, or by the environment variable
+TRIMTAB_PLUGINS, which names modules, separated by commas.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +32,9 @@ from trimtab.errors import ConfigError, TrimtabError, suggest
 
 Spec = Mapping[str, Any] | str
 C = TypeVar("C", bound=type)
+
+PLUGINS = "TRIMTAB_PLUGINS"
+"""The environment variable that names modules to import."""
 
 
 class Registry:
@@ -68,8 +73,11 @@ class Registry:
                 importlib.import_module(info.name)
             for file in sorted(folder.rglob("*.yaml")):
                 self._presets[file.relative_to(folder).with_suffix("").as_posix()] = read_yaml(file)
-        for point in entry_points(group="trimtab"):
-            point.load()
+        try:
+            _import_plugins()
+        except TrimtabError:
+            self._scanned = False
+            raise
 
     def kinds(self) -> list[str]:
         """All known kinds, presets included, sorted."""
@@ -178,6 +186,30 @@ class Registry:
             return component
         kind = next(k for k, cls in self._classes.items() if cls is type(component))
         return {"kind": kind, **{f.name: getattr(component, f.name) for f in fields(component)}}
+
+
+def _import_plugins() -> None:
+    """Import what others add.
+
+    Raises:
+        ConfigError: a module cannot be imported. It is not passed over: a recipe that needs it would be told that there
+            is no such kind.
+    """
+    wanted: list[tuple[str, Callable[[], Any], str]]
+    wanted = [(point.value, point.load, f"entry point {point.name}") for point in entry_points(group="trimtab")]
+    named = filter(None, (name.strip() for name in os.environ.get(PLUGINS, "").split(",")))
+    wanted += [(name, partial(importlib.import_module, name), PLUGINS) for name in named]
+    for name, load, where in wanted:
+        try:
+            load()
+        except TrimtabError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"the plug-in {name!r} cannot be imported ({type(error).__name__}: {error}).",
+                where=where,
+                fix="Install its package and what it needs, or put its folder on PYTHONPATH; or leave it out.",
+            ) from error
 
 
 def _is_list(annotation: Any) -> bool:

@@ -6,6 +6,7 @@ A page is run from its top in a folder of its own, which has the repository's re
 * `python`: runs in one namespace for the page; an `output` block right behind it is what it prints.
 * `sh`: commands that are parsed and not run.
 * `yaml`: a recipe or a study, which must be valid; any block with a `:caption:` is also written to a file of that name.
+* `{literalinclude}`: a file of the repository, as if it stood on the page.
 
 In shown output `...` stands for anything. Seconds, sizes of white space and the hashes of runs are not compared.
 Comments before a block change what is done with it: `<!-- check: parsed -->` runs nothing (a large backbone, a network
@@ -101,8 +102,11 @@ def blocks(page: Path, text: str | None = None) -> list[Block]:
         assert not unknown, f"{page.name}: marks that mean nothing: {unknown}"
         options = dict(re.findall(r"^:([\w-]+): *(.*)$", match["options"], re.MULTILINE))
         line = text[: match.start("text")].count("\n") + 1
-        language = match["info"].removeprefix("{code-block}").strip()
-        found.append(Block(page.name, line, language, match["text"], options, tuple(marks), match["fence"]))
+        language, shown = match["info"].removeprefix("{code-block}").strip(), match["text"]
+        if language.startswith("{literalinclude}"):
+            shown = (page.parent / language.split()[1]).read_text(encoding="utf-8")
+            language = options.get("language", "")
+        found.append(Block(page.name, line, language, shown, options, tuple(marks), match["fence"]))
     return found
 
 

@@ -63,6 +63,14 @@ def test_blocks_have_their_marks_options_and_lines() -> None:
     assert (block.tolerance, block.is_run, str(block)) == ("0.2", False, "a.md:7")
 
 
+def test_an_included_file_is_read_as_if_it_stood_there(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f() -> int:\n    return 1\n")
+    text = "```{literalinclude} a.py\n:language: python\n:caption: b.py\n```\n"
+    (block,) = blocks(tmp_path / "a.md", text)
+    assert (block.language, block.options["caption"]) == ("python", "b.py")
+    assert block.text == (tmp_path / "a.py").read_text()
+
+
 def test_marks_that_mean_nothing_are_found() -> None:
     with pytest.raises(AssertionError, match="mean nothing"):
         blocks(Path("a.md"), "<!-- check: parsd -->\n```console\n$ ls\n```\n")

@@ -243,7 +243,7 @@ def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     (package / "sets" / "box.yaml").write_text("kind: bun\nname: boxed\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield package
-    for name in [n for n in sys.modules if n.split(".")[0] in ("bakery", "thirdparty")]:
+    for name in [n for n in sys.modules if n.startswith(("bakery", "thirdparty"))]:
         del sys.modules[name]
 
 
@@ -288,6 +288,37 @@ def test_entry_points_add_components(plugin_folder: Path, monkeypatch: pytest.Mo
     point = importlib.metadata.EntryPoint("mine", "thirdparty", "trimtab")
     monkeypatch.setattr("trimtab.registry.entry_points", lambda group: [point] if group == "trimtab" else [])
     assert "roll" in bakes.kinds()
+
+
+def test_modules_that_the_environment_names_add_components(
+    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bakery import bakes
+
+    for kind in ("roll", "knot"):
+        (plugin_folder.parent / f"thirdparty_{kind}.py").write_text(
+            f"from bakery import bakes\n@bakes.register('{kind}')\nclass Some:\n    'Long.'\n"
+        )
+    monkeypatch.setenv("TRIMTAB_PLUGINS", "thirdparty_roll, thirdparty_knot,")
+    assert {"roll", "knot"} <= set(bakes.kinds())
+
+
+def test_a_plugin_that_cannot_be_imported_is_named_every_time(
+    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bakery import bakes
+
+    (plugin_folder.parent / "thirdparty.py").write_text("1 / 0\n")
+    point = importlib.metadata.EntryPoint("mine", "thirdparty", "trimtab")
+    for _ in range(2):
+        with monkeypatch.context() as changed:
+            changed.setattr("trimtab.registry.entry_points", lambda group: [point])
+            what = "the plug-in 'thirdparty' cannot be imported (ZeroDivisionError: division by zero)"
+            with refused(ConfigError, what, where="entry point mine", fix="PYTHONPATH"):
+                bakes.kinds()
+    monkeypatch.setenv("TRIMTAB_PLUGINS", "thirdparty_that_is_not_there")
+    with refused(ConfigError, "No module named", where="TRIMTAB_PLUGINS", fix="leave it out"):
+        bakes.kinds()
 
 
 @pytest.mark.parametrize(
