@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
 from tests.contract.toy_runs import ENCODERS, LENGTH, firsts, name_of, reader, rows_of, searches, toy_rendering, toy_run
-from trimtab import predictor, types
+from trimtab import loading, predictor, types
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
@@ -340,7 +340,7 @@ def check_reload(trained: Trained, folder: Path) -> None:
         prepared.rows["test"], prompt_of(trained), predictor.MAX_TOKENS
     )
     write_bundle(folder, make_bundle(trained))
-    assert torch.equal(predictor.load(folder, device="cpu").score(examples), expected)
+    assert torch.equal(loading.load(folder, device="cpu").score(examples), expected)
 
 
 def check_tuned(backbone: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:

@@ -15,8 +15,8 @@ from tests.contract.test_backbone_families import MODELS, family_folder, frozen,
 from tests.contract.toy_runs import LENGTH, model_of, toy_run
 from tests.tiny import write_jsonl
 from tests.unit.refusals import refused
+from trimtab import loading, predictor
 from trimtab import model as models
-from trimtab import predictor
 from trimtab.api import show
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.loading import load_encoder
@@ -115,7 +115,7 @@ def test_choices_learn_the_toy(position: str, tmp_path: Path, backbone: Backbone
     kept = 32 + LENGTH * 32
     assert record["parameters"] == {"trained": kept, "kept": kept}
     assert record["rows"] == {"train": 64, "dev": 64, "test": 64}
-    found = predictor.load(record["run"], backbone=backbone)
+    found = loading.load(record["run"], backbone=backbone)
     row = {"text": "the cat", "first": "dog bad", "second": "film good"}
     two, three = found.predict([row, {**row, "third": "cat bad", "label": "x"}])
     assert isinstance(two, Prediction)

@@ -10,7 +10,7 @@ import torch
 
 from tests.tiny import facts_task, tagged_task
 from tests.unit.diagnosis.cases import case_of, only, toy_case
-from trimtab import predictor
+from trimtab import loading
 from trimtab.backbones import Backbone
 from trimtab.storage import Bundle
 from trimtab.types import PromptTable
@@ -19,13 +19,13 @@ from trimtab.types import PromptTable
 def test_a_prompt_that_is_rounded_on_the_way_is_found(
     tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain: Callable[[Bundle, torch.device], PromptTable] = predictor.table_from
+    plain: Callable[[Bundle, torch.device], PromptTable] = loading.table_from
 
     def rounded(bundle: Bundle, device: torch.device) -> PromptTable:
         table = plain(bundle, device)
         return table.with_tensors({**table.tensors, "inputs": table.inputs.bfloat16().float()})
 
-    monkeypatch.setattr(predictor, "table_from", rounded)
+    monkeypatch.setattr(loading, "table_from", rounded)
     found = only("save_load", toy_case(tmp_path, backbone))
     assert found.severity == "problem"
     assert 0 < found.numbers["apart"] < 1
