@@ -67,12 +67,17 @@ def _drawn(draw: Callable[[], Any]) -> dict[str, bytes]:
     return found
 
 
+def _shape(count: int) -> tuple[int, int]:
+    """Rows and columns of panels, rows as even as can be: three prompts and the same ones regularized are 2 x 3."""
+    rows = -(-count // _ACROSS)
+    return rows, -(-count // rows)
+
+
 def _figure(count: int) -> tuple[Any, int, int]:
     """A figure with room for panels, and their rows and columns."""
     from matplotlib.figure import Figure
 
-    columns = min(count, _ACROSS)
-    rows = -(-count // columns)
+    rows, columns = _shape(count)
     return Figure(figsize=(_SIDE * columns + 0.9, _SIDE * rows), layout="constrained"), rows, columns
 
 
@@ -110,8 +115,7 @@ def _reliefs(surfaces: Sequence[Surface], scale: Scale) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    columns = min(len(surfaces), _ACROSS)
-    rows = -(-len(surfaces) // columns)
+    rows, columns = _shape(len(surfaces))
     width, height = _SIDE * columns + 1.0, _SIDE * rows + 0.3
     figure: Any = Figure(figsize=(width, height))  # layouts do not know how much room three dimensions take
     for i, its in enumerate(surfaces):

@@ -113,9 +113,13 @@ def test_a_loss_of_zero_can_be_drawn_on_a_logarithmic_scale() -> None:
         assert draw([zero], scale)["png"]
 
 
-def test_many_runs_take_several_rows() -> None:
-    image = Image.open(io.BytesIO(contours([surface(f"r{i}") for i in range(5)], SCALE)["png"]))
-    assert image.height > 1000
+@pytest.mark.parametrize("draw", [contours, reliefs])
+def test_many_runs_take_several_even_rows(draw: Draw) -> None:
+    four, six = (
+        Image.open(io.BytesIO(draw([surface(f"r{i}") for i in range(count)], SCALE)["png"])) for count in (4, 6)
+    )
+    assert six.height > 1.8 * four.height
+    assert six.width < 0.85 * four.width
 
 
 def test_drawing_leaves_no_trace_in_pyplot() -> None:
