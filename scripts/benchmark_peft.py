@@ -38,6 +38,7 @@ from trimtab.backbones import Backbone
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.initializers import PromptContext
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.prompts.prompt_tuning import PromptTuning
 from trimtab.readouts import Readout
 from trimtab.readouts.classes import Classes
@@ -48,7 +49,7 @@ from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
 from trimtab.training.objective import Part
 from trimtab.training.records import environment
-from trimtab.types import AnswerPlan, Batch, Encoded, Fill, PromptTable, Row, WordPlan
+from trimtab.types import AnswerPlan, Batch, Encoded, Fill, Row, WordPlan
 
 RATE = 1e-3
 PAGE = 4 / 1024

@@ -51,6 +51,7 @@ from trimtab.config import resolve
 from trimtab.initializers import PromptContext
 from trimtab.injection import prefix_attention, shift_positions
 from trimtab.model import PromptedModel, stacked
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.prompts.deep import Deep
 from trimtab.registry import families, readouts
 from trimtab.seeding import torch_seed
@@ -63,7 +64,7 @@ from trimtab.training.objective import Part
 from trimtab.training.optimization import schedule_factor
 from trimtab.training.preparing import Prepared, build_encoder, build_head, open_backbone, prepare
 from trimtab.training.records import environment
-from trimtab.types import Batch, Encoded, PromptTable, Row, table_of
+from trimtab.types import Batch, Encoded, Row
 
 # Families ------------------------------------------------------------------------------------------------------------
 

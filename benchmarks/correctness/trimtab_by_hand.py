@@ -15,7 +15,8 @@ from correctness.subject import Cell
 from trimtab.backbones.family import carrying, either
 from trimtab.batching import collate
 from trimtab.model import PromptedBackbone
-from trimtab.types import PromptTable, Row
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Row
 
 
 @dataclass(frozen=True)

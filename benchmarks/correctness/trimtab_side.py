@@ -27,6 +27,7 @@ from trimtab.config import resolve
 from trimtab.errors import TrimtabError
 from trimtab.injection import choose
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.registry import readouts
 from trimtab.storage import write_bundle
 from trimtab.text_encoder import TextEncoder
@@ -34,7 +35,7 @@ from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.preparing import Prepared, build_encoder, build_head, prepare
 from trimtab.training.records import make_bundle
-from trimtab.types import Batch, PromptTable, Row, table_of
+from trimtab.types import Batch, Row
 
 LENGTH = 5
 NEW_TOKENS = 6

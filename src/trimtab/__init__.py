@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from trimtab.config import RunConfig
     from trimtab.errors import TrimtabError
     from trimtab.loading import load
+    from trimtab.predictions import Prediction, Tagged, Written
     from trimtab.predictor import Predictor
-    from trimtab.types import Prediction, Tagged, Written
 
 __version__ = "0.1.0"
 
@@ -33,9 +33,9 @@ _HOMES = {
     "ls": "trimtab.api",
     "load": "trimtab.loading",
     "Predictor": "trimtab.predictor",
-    "Prediction": "trimtab.types",
-    "Tagged": "trimtab.types",
-    "Written": "trimtab.types",
+    "Prediction": "trimtab.predictions",
+    "Tagged": "trimtab.predictions",
+    "Written": "trimtab.predictions",
     "RunConfig": "trimtab.config",
     "TrimtabError": "trimtab.errors",
 }

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from trimtab.benchmark_metrics import MEAN, Judged, benchmark
 from trimtab.metrics import classification
+from trimtab.predictions import Extracted, Prediction, Records, Tagged, Written
 from trimtab.readouts import Reads, choosing, of_one_task
-from trimtab.types import Example, Extracted, Prediction, Records, Row, Tagged, Written
+from trimtab.types import Example, Row
 from trimtab.verbalizers import Verbalizer
 
 _LETTERS = re.compile(r"[a-z]+")

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from trimtab.errors import BundleError, ConfigError
+from trimtab.prompt_table import Site
 from trimtab.registry import initializers
 from trimtab.storage import Bundle, read_bundle
-from trimtab.types import Site
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from trimtab.types import AttentionCall, AttentionPrompts, Batch, DeepPrompt, PromptTable
+from trimtab.prompt_table import AttentionCall, AttentionPrompts, DeepPrompt, PromptTable
+from trimtab.types import Batch
 
 
 @dataclass(frozen=True)

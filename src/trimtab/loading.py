@@ -15,11 +15,11 @@ from trimtab.errors import BackboneError, BundleError
 from trimtab.grading import Graders
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor, Predictors
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.registry import readouts, tunings
 from trimtab.rendering import Rendering
 from trimtab.storage import Bundle, read_bundle
 from trimtab.templates import Template
-from trimtab.types import PromptTable, table_of
 from trimtab.verbalizers import Verbalizer
 
 TRUST = "TRIMTAB_TRUST_REMOTE_CODE"

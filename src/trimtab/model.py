@@ -15,8 +15,9 @@ from trimtab.batching import collate, micro_batches
 from trimtab.errors import BackboneError
 from trimtab.injection import choose, offset_text, place_decoder_prompt, place_prompt, prefix_attention, shift_positions
 from trimtab.perturbations import TEXT, Delta, add_to_prompts, add_to_text
+from trimtab.prompt_table import AttentionPrompts, PromptTable
 from trimtab.readouts import Condenses, Look, LooksAhead, Reads, ScoresInPasses, Several, WritesInPasses
-from trimtab.types import AttentionPrompts, Batch, PromptTable, Row
+from trimtab.types import Batch, Row
 
 NOTHING: Delta = {}
 """The perturbation that perturbs nothing."""

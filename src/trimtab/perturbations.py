@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from trimtab.types import Batch, PromptTable
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Batch
 
 TEXT = "text"
 """The name of the text among what may be perturbed."""

@@ -15,11 +15,13 @@ from torch import Tensor
 from trimtab.errors import BackboneError, ConfigError, DataError
 from trimtab.grading import Grader, Graders, Grading
 from trimtab.model import PromptedModel
+from trimtab.predictions import Evaluation, OfTask, Prediction, Records
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import choosing, of_one_task
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.tasks.tagged import with_words
-from trimtab.types import Evaluation, Example, OfTask, Prediction, PromptTable, Records, Row
+from trimtab.types import Example, Row
 
 MAX_TOKENS = 8192
 

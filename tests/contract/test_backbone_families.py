@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from tests.contract.tiny_families import BUILDERS, POSITIONS, VARIANTS
 from tests.contract.toy_runs import ENCODERS, LENGTH, firsts, name_of, reader, rows_of, searches, toy_rendering, toy_run
-from trimtab import loading, predictor, types
+from trimtab import loading, predictor, prompt_table
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.batching import collate
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts.classes import Classes
 from trimtab.readouts.label_words import LabelWords
 from trimtab.registry import families
@@ -27,7 +28,7 @@ from trimtab.storage import write_bundle
 from trimtab.training import judging
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.records import make_bundle
-from trimtab.types import Batch, Encoded, PromptTable, Row
+from trimtab.types import Batch, Encoded, Row
 from trimtab.verbalizers import Verbalizer
 
 MODELS = [*families.kinds(), *VARIANTS]
@@ -327,7 +328,7 @@ def check_frozen(backbone: Backbone, folder: Path, recipe: dict[str, Any]) -> Tr
 
 def prompt_of(trained: Trained) -> PromptTable:
     """The prompt in memory, as a table of one."""
-    return types.table_of({name: torch.from_numpy(value)[None] for name, value in trained.tensors.items()})
+    return prompt_table.table_of({name: torch.from_numpy(value)[None] for name, value in trained.tensors.items()})
 
 
 def check_reload(trained: Trained, folder: Path) -> None:

@@ -20,11 +20,12 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import resolve
 from trimtab.errors import ConfigError
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import Reads, choosing, divergence, has_distribution, mistaken, of_one_task
 from trimtab.registry import readouts
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.preparing import Prepared, build_head, encoder_of, prepare
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Row
 
 __all__ = ["family_folder"]
 

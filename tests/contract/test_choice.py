@@ -24,6 +24,8 @@ from trimtab.batching import collate
 from trimtab.errors import ConfigError, DataError, TemplateError
 from trimtab.loading import from_bundle
 from trimtab.perturbations import add_to_text
+from trimtab.predictions import Prediction
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import first_head
 from trimtab.registry import tasks
 from trimtab.tasks import SPLITS
@@ -32,7 +34,7 @@ from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, render_task
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import Batch, Prediction, PromptTable
+from trimtab.types import Batch
 
 __all__ = ["family_folder"]
 NAMES = ["first", "second", "third"]

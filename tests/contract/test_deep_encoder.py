@@ -22,6 +22,7 @@ from trimtab.documents import dump_yaml
 from trimtab.errors import BackboneError, ConfigError
 from trimtab.initializers import PromptContext
 from trimtab.loading import load
+from trimtab.prompt_table import Site
 from trimtab.prompts.deep import Deep
 from trimtab.registry import prompts
 from trimtab.storage import read_bundle
@@ -29,7 +30,6 @@ from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder, prepare
 from trimtab.training.runs import run_pack
-from trimtab.types import Site
 
 __all__ = ["family_folder"]
 

@@ -39,9 +39,10 @@ from trimtab.backbones.checkpointing import recomputed_layers, recomputing
 from trimtab.errors import BackboneError
 from trimtab.injection import Prefix, prefix_attention
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import AttentionCall, AttentionPrompts, DeepPrompt, PromptTable
 from trimtab.registry import families
 from trimtab.tunings.all import All
-from trimtab.types import AttentionCall, AttentionPrompts, Batch, DeepPrompt, PromptTable, Row
+from trimtab.types import Batch, Row
 
 family_folder = matrix.family_folder
 

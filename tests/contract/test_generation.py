@@ -23,7 +23,8 @@ from tests.contract.toy_runs import toy_rendering
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.backbones import encoder_decoder as decoders
 from trimtab.model import PromptedModel
-from trimtab.types import Batch, Encoded, Example, PromptTable, Row
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Batch, Encoded, Example, Row
 
 family_folder = matrix.family_folder
 

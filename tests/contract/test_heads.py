@@ -19,13 +19,13 @@ from trimtab.batching import collate
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.loading import from_bundle
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import first_head
 from trimtab.registry import readouts
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import PromptTable
 
 HEAD = {"readout": {"kind": "head"}}
 __all__ = ["family_folder"]

@@ -18,6 +18,7 @@ from trimtab.backbones import Backbone
 from trimtab.errors import ConfigError
 from trimtab.model import NOTHING, PromptedModel
 from trimtab.perturbations import Delta, TrainStep
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import prompts
 from trimtab.training import loop as loops
 from trimtab.training import packs
@@ -26,7 +27,7 @@ from trimtab.training.objective import Part
 from trimtab.training.optimization import StackedAdamW
 from trimtab.training.packs import Trained, train_pack
 from trimtab.training.preparing import Prepared, build_encoder
-from trimtab.types import Batch, PromptTable
+from trimtab.types import Batch
 
 STEPS = 20
 LOSS = {"rtol": 1e-5, "atol": 1e-6}

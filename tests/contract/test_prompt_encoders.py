@@ -29,11 +29,11 @@ from trimtab.backbones import Backbone
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.files import read_tensors, write_tensors
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import table_of
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.loop import Loop, Member
-from trimtab.types import table_of
 
 MakeEncoder = Callable[[int], PromptEncoder]
 SIZE = 32

@@ -16,9 +16,10 @@ from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import batch_read_by, one_mask, reader, rows_of, toy_rendering
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import Readout
 from trimtab.registry import readouts
-from trimtab.types import Example, PromptTable
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 TABLE = [

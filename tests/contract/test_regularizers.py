@@ -21,12 +21,13 @@ from trimtab.config import Seeds
 from trimtab.errors import ConfigError
 from trimtab.model import NOTHING, PromptedBackbone, PromptedModel
 from trimtab.perturbations import Delta, TrainStep
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import regularizers
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.training.objective import Objective, Part
 from trimtab.training.packs import train_pack
 from trimtab.training.parallel import ALONE
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Row
 
 STRENGTHS = ("sigma", "epsilon", "rate", "alpha")
 """The options that set the size of a perturbation have these names everywhere (architecture.md, section 6)."""

@@ -24,6 +24,7 @@ from trimtab.errors import BundleError, ConfigError, DataError, TemplateError
 from trimtab.files import read_json
 from trimtab.loading import from_bundle, load
 from trimtab.model import PromptedModel, stacked
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import first_head
 from trimtab.readouts.span import best_pairs
 from trimtab.registry import readouts, tasks
@@ -36,7 +37,7 @@ from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, prepare, render_task
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import Batch, Example, PromptTable, Row
+from trimtab.types import Batch, Example, Row
 from trimtab.verbalizers import Verbalizer
 
 __all__ = ["family_folder"]

@@ -23,13 +23,14 @@ from trimtab.documents import read_yaml
 from trimtab.errors import TemplateError
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import tasks
 from trimtab.rendering import Rendering
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.preparing import render_task
-from trimtab.types import Example, PromptTable, Row
+from trimtab.types import Example, Row
 
 POSITIONS = 256
 LENGTH = 10

@@ -20,13 +20,14 @@ from trimtab.documents import dump_yaml
 from trimtab.loading import load
 from trimtab.model import NOTHING, PromptedModel
 from trimtab.perturbations import TEXT, Delta
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import regularizers
 from trimtab.storage import read_bundle
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, build_encoder
 from trimtab.training.runs import run_pack
-from trimtab.types import Batch, PromptTable
+from trimtab.types import Batch
 
 SPECS: dict[str, dict[str, Any]] = {
     "dept": {"kind": "dept", "text_length": 3},

@@ -24,7 +24,8 @@ from trimtab import injection, model
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.batching import collate
 from trimtab.injection import Route, choose
-from trimtab.types import Batch, Encoded, PromptTable, Routing, Row
+from trimtab.prompt_table import PromptTable, Routing
+from trimtab.types import Batch, Encoded, Row
 
 family_folder = matrix.family_folder
 own_logits = matrix.own_logits

@@ -23,6 +23,8 @@ from trimtab.config import resolve
 from trimtab.errors import DataError
 from trimtab.loading import from_bundle
 from trimtab.model import stacked
+from trimtab.predictions import Entity, Tagged
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import first_head
 from trimtab.registry import readouts, tasks
 from trimtab.rendering import Rendering
@@ -33,7 +35,7 @@ from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import Entity, Example, PromptTable, Tagged
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 TAGS = ("O", "B-x", "I-x")

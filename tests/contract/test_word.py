@@ -25,13 +25,14 @@ from trimtab.config import resolve
 from trimtab.errors import ConfigError, DataError, TemplateError
 from trimtab.files import read_json
 from trimtab.loading import from_bundle, load
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import divergence, mistaken
 from trimtab.registry import readouts, regularizers
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.records import bare_score, make_bundle
 from trimtab.training.runs import run_pack
-from trimtab.types import Example, PromptTable, Row
+from trimtab.types import Example, Row
 
 __all__ = ["family_folder"]
 CAUSAL = ("gpt2", "llama")

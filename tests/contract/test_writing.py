@@ -16,10 +16,10 @@ from tests.tiny import ANSWERS, written_task
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import resolve
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import families, readouts
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.runs import run_pack
-from trimtab.types import PromptTable
 
 MODELS = BUILDERS | VARIANTS
 WRITERS = [m for m in MODELS if "text" in families.get(m.partition(":")[0]).readouts]

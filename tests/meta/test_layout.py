@@ -19,8 +19,9 @@ from tests.contract.toy_runs import one_mask
 from trimtab.backbones import Backbone
 from trimtab.batching import collate
 from trimtab.injection import place_prompt
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import Registry, families, initializers, prompts, readouts, regularizers, tasks
-from trimtab.types import Encoded, PromptTable, Row
+from trimtab.types import Encoded, Row
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "trimtab"
@@ -28,7 +29,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "types errors archives sizes seeding text_encoder metric_names",
+        "types predictions prompt_table errors archives sizes seeding text_encoder metric_names",
         "documents bundle_schema files",
         "registry storage",
         "overrides",

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import table_of
 from trimtab.regularizers import Regularizer
 from trimtab.rendering import Rendering
 from trimtab.seeding import stream
-from trimtab.types import Row, table_of
+from trimtab.types import Row
 
 Named = dict[str, Tensor]
 

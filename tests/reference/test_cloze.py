@@ -12,9 +12,10 @@ from torch import Tensor
 from tests.contract.toy_runs import one_mask
 from trimtab.backbones import Backbone
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import readouts
 from trimtab.templates import Template
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 WORDS = {"good": ["good", "great"], "bad": ["bad"], "so-so": ["maybe", "not", "old"]}
 LENGTH = 3

@@ -22,7 +22,8 @@ from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import batch_read_by
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.injection import prefix_attention
-from trimtab.types import Batch, DeepPrompt, PromptTable
+from trimtab.prompt_table import DeepPrompt, PromptTable
+from trimtab.types import Batch
 
 LAYER, HEADS, SIZE, COLUMNS, LENGTH = 1, 2, 16, 3, 6
 

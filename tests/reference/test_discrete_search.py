@@ -7,9 +7,9 @@ import torch
 
 from tests.contract.toy_runs import LENGTH, build, context, model_of, toy_run
 from trimtab.backbones import Backbone
+from trimtab.prompt_table import PromptTable
 from trimtab.prompts.discrete_search import DiscreteSearch
 from trimtab.training.searching import best_of, spelled
-from trimtab.types import PromptTable
 
 
 def test_candidates_are_those_that_promise_most() -> None:

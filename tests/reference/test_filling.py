@@ -18,11 +18,12 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import TemplateError
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import cloze_choice, cloze_span, filling
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
-from trimtab.types import Example, PromptTable
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 LENGTH = 2

@@ -16,10 +16,11 @@ from torch import Tensor
 from tests.contract.test_generation import writer
 from tests.contract.tiny_families import BUILDERS, VARIANTS
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts.ranking import Ranking
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
-from trimtab.types import Example, PromptTable
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 TEXTS = ["old red book", "dog", "sea and sun in the film was not a very good one"]

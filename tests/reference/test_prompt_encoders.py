@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from trimtab.batching import collate
 from trimtab.initializers import PromptContext
 from trimtab.injection import choose, place_prompt
+from trimtab.prompt_table import table_of
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import prompts
-from trimtab.types import Batch, Encoded, Row, table_of
+from trimtab.types import Batch, Encoded, Row
 
 SIZE, LENGTH = 6, 4
 

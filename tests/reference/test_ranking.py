@@ -17,11 +17,12 @@ from torch import Tensor
 from tests.contract.tiny_families import BUILDERS
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.tunings.all import All
-from trimtab.types import Example, PromptTable
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 SHORT = {"positive": ["good", "great"], "negative": ["bad"]}

@@ -19,6 +19,7 @@ from trimtab.backbones.substitutes import substitutes
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import TrainStep
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.readouts import divergence
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import Needs, Regularizer
@@ -28,7 +29,7 @@ from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE
 from trimtab.training.preparing import label_ids
 from trimtab.tunings.all import All
-from trimtab.types import PromptTable, Row, table_of
+from trimtab.types import Row
 from trimtab.verbalizers import Verbalizer
 
 Spec = Mapping[str, Any]

@@ -22,11 +22,12 @@ from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import TemplateError
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import text as written
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
-from trimtab.types import Batch, Encoded, Example, Fill, PromptTable
+from trimtab.types import Batch, Encoded, Example, Fill
 from trimtab.verbalizers import Verbalizer
 
 ROWS = [

@@ -25,6 +25,7 @@ from trimtab.batching import collate
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import Substitutes, TrainStep, in_all_rows, replace_tokens, text_mask
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import mistaken
 from trimtab.registry import readouts
 from trimtab.regularizers import Needs, Regularizer
@@ -35,7 +36,7 @@ from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE
-from trimtab.types import Batch, Encoded, Example, PromptTable, Row
+from trimtab.types import Batch, Encoded, Example, Row
 from trimtab.verbalizers import Verbalizer
 
 LENGTH = 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trimtab.grading import PLAIN, Grader, Graders, judged, means_the_same
-from trimtab.types import Example, Prediction, Written
+from trimtab.predictions import Prediction, Written
+from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
 TRUTH = Verbalizer.of({"false": "no", "true": "yes"})

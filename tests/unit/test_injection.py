@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from trimtab.batching import collate
-from trimtab.injection import (
-    choose,
-    offset_text,
-    place_decoder_prompt,
-    place_prompt,
-    prefix_attention,
-    shift_positions,
-)
-from trimtab.types import AttentionCall, Batch, DeepPrompt, Encoded, PromptTable, Routing, Row
+from trimtab.injection import choose, offset_text, place_decoder_prompt, place_prompt, prefix_attention, shift_positions
+from trimtab.prompt_table import AttentionCall, DeepPrompt, PromptTable, Routing
+from trimtab.types import Batch, Encoded, Row
 
 ROWS = [
     Row(Encoded((1, 1, 1, 1), (1, 3), (0,)), prompt=1),

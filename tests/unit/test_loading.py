@@ -19,8 +19,8 @@ from trimtab import loading as module
 from trimtab.backbones import Backbone
 from trimtab.errors import BackboneError, BundleError, ConfigError
 from trimtab.loading import from_bundle, load
+from trimtab.prompt_table import PromptTable
 from trimtab.storage import read_bundle, write_bundle
-from trimtab.types import PromptTable
 
 
 def test_a_saved_bundle_gives_identical_scores(tmp_path: Path, backbone: Backbone) -> None:

@@ -18,7 +18,8 @@ from trimtab.perturbations import (
     text_mask,
     text_of,
 )
-from trimtab.types import Batch, DeepPrompt, Encoded, PromptTable, Row
+from trimtab.prompt_table import DeepPrompt, PromptTable
+from trimtab.types import Batch, Encoded, Row
 
 
 def encoded(ids: list[int], eligible: list[int]) -> Encoded:

@@ -17,9 +17,10 @@ from trimtab.backbones import Backbone
 from trimtab.errors import BackboneError, ConfigError, DataError, TemplateError
 from trimtab.loading import from_bundle
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import PromptTable
 from trimtab.rendering import Rendering
 from trimtab.storage import Bundle
-from trimtab.types import Example, PromptTable
+from trimtab.types import Example
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from trimtab.api.inputs import (
 from trimtab.errors import ConfigError
 from trimtab.grading import judged
 from trimtab.loading import load, load_tasks
+from trimtab.predictions import Evaluation, OfTask, Records
 from trimtab.storage import find_run, read_bundle, write_bundle
 from trimtab.submission import check_task, file_name, submission
 from trimtab.tasks.forms import Reading
-from trimtab.types import Evaluation, Example, OfTask, Records
+from trimtab.types import Example
 
 
 def evaluate(

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trimtab.backbones.attention import CountedPassage, Passage
 from trimtab.backbones.family import Family
+from trimtab.prompt_table import AttentionPrompts, Site
 from trimtab.registry import families
-from trimtab.types import AttentionPrompts, Site
 
 
 @final

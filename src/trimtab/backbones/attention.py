@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.errors import BackboneError
-from trimtab.types import AttentionCall, AttentionPrompts, Site
+from trimtab.prompt_table import AttentionCall, AttentionPrompts, Site
 
 KEYWORD = "attention_prompts"
 """What forward passes and attention functions call the passage."""

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from trimtab.backbones.attention import prompted
 from trimtab.backbones.family import HEADS, Family, carrying, either, greedy
+from trimtab.prompt_table import AttentionPrompts
 from trimtab.registry import families
-from trimtab.types import AttentionPrompts, Batch
+from trimtab.types import Batch
 
 
 class DecoderOnly(Family):

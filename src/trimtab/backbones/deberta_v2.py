@@ -30,8 +30,9 @@ from torch import Tensor
 
 from trimtab.backbones.attention import KEYWORD, Place
 from trimtab.backbones.family import Family, either
+from trimtab.prompt_table import AttentionCall, AttentionPrompts
 from trimtab.registry import families
-from trimtab.types import AttentionCall, AttentionPrompts, Batch
+from trimtab.types import Batch
 
 
 @final

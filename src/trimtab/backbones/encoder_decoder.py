@@ -19,8 +19,9 @@ from torch import Tensor
 from trimtab.backbones.attention import prompted
 from trimtab.backbones.family import HEADS, Family, carrying, either, greedy
 from trimtab.errors import BackboneError
+from trimtab.prompt_table import AttentionPrompts, Site
 from trimtab.registry import families
-from trimtab.types import AttentionPrompts, Batch, Site
+from trimtab.types import Batch
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from trimtab.backbones.attention import KEYWORD, Passage, adopt, check_adopted
 from trimtab.errors import BackboneError
-from trimtab.types import AttentionPrompts, Batch, Site
+from trimtab.prompt_table import AttentionPrompts, Site
+from trimtab.types import Batch
 
 HEADS = ("head", "tokens", "choice", "span")
 """Readouts that need hidden states only, so that every family can do them."""

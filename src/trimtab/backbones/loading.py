@@ -22,9 +22,10 @@ from trimtab.backbones.family import Family
 from trimtab.backbones.sentencepiece import load_tokenizer
 from trimtab.batching import collate
 from trimtab.errors import BackboneError, suggest
+from trimtab.prompt_table import Site
 from trimtab.registry import families
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import Encoded, Row, Site
+from trimtab.types import Encoded, Row
 
 ASSETS = Path(__file__).parent.parent / "assets"
 NO_WORDS = ("[unused", "madeupword", "<0x")

@@ -16,6 +16,7 @@ from trimtab.backbones import Backbone
 from trimtab.batching import collate
 from trimtab.config import RunConfig
 from trimtab.model import PromptedModel
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.text_encoder import TextEncoder
@@ -24,7 +25,7 @@ from trimtab.training.loop import Loop
 from trimtab.training.optimization import schedule_factor
 from trimtab.training.packs import assembled
 from trimtab.training.preparing import Prepared
-from trimtab.types import Example, PromptTable, Row
+from trimtab.types import Example, Row
 
 FIRST_STEPS = 3
 """How many steps are taken; in the second, networks and gates that begin at zero have their gradient."""

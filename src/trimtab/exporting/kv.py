@@ -31,8 +31,9 @@ from trimtab.exporting.rotation import is_rotary, turned_on
 from trimtab.exporting.spelling import leading, spell
 from trimtab.files import write_tensors
 from trimtab.injection import prefix_attention, shift_positions
+from trimtab.prompt_table import AttentionCall, AttentionPrompts
 from trimtab.registry import exports
-from trimtab.types import AttentionCall, AttentionPrompts, Encoded, Row
+from trimtab.types import Encoded, Row
 
 Layers = dict[tuple[str, int], Float[Tensor, "2 P K D"]]
 """Keys and values by site and layer."""

@@ -29,7 +29,8 @@ from trimtab.loading import load
 from trimtab.model import PromptedModel
 from trimtab.perturbations import TEXT, prompt_names, text_mask, text_of
 from trimtab.predictor import Predictor
-from trimtab.types import Batch, Example, PromptTable, Row
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Batch, Example, Row
 
 MAX_TOKENS = 8192
 """Tokens per pass, padding included, where nothing else is asked for."""

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.initializers import Initializer, PromptContext, Transfer, part_of, repeated_ids
+from trimtab.prompt_table import Site
 from trimtab.prompts import PromptEncoder
 from trimtab.registry import initializers, prompts
-from trimtab.types import Site
 
 _WIDTH, _BOTTLENECK = 512, 400
 

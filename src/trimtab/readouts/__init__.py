@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trimtab.predictions import Records
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Example, Records, Row
+from trimtab.types import AnswerPlan, Batch, Example, Row
 
 WordIds = Sequence[Sequence[Sequence[int]]]
 """Token ids of label words: by class, by word."""

@@ -27,12 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones import Backbone
+from trimtab.predictions import Prediction
 from trimtab.readouts import WordIds
 from trimtab.readouts.classes import Classes, own_choices
 from trimtab.readouts.head import Position, linear, plan_at, pooled
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Row
 
 FIELD = "choice"
 """The field of a template that stands for each choice in turn."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimtab.metrics import classification, majority_baseline
-from trimtab.types import Example, Prediction, Row
+from trimtab.predictions import Prediction
+from trimtab.types import Example, Row
 
 
 class Classes:

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.metrics import classification, majority_baseline
+from trimtab.predictions import Prediction
 from trimtab.readouts import Look, WordIds
 from trimtab.readouts.classes import Classes, own_choices
 from trimtab.readouts.filling import fill, mask_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Fill, Label, Prediction, Row
+from trimtab.types import AnswerPlan, Batch, Fill, Label, Row
 
 
 @final

@@ -38,12 +38,13 @@ from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
+from trimtab.predictions import Extracted
 from trimtab.readouts import WordIds
 from trimtab.readouts.head import linear
 from trimtab.registry import readouts
 from trimtab.span_metrics import best_threshold, extraction
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Encoded, Example, Extracted, Fill, Row
+from trimtab.types import AnswerPlan, Batch, Encoded, Example, Fill, Row
 
 FIELD = "context"
 """The field that answers are cut from."""

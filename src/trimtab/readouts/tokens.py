@@ -33,12 +33,13 @@ from torch.nn.functional import cross_entropy
 
 from trimtab.backbones import Backbone
 from trimtab.errors import DataError
+from trimtab.predictions import Entity, Tagged
 from trimtab.readouts import WordIds
 from trimtab.readouts.head import linear
 from trimtab.registry import readouts
 from trimtab.span_metrics import entities, tagging
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Encoded, Entity, Example, Fill, Row, Tagged
+from trimtab.types import AnswerPlan, Batch, Encoded, Example, Fill, Row
 
 FIELD = "text"
 """The field whose words are tagged."""

@@ -36,12 +36,13 @@ from torch.nn.functional import cross_entropy
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
 from trimtab.fact_metrics import RankedFact, most_frequent, ranked_facts
+from trimtab.predictions import Ranked
 from trimtab.readouts import WordIds
 from trimtab.readouts.sentinels import sentinel_of
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import AnswerPlan, Batch, Example, Fill, Label, Ranked, Row, WordPlan
+from trimtab.types import AnswerPlan, Batch, Example, Fill, Label, Row, WordPlan
 
 TOP = 10
 """How many of the best words are kept."""

@@ -12,13 +12,14 @@ from typing import Any, final
 
 from trimtab.errors import ConfigError, suggest
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import ScoresInPasses, WritesInPasses
 from trimtab.serving.engine import Engine
 from trimtab.serving.prefix_cache import has_prefix
 from trimtab.serving.readers import Reader, Readers
 from trimtab.serving.refusals import ClosingError, OverloadedError, TakenError, UnknownError
 from trimtab.serving.tickets import Seat
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """What a prompt may be called."""

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, final
 
 from trimtab.backbones import Backbone
 from trimtab.model import PromptedBackbone
+from trimtab.prompt_table import PromptTable
 from trimtab.serving.drafts import Draft
 from trimtab.serving.gathering import joined
 from trimtab.serving.grouping import OVERHEAD, grouped
@@ -25,7 +26,6 @@ from trimtab.serving.prefix_cache import PrefixCache
 from trimtab.serving.refusals import ClosingError
 from trimtab.serving.scoring import numbered, score
 from trimtab.serving.tickets import Scoring, Seat, Ticket, Writing
-from trimtab.types import PromptTable
 
 T = TypeVar("T")
 

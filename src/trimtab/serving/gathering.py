@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trimtab.types import DeepPrompt, PromptTable, Routing
+from trimtab.prompt_table import DeepPrompt, PromptTable, Routing
 
 
 def joined(tables: Sequence[PromptTable]) -> PromptTable:

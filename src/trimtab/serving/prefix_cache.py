@@ -24,8 +24,9 @@ from trimtab.backbones.attention import Recorder
 from trimtab.errors import BackboneError
 from trimtab.model import PromptedBackbone
 from trimtab.predictor import Predictor
+from trimtab.prompt_table import DeepPrompt, PromptTable
 from trimtab.serving.tickets import Seat
-from trimtab.types import DeepPrompt, Encoded, PromptTable, Row
+from trimtab.types import Encoded, Row
 
 
 def has_prefix(predictor: Predictor) -> bool:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.backbones import Backbone
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import Readout
 from trimtab.registry import readouts
-from trimtab.types import AnswerPlan, PromptTable
+from trimtab.types import AnswerPlan
 
 LENGTH = 256
 """Tasks on a shelf. A thousand tasks are four calls behind a pass; a task that comes has its shelf built anew, in some

@@ -12,11 +12,12 @@ from torch import Tensor
 from trimtab.backbones import Backbone
 from trimtab.batching import labels_of
 from trimtab.model import PromptedBackbone
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import Condenses
 from trimtab.serving.gathering import heads_of, joined
 from trimtab.serving.readers import Shelf
 from trimtab.serving.tickets import Seat
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Row
 
 
 @torch.no_grad()

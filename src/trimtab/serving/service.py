@@ -18,6 +18,7 @@ from trimtab.backbones import Backbone
 from trimtab.chat import Chat, write_chat
 from trimtab.errors import BackboneError, DataError, TemplateError
 from trimtab.model import PromptedBackbone, stacked
+from trimtab.predictions import Prediction, Records
 from trimtab.predictor import Predictor
 from trimtab.serving.catalog import Asker, Catalog
 from trimtab.serving.choosing import Choice
@@ -27,7 +28,7 @@ from trimtab.serving.refusals import TooLargeError
 from trimtab.serving.tickets import Ended, Order, Scoring, Seat, Writing
 from trimtab.storage import Bundle
 from trimtab.templates import Template
-from trimtab.types import Encoded, Example, Fill, Prediction, Records, Row
+from trimtab.types import Encoded, Example, Fill, Row
 
 NEW_TOKENS = 16
 """How much is written where nobody says."""

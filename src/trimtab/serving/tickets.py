@@ -11,9 +11,10 @@ from typing import Any, Literal, final
 
 from torch import Tensor
 
+from trimtab.prompt_table import PromptTable
 from trimtab.serving.choosing import Choice
 from trimtab.serving.readers import Reader
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 
 @dataclass(frozen=True)

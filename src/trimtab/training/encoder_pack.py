@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.prompts import PromptEncoder, named_parts
 from trimtab.seeding import torch_seed
-from trimtab.types import PromptTable, table_of
 
 HEAD = "head."
 """How the names of a head's parameters begin beside those of an encoder."""

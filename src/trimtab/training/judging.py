@@ -13,9 +13,10 @@ from torch import Tensor
 from trimtab.batching import labels_of
 from trimtab.grading import PLAIN, Grader, Grading
 from trimtab.model import PromptedModel, stacked
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import chosen
 from trimtab.training.parallel import Processes
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from trimtab.config import Seeds, TrainingConfig
 from trimtab.grading import PLAIN, Grading
 from trimtab.model import PromptedModel
 from trimtab.perturbations import NO_SUBSTITUTES, Substitutes
+from trimtab.prompt_table import PromptTable
 from trimtab.regularizers import Regularizer, Remembering
 from trimtab.seeding import stream, torch_seed
 from trimtab.training.encoder_pack import EncoderPack
@@ -38,7 +39,7 @@ from trimtab.training.parallel import ALONE, Processes
 from trimtab.training.rendered import costs_of
 from trimtab.training.searching import Search
 from trimtab.training.tuning import TunedPack
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 Report = Callable[[Mapping[str, Any]], None]
 

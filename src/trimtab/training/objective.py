@@ -31,11 +31,12 @@ from trimtab.perturbations import (
     text_mask,
     text_of,
 )
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts import divergence, has_distribution, mistaken
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.seeding import stream
 from trimtab.training.parallel import Processes
-from trimtab.types import Batch, PromptTable, Row
+from trimtab.types import Batch, Row
 
 _ROUNDING = 1e-6
 """What of a sum of weights is not meant."""

@@ -21,6 +21,7 @@ from trimtab.config import BackboneConfig, RunConfig, check_groups, has_head
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.grading import Grading
 from trimtab.initializers import PromptContext
+from trimtab.prompt_table import Site
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import first_head
 from trimtab.readouts.by_task import check_one_pass, of_task
@@ -35,7 +36,7 @@ from trimtab.text_encoder import TextEncoder
 from trimtab.training.objective import check_regularizers
 from trimtab.training.rendered import HELD, Rerendered
 from trimtab.training.settling import graders_of, naming, settled
-from trimtab.types import Example, Row, Site
+from trimtab.types import Example, Row
 
 
 @dataclass(frozen=True)

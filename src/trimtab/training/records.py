@@ -22,6 +22,7 @@ from trimtab.files import write_json, write_tensors
 from trimtab.loading import table_from
 from trimtab.model import PromptedModel
 from trimtab.predictor import MAX_TOKENS, Predictor, evaluation_of
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.readouts import chosen
 from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import notes_of
@@ -32,7 +33,6 @@ from trimtab.training.parallel import current_size
 from trimtab.training.preparing import Prepared, bare_rendering
 from trimtab.training.settling import headline
 from trimtab.training.tuning import PREFIX
-from trimtab.types import PromptTable, table_of
 
 
 def opening(p: Prepared) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from trimtab.backbones import Backbone
 from trimtab.batching import labels_of
 from trimtab.config import Seeds
 from trimtab.model import PromptedModel, stacked
+from trimtab.prompt_table import PromptTable
 from trimtab.prompts import Searches
 from trimtab.seeding import stream
 from trimtab.training.encoder_pack import EncoderPack
 from trimtab.training.parallel import Processes
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 Losses = Callable[[Sequence[Row], PromptTable], Float[Tensor, "N"]]
 """Rows, each with its prompt in the table, to their losses."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.backbones import Backbone
+from trimtab.prompt_table import PromptTable
 from trimtab.training.encoder_pack import EncoderPack
-from trimtab.types import PromptTable
 
 PREFIX = "backbone."
 """How the names of a backbone's parameters begin beside those of an encoder."""

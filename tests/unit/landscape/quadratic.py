@@ -16,7 +16,8 @@ from trimtab.backbones import Backbone
 from trimtab.backbones.bert import Bert
 from trimtab.landscape.point import LossAt
 from trimtab.model import PromptedModel
-from trimtab.types import Batch, Encoded, PromptTable, Row
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Batch, Encoded, Row
 
 
 class Through(Bert):

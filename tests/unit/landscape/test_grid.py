@@ -15,7 +15,7 @@ from trimtab.landscape import grid
 from trimtab.landscape.grid import bytes_needed, losses_over, points_of_pass
 from trimtab.landscape.point import LossAt
 from trimtab.model import PromptedModel
-from trimtab.types import PromptTable
+from trimtab.prompt_table import PromptTable
 
 
 def corners(n: int = 5) -> np.ndarray:

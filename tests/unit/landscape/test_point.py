@@ -17,8 +17,9 @@ from trimtab.errors import DataError
 from trimtab.landscape.point import LossAt, Space, loss_at, opened, repeated
 from trimtab.model import PromptedModel
 from trimtab.perturbations import TEXT
+from trimtab.prompt_table import PromptTable, table_of
 from trimtab.training.runs import run_pack
-from trimtab.types import Example, PromptTable, table_of
+from trimtab.types import Example
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from trimtab.landscape.directions import drawn, gradient
 from trimtab.landscape.point import LossAt
 from trimtab.landscape.surface import Paths, Surface
 from trimtab.landscape.views import VIEWS, Settings, Subject, barrier
-from trimtab.types import PromptTable
+from trimtab.prompt_table import PromptTable
 
 FIVE = Settings(points=5)
 

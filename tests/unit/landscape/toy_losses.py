@@ -8,7 +8,7 @@ from tests.contract.toy_runs import reader, rows_of, toy_rendering
 from trimtab.backbones import Backbone
 from trimtab.landscape.point import MAX_TOKENS, LossAt
 from trimtab.model import PromptedModel
-from trimtab.types import PromptTable, table_of
+from trimtab.prompt_table import PromptTable, table_of
 
 
 def random_prompt(backbone: Backbone, length: int = 5, deep: int = 0, seed: int = 0) -> PromptTable:

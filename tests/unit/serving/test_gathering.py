@@ -7,8 +7,8 @@ import torch
 from tests.serving_bundles import variety
 from trimtab.backbones import Backbone
 from trimtab.loading import from_bundle
+from trimtab.prompt_table import PromptTable
 from trimtab.serving.gathering import heads_of, joined, stacked
-from trimtab.types import PromptTable
 
 
 def tables(backbone: Backbone, *names: str) -> list[PromptTable]:

@@ -12,7 +12,7 @@ from tests.contract.test_serving import check_equal
 from tests.serving_bundles import question, variety
 from tests.unit.serving.conftest import SMALL, Running, served, start
 from trimtab.loading import from_bundle
-from trimtab.types import Prediction
+from trimtab.predictions import Prediction
 
 
 def alone(running: Running, name: str) -> Any:

@@ -19,11 +19,11 @@ from trimtab.config import resolve
 from trimtab.errors import ConfigError, TemplateError, TrimtabError
 from trimtab.loading import load
 from trimtab.metrics import written_answers
+from trimtab.predictions import Prediction, Written
 from trimtab.training.judging import dev_metrics
 from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.runs import run_pack
 from trimtab.training.settling import concrete
-from trimtab.types import Prediction, Written
 
 TEXT = "readout={kind: text, max_new_tokens: 6}"
 

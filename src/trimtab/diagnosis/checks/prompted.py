@@ -11,8 +11,9 @@ from torch import Tensor
 
 from trimtab.diagnosis import Check, Finding
 from trimtab.diagnosis.case import Case, distance
+from trimtab.prompt_table import PromptTable
 from trimtab.registry import checks
-from trimtab.types import PromptTable, Row
+from trimtab.types import Row
 
 LEAST = 1e-5
 """What states must move by when the prompt changes, relative to their size; float32 rounds at a hundredth of it."""

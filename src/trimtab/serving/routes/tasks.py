@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
+from trimtab.predictions import Records
 from trimtab.serving.routes import refusals, results, service_of
 from trimtab.serving.service import classes_of
 from trimtab.serving.wire import Answers, Ask, Classified, Classify, ClassScores, Task, Tasks
-from trimtab.types import Records
 
 router = APIRouter(tags=["tasks"])
 

@@ -11,8 +11,8 @@ import torch
 from tests.tiny import toy_task
 from tests.unit.diagnosis.cases import case_of, only, seen, toy_case
 from trimtab.backbones import Backbone
+from trimtab.prompt_table import PromptTable
 from trimtab.training.encoder_pack import EncoderPack
-from trimtab.types import PromptTable
 
 
 def test_random_numbers_that_no_seed_decides_are_found(

@@ -14,9 +14,10 @@ from trimtab import model
 from trimtab.backbones import Backbone
 from trimtab.diagnosis.checks.gradients import by_row
 from trimtab.injection import place_prompt
+from trimtab.prompt_table import PromptTable
 from trimtab.readouts.classes import Classes
 from trimtab.training.encoder_pack import EncoderPack
-from trimtab.types import Batch, PromptTable
+from trimtab.types import Batch
 
 MANY = [{"kind": "prompt_tuning"}, {"kind": "p_tuning_lstm"}, {"kind": "residual", "bottleneck": 8}, {"kind": "deep"},
         {"kind": "deep", "gate": "zero"}, {"kind": "dpt", "rank": 2}]  # fmt: skip

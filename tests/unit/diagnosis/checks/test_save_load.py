@@ -12,8 +12,8 @@ from tests.tiny import facts_task, tagged_task
 from tests.unit.diagnosis.cases import case_of, only, toy_case
 from trimtab import loading
 from trimtab.backbones import Backbone
+from trimtab.prompt_table import PromptTable
 from trimtab.storage import Bundle
-from trimtab.types import PromptTable
 
 
 def test_a_prompt_that_is_rounded_on_the_way_is_found(
