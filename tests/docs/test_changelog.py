@@ -1,0 +1,43 @@
+"""The changelog's numbers are those of the files that it links to, and every link of the front pages leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+FRONT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+
+
+def rows() -> list[tuple[str, list[Path]]]:
+    """What was found, and the files that say so."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("### Numbers", 1)[1]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if LINK.search(line) and line.startswith("|")]
+    return [(found, [ROOT / link for link in LINK.findall(files)]) for _, found, files in lines]
+
+
+def unknown(found: str, text: str) -> set[str]:
+    """Numbers that a text does not have."""
+    return set(NUMBER.findall(found.replace(",", ""))) - set(NUMBER.findall(text.replace(",", "")))
+
+
+@pytest.mark.parametrize(("found", "files"), rows(), ids=lambda value: "" if isinstance(value, str) else value[0].stem)
+def test_every_number_stands_in_its_file(found: str, files: list[Path]) -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert unknown(re.sub(r"`\w+`", "", found), text) == set()
+
+
+def test_a_number_that_is_another_is_found() -> None:
+    assert unknown("0.50 of 1,000, 2.3e-06 and 7", "0.500, 1000 and 2.3e-06; 17") == {"0.50", "7"}
+    assert len(rows()) >= 20
+
+
+@pytest.mark.parametrize("name", FRONT_PAGES)
+def test_links_of_the_front_pages_lead_somewhere(name: str) -> None:
+    links = LINK.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert links or name == "CONTRIBUTING.md"
