@@ -32,7 +32,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from trimtab.errors import ConfigError, TemplateError
 from trimtab.registry import validated
-from trimtab.templates import Template, read_pieces
+from trimtab.template_pieces import read_pieces
+from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 
 _WHERE = "task.template"

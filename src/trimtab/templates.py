@@ -28,26 +28,14 @@ for spaces right before slots and the answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from trimtab.errors import TemplateError, suggest
+from trimtab.template_pieces import SLOTS, Piece, closed, filled, read_pieces, with_line_breaks, without
 from trimtab.text_encoder import TextEncoder, TextPieces
 from trimtab.types import Encoded, Fill
-
-_SLOTS = ("prompt", "decoder_prompt")
-_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|([{}])")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One part of a template."""
-
-    kind: Literal["text", "field", "prompt", "decoder_prompt", "answer", "sep", "special"]
-    value: str = ""
-    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,14 +77,14 @@ class Template:
         """
         pieces = read_pieces(source, where)
         if not length:
-            closed = _closed(pieces) if is_verbatim else _without(_without(pieces, "prompt"), "decoder_prompt")
-            template = cls(source, closed, 0, tuple(dict.fromkeys(truncate)), (), is_verbatim)
+            bare = closed(pieces) if is_verbatim else without(without(pieces, "prompt"), "decoder_prompt")
+            template = cls(source, bare, 0, tuple(dict.fromkeys(truncate)), (), is_verbatim)
             template._check(where)
             return template
-        pieces = _fill_prompt(pieces, length, where)
-        sites = [piece.kind for piece in pieces if piece.kind in _SLOTS for _ in range(piece.count)]
+        pieces = filled(pieces, length, where)
+        sites = [piece.kind for piece in pieces if piece.kind in SLOTS for _ in range(piece.count)]
         decoder_rows = tuple(row for row, site in enumerate(sites) if site == "decoder_prompt")
-        written = _without(pieces, "decoder_prompt")
+        written = without(pieces, "decoder_prompt")
         template = cls(source, written, length, tuple(dict.fromkeys(truncate)), decoder_rows, is_verbatim)
         template._check(where)
         return template
@@ -159,8 +147,8 @@ class Template:
     def without_prompt(self) -> Template:
         """The same template with no slots: what the bare model reads."""
         if self.is_verbatim:
-            return replace(self, pieces=_closed(self.pieces), length=0, decoder_rows=())
-        return Template(self.source, _without(self.pieces, "prompt"), 0, self.truncate)
+            return replace(self, pieces=closed(self.pieces), length=0, decoder_rows=())
+        return Template(self.source, without(self.pieces, "prompt"), 0, self.truncate)
 
     def check_fields(self, known: Sequence[str], where: str = "task.template") -> None:
         """Every field of the template must be a column of the data.
@@ -325,7 +313,7 @@ class Template:
         tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
         slot = -1
-        pieces = self.pieces if encoder.sep_id is not None else _with_line_breaks(self.pieces)
+        pieces = self.pieces if encoder.sep_id is not None else with_line_breaks(self.pieces)
         for piece in (*pieces, None):
             if piece is not None and piece.kind in ("text", "field"):
                 run.append(piece)
@@ -386,114 +374,6 @@ class _Token(NamedTuple):  # there are many of them
     span: tuple[int, int] = (0, 0)
 
 
-def read_pieces(source: str, where: str) -> list[Piece]:
-    """The pieces of a template; `{prompt}` has no length yet.
-
-    Raises:
-        TemplateError: unbalanced or empty braces, or a slot without a number of at least 1.
-    """
-    pieces: list[Piece] = []
-    end = 0
-    for match in _PIECE.finditer(source):
-        _add_text(pieces, source[end : match.start()])
-        end = match.end()
-        if match.group() in ("{{", "}}"):
-            _add_text(pieces, match.group()[0])
-        elif match.group(2):
-            raise TemplateError(
-                f"there is a lone {match.group()!r} at character {match.start() + 1} of {source!r}.",
-                where=where,
-                fix="Write {{ or }} for a literal brace.",
-            )
-        else:
-            pieces.append(_read_piece(match.group(1).strip(), source, where))
-    _add_text(pieces, source[end:])
-    return pieces
-
-
-def _add_text(pieces: list[Piece], text: str) -> None:
-    """Append literal text, joined to literal text before it."""
-    if text and pieces and pieces[-1].kind == "text":
-        pieces[-1] = Piece("text", pieces[-1].value + text)
-    elif text:
-        pieces.append(Piece("text", text))
-
-
-def _read_piece(body: str, source: str, where: str) -> Piece:
-    head, colon, tail = (part.strip() for part in body.partition(":"))
-    if body in ("answer", "sep"):
-        return Piece(body)  # type: ignore[arg-type]
-    if head in _SLOTS:
-        if colon and not (tail.isdecimal() and int(tail) > 0):
-            raise TemplateError(f"a slot is written {{{head}:N}} with N of at least 1, got {{{body}}}.", where=where)
-        return Piece(head, count=int(tail) if colon else 0)  # type: ignore[arg-type]
-    if head == "special" and tail:
-        return Piece("special", tail)
-    name = tail if head == "field" and colon else body
-    if not name:
-        raise TemplateError(f"there are empty braces in {source!r}.", where=where)
-    return Piece("field", name)
-
-
-def _fill_prompt(pieces: list[Piece], length: int, where: str) -> list[Piece]:
-    """Give a slot without a number its length and check the sum."""
-    slots = [p for p in pieces if p.kind in _SLOTS]
-    if not slots:
-        raise TemplateError("there is no prompt slot.", where=where, fix="Write {prompt} where the prompt belongs.")
-    whole = next((p for p in slots if p.count == 0), None)
-    if whole is not None:
-        if len(slots) > 1:
-            raise TemplateError(
-                f"{{{whole.kind}}} takes the whole prompt, so it must be the only slot.",
-                where=where,
-                fix=f"Number all slots: {{{slots[0].kind}:3}} ... {{{slots[1].kind}:2}}.",
-            )
-        return [replace(p, count=length) if p is whole else p for p in pieces]
-    total = sum(p.count for p in slots)
-    if total != length:
-        raise TemplateError(
-            f"the slots sum to {total}, prompt.length is {length}.",
-            where=where,
-            fix=f"Set prompt.length={total}, or change the slots.",
-        )
-    return pieces
-
-
-def _without(pieces: Sequence[Piece], kind: str) -> tuple[Piece, ...]:
-    """The pieces but those of one kind; of the white space on both sides of such a piece, that behind it stays."""
-    kept: list[Piece] = []
-    is_gap = False
-    for piece in pieces:
-        if piece.kind == kind:
-            is_gap = True
-            continue
-        if is_gap and piece.value[:1].isspace() and kept and kept[-1].kind == "text":
-            kept[-1] = Piece("text", kept[-1].value.rstrip())
-        if piece.kind == "text":
-            _add_text(kept, piece.value)
-        else:
-            kept.append(piece)
-        is_gap = False
-    return tuple(kept)
-
-
-def _with_line_breaks(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """The pieces with a line break for each `{sep}`, without the spaces around it."""
-    kept: list[Piece] = []
-    is_behind = False
-    for piece in pieces:
-        if piece.kind == "sep":
-            if kept and kept[-1].kind == "text":
-                kept[-1] = Piece("text", kept[-1].value.rstrip(" "))
-            _add_text(kept, "\n")
-        elif piece.kind == "text":
-            _add_text(kept, piece.value.lstrip(" ") if is_behind else piece.value)
-        else:
-            kept.append(piece)
-        is_behind = piece.kind == "sep"
-    return tuple(kept)
-
-
 def _encode_run(
     run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder, is_first: bool, before_slot: bool
 ) -> list[_Token]:
@@ -532,27 +412,6 @@ def _owned(pieces: TextPieces, owners: list[tuple[int, int, str | None]]) -> lis
         span = (max(0, start - begun), stop - begun)
         tokens.append(_Token(token, "field" if owner is not None else "text", owner, span=span))
     return tokens
-
-
-def _closed(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """The pieces without slots, and without the spaces that only kept them apart from the text around them."""
-    kept: list[Piece] = []
-    is_gap = False
-    for piece in pieces:
-        if piece.kind == "prompt":
-            is_gap = True
-            continue
-        last = kept[-1] if kept else Piece("special")
-        if is_gap and piece.kind == "text" and (last.kind == "special" or last.value[-1:].isspace()):
-            piece = replace(piece, value=piece.value.lstrip(" "))
-        if is_gap and last.kind == "text" and (piece.kind == "special" or piece.value[:1].isspace()):
-            kept[-1] = replace(last, value=last.value.rstrip(" "))
-        is_gap = False
-        if piece.kind == "text":
-            _add_text(kept, piece.value)
-        else:
-            kept.append(piece)
-    return tuple(kept)
 
 
 def _special(token: int | None, what: str, piece: str) -> int:

@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "types predictions prompt_table errors archives sizes seeding text_encoder metric_names",
-        "documents bundle_schema files",
+        "documents bundle_schema files template_pieces",
         "registry storage",
         "overrides",
         "config",

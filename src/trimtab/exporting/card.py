@@ -143,7 +143,7 @@ def _use(source: Source) -> str:
 
 
 def _example(source: Source) -> dict[str, str]:
-    from trimtab.templates import read_pieces
+    from trimtab.template_pieces import read_pieces
 
     task = source.bundle.metadata["task"]
     pieces = read_pieces(task.get("rendered") or str(task["template"]), "task.template")

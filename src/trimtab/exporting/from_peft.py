@@ -36,7 +36,8 @@ from trimtab.files import read_json, read_tensors
 from trimtab.loading import from_bundle
 from trimtab.registry import readouts
 from trimtab.storage import Bundle, read_bundle, write_bundle
-from trimtab.templates import Template, read_pieces
+from trimtab.template_pieces import read_pieces
+from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import Fill
 

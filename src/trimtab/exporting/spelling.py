@@ -24,7 +24,7 @@ from trimtab.errors import BundleError
 from trimtab.exporting import Source
 from trimtab.predictor import Predictor
 from trimtab.tasks.tagged import with_words
-from trimtab.templates import Piece
+from trimtab.template_pieces import Piece
 from trimtab.types import Encoded, Example
 
 PROBES = ("the cat sat", "A", "It's 3 o'clock, isn't it?", "naïve café: 1,234.5 (yes)", "one two three four five six")

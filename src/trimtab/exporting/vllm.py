@@ -29,7 +29,7 @@ from trimtab.exporting.refusals import EXPORTED_ALONE, refuse
 from trimtab.exporting.spelling import doubled, leading, spell
 from trimtab.files import write_tensors, write_text
 from trimtab.registry import exports
-from trimtab.templates import read_pieces
+from trimtab.template_pieces import read_pieces
 
 
 @final

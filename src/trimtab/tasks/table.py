@@ -20,7 +20,7 @@ from trimtab.tasks.forms import Reading, check_form
 from trimtab.tasks.labeled import Columns
 from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
 from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of, whole_groups
-from trimtab.templates import read_pieces
+from trimtab.template_pieces import read_pieces
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
