@@ -8,18 +8,16 @@ evaluation (`model(**batch).logits`, the two label words compared at each row's 
 (`model.generate(...)`, greedy). trimtab scores and writes the same rows under a budget of as many tokens as PEFT's
 largest batch has. Both take turns in one process, who begins changes, and ratios are formed within a turn.
 
-The page says in how many rows both give the same answers. In generation they do where a batch has no pads (a test checks
-it): PEFT drops the positions that transformers hands it ("Position ids are not supported"), so the texts of its padded
-rows depend on their batch mates.
+The page says in how many rows both give the same answers. In generation they do where a batch has no pads (a test
+checks it): PEFT drops the positions that transformers hands it ("Position ids are not supported"), so the texts of
+its padded rows depend on their batch mates.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -33,7 +31,9 @@ from torch import Tensor
 
 from benchmark_packs import turns
 from benchmark_peft import PeftTraining, Shape, TrimtabTraining, ratios, versions
-from trimtab.types import Encoded, PromptTable, Row
+from publishing import command_line, publish
+from trimtab.prompt_table import PromptTable
+from trimtab.types import Encoded, Row
 
 Text = Sequence[int]
 
@@ -218,15 +218,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {dtype: compare(shape, dtype, counts, a.new_tokens, a.repeats) for dtype in a.dtypes}
     words = sys.argv[1:] if argv is None else argv
     outcome = {
-        "command": "python scripts/benchmark_inference.py " + shlex.join(words), "shape": asdict(shape),
+        "command": command_line(__file__, words), "shape": asdict(shape),
         "new_tokens": a.new_tokens, "environment": versions(shape), "results": results,
     }  # fmt: skip
     lines = page(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
+        publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 if __name__ == "__main__":

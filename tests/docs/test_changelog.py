@@ -1,4 +1,4 @@
-"""The changelog's numbers are those of the files that it links to, and every link of the front pages leads somewhere."""
+"""The changelog's numbers are those of the files it links to, and every link of the front pages leads somewhere."""
 
 from __future__ import annotations
 

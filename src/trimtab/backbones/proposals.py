@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trimtab.backbones.loading import Backbone
+from trimtab.backbones.backbone import Backbone
 from trimtab.batching import collate
 from trimtab.types import Batch, Encoded, Row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from trimtab.backbones.loading import Backbone
+from trimtab.backbones.backbone import Backbone
 from trimtab.backbones.words import BYTES_MARK, MARKS, Words
 from trimtab.perturbations import Substitutes
 from trimtab.text_encoder import TextEncoder

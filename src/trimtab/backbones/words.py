@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from trimtab.backbones.loading import Backbone
+from trimtab.backbones.backbone import Backbone
 from trimtab.backbones.proposals import ask, propose
 from trimtab.types import Batch, Encoded
 

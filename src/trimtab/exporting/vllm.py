@@ -21,7 +21,8 @@ import torch
 from safetensors import safe_open
 
 from trimtab.backbones import Backbone
-from trimtab.backbones.loading import locate, weight_files
+from trimtab.backbones.fingerprints import weight_files
+from trimtab.backbones.loading import locate
 from trimtab.chat import Chat, write_chat
 from trimtab.errors import BackboneError, BundleError
 from trimtab.exporting import Export, Source, Written, vllm_client

@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from tests.tiny import save_tiny_model, tiny_backbone, tiny_bert, tiny_tokenizer
 from tests.unit.refusals import refused
-from trimtab.backbones import Backbone, loading
+from trimtab.backbones import Backbone, fingerprints, loading
 from trimtab.backbones.family import HEADS
+from trimtab.backbones.fingerprints import tokenizer_fingerprint, weight_files
 from trimtab.backbones.loading import (
     embedded_models,
     load_backbone,
@@ -25,8 +26,6 @@ from trimtab.backbones.loading import (
     locate,
     resolve_device,
     resolve_dtype,
-    tokenizer_fingerprint,
-    weight_files,
 )
 from trimtab.errors import BackboneError
 from trimtab.tunings.all import All
@@ -270,16 +269,16 @@ def test_the_fingerprint_is_that_of_the_weights_not_of_the_place(
 
 
 def test_the_fingerprint_of_a_large_file_samples_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_WHOLE_FILE_BYTES", 1000)
-    monkeypatch.setattr(loading, "_SAMPLE_BYTES", 100)
+    monkeypatch.setattr(fingerprints, "_WHOLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(fingerprints, "_SAMPLE_BYTES", 100)
     path = tmp_path / "a.safetensors"
     path.write_bytes(bytes(5000))
-    prints = {loading._fingerprint([path])}
+    prints = {fingerprints.fingerprint_of([path])}
     for at in (0, 2500, 4999):
         path.write_bytes(bytes(at) + b"x" + bytes(5000 - at - 1))
-        prints.add(loading._fingerprint([path]))
+        prints.add(fingerprints.fingerprint_of([path]))
     path.write_bytes(bytes(5001))
-    prints.add(loading._fingerprint([path]))
+    prints.add(fingerprints.fingerprint_of([path]))
     assert len(prints) == 5
 
 
