@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -216,9 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = Shape(**{name: getattr(a, name) for name in asdict(Shape())})
     counts = {"evaluation": a.rows, "generation": a.written}
     results = {dtype: compare(shape, dtype, counts, a.new_tokens, a.repeats) for dtype in a.dtypes}
-    words = sys.argv[1:] if argv is None else argv
     outcome = {
-        "command": command_line(__file__, words), "shape": asdict(shape),
+        "command": command_line(__file__, argv), "shape": asdict(shape),
         "new_tokens": a.new_tokens, "environment": versions(shape), "results": results,
     }  # fmt: skip
     lines = page(outcome)

@@ -58,11 +58,12 @@ from trimtab.seeding import torch_seed
 from trimtab.tasks.reading import Places
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import HEAD, EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.judging import dev_metrics
 from trimtab.training.loop import Loop, Member
 from trimtab.training.objective import Part
 from trimtab.training.optimization import schedule_factor
-from trimtab.training.preparing import Prepared, build_encoder, build_head, open_backbone, prepare
+from trimtab.training.preparing import Prepared, build_head, open_backbone, prepare
 from trimtab.training.records import environment
 from trimtab.types import Batch, Encoded, Row
 

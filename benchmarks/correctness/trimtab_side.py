@@ -32,8 +32,9 @@ from trimtab.registry import readouts
 from trimtab.storage import write_bundle
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.packs import Trained, train_pack
-from trimtab.training.preparing import Prepared, build_encoder, build_head, prepare
+from trimtab.training.preparing import Prepared, build_head, prepare
 from trimtab.training.records import make_bundle
 from trimtab.types import Batch, Row
 

@@ -27,8 +27,9 @@ from trimtab.prompts.deep import Deep
 from trimtab.registry import prompts
 from trimtab.storage import read_bundle
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder, prepare
+from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.runs import run_pack
 
 __all__ = ["family_folder"]

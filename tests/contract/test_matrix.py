@@ -22,8 +22,9 @@ from trimtab.config import resolve
 from trimtab.errors import ConfigError
 from trimtab.registry import families, prompts, readouts
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder, count_parameters
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder, build_head, count_parameters, prepare
+from trimtab.training.preparing import Prepared, build_head, prepare
 from trimtab.types import Row
 
 __all__ = ["family_folder"]

@@ -23,10 +23,11 @@ from trimtab.registry import prompts
 from trimtab.training import loop as loops
 from trimtab.training import packs
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.objective import Part
 from trimtab.training.optimization import StackedAdamW
 from trimtab.training.packs import Trained, train_pack
-from trimtab.training.preparing import Prepared, build_encoder
+from trimtab.training.preparing import Prepared
 from trimtab.types import Batch
 
 STEPS = 20

@@ -24,8 +24,9 @@ from trimtab.prompt_table import PromptTable
 from trimtab.registry import regularizers
 from trimtab.storage import read_bundle
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder
+from trimtab.training.preparing import Prepared
 from trimtab.training.runs import run_pack
 from trimtab.types import Batch
 

@@ -16,7 +16,8 @@ from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.errors import ConfigError
 from trimtab.storage import read_bundle
-from trimtab.training.preparing import Prepared, build_encoder
+from trimtab.training.encoders import build_encoder
+from trimtab.training.preparing import Prepared
 from trimtab.training.runs import run_pack
 
 __all__ = ["family_folder"]

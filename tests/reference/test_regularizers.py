@@ -25,9 +25,9 @@ from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
+from trimtab.training.encoders import label_ids
 from trimtab.training.objective import Objective, Part
 from trimtab.training.parallel import ALONE
-from trimtab.training.preparing import label_ids
 from trimtab.tunings.all import All
 from trimtab.types import Row
 from trimtab.verbalizers import Verbalizer

@@ -13,8 +13,9 @@ from tests.contract.tiny_families import BUILDERS
 from tests.contract.toy_runs import toy_run
 from tests.tiny import tiny_backbone
 from trimtab.training import judging
+from trimtab.training.encoders import build_encoder
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder
+from trimtab.training.preparing import Prepared
 
 STEPS, N, RATES, DECAY, CLIP, WARMUP = 5, 8, {"prompt": 0.02, "backbone": 0.003}, 0.1, 0.7, 0.4
 EPSILON = 1e-5

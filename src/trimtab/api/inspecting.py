@@ -15,8 +15,9 @@ from trimtab.registry import regularizers, tasks
 from trimtab.rendering import Rendering
 from trimtab.tasks import SPLITS, Task
 from trimtab.text_encoder import TextEncoder
+from trimtab.training.encoders import count_parameters
 from trimtab.training.objective import check_regularizers
-from trimtab.training.preparing import Asked, ask, check_components, count_parameters, notes_on
+from trimtab.training.preparing import Asked, ask, check_components, notes_on
 from trimtab.types import Encoded, Example, Label, Row
 
 

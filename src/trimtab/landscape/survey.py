@@ -20,7 +20,7 @@ from trimtab.landscape.views import VIEWS, Settings, Subject, Tell
 from trimtab.predictor import Predictor
 from trimtab.seeding import stream
 from trimtab.storage import read_bundle
-from trimtab.training.preparing import label_ids
+from trimtab.training.encoders import label_ids
 from trimtab.training.records import environment
 from trimtab.types import Example
 

@@ -17,16 +17,13 @@ from trimtab.model import PromptedModel
 from trimtab.perturbations import NO_SUBSTITUTES
 from trimtab.registry import readouts, regularizers
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import label_ids
 from trimtab.training.loop import Loop, LoopState, Member, Report
 from trimtab.training.memory import peak_memory
 from trimtab.training.mixing import mixture
 from trimtab.training.parallel import ALONE, Processes
-from trimtab.training.preparing import Prepared, build_head, encoder_of, label_ids, tuned_backbone
-from trimtab.training.resume import (
-    Checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from trimtab.training.preparing import Prepared, build_head, encoder_of, tuned_backbone
+from trimtab.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 from trimtab.training.tuning import TunedPack
 
 

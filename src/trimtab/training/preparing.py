@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,11 @@ import torch
 from trimtab import initializers
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.backbones.checkpointing import check_recomputing
-from trimtab.backbones.loading import TextSide
 from trimtab.backbones.substitutes import hiding_token
 from trimtab.chat import read_template
 from trimtab.config import BackboneConfig, RunConfig, check_groups, has_head
-from trimtab.errors import ConfigError, TemplateError
+from trimtab.errors import ConfigError
 from trimtab.grading import Grading
-from trimtab.initializers import PromptContext
-from trimtab.prompt_table import Site
 from trimtab.prompts import PromptEncoder
 from trimtab.readouts import first_head
 from trimtab.readouts.by_task import check_one_pass, of_task
@@ -33,6 +30,7 @@ from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
+from trimtab.training.encoders import build_encoder
 from trimtab.training.objective import check_regularizers
 from trimtab.training.rendered import HELD, Rerendered
 from trimtab.training.settling import graders_of, naming, settled
@@ -306,87 +304,10 @@ def notes_on(rows: Mapping[str, Sequence[Row]], rendering: Rendering, encoder: T
     return () if told is None else tuple(told(rows, rendering.allowed, rendering.allowed_ids(encoder)))
 
 
-def count_parameters(
-    config: RunConfig,
-    task: Task,
-    rendering: Rendering,
-    side: TextSide,
-    others: Sequence[tuple[RunConfig, Task]] = (),
-) -> dict[str, int]:
-    """How many parameters a run trains and keeps, by the methods' formulas; a trained backbone's own aside.
-
-    Args:
-        others: further tasks, whose readouts may have a head.
-
-    Raises:
-        ConfigError: the prompt asks for layers or sites that the backbone does not have.
-    """
-    family, model = side.family, side.config
-    there = _read_sites(family.sites(model), rendering, side.encoder)
-    options = {**config.prompt, "there": there, "hidden_size": family.hidden_size(model)}
-    encoder: Any = prompts.get(config.prompt["kind"])
-    head = 0
-    for own, of in ((config, task), *others):
-        classes = len(of.verbalizer.classes)
-        first = first_head(own.readout["kind"], family.hidden_size(model), classes, torch.Generator())
-        head += sum(value.numel() for value in first.values())
-    size = side.embedding_size
-    return {"trained": encoder.count(size=size, **options) + head, "kept": encoder.kept(size=size, **options) + head}
-
-
-def prompt_context(
-    rendering: Rendering, backbone: Backbone, seed: int, others: Sequence[Rendering] = ()
-) -> PromptContext:
-    """What the encoders of a run may know.
-
-    Args:
-        others: of further tasks, whose label words are to be known too.
-    """
-    encoder = backbone.encoder
-    return PromptContext(
-        embeddings=backbone.embedding_rows,
-        embedding_rms=backbone.embedding_rms,
-        words=backbone.ordinary_words,
-        label_ids=[i for its in (rendering, *others) for i in label_ids(its, encoder)],
-        encode=lambda text: encoder.encode(text).ids,
-        generator=torch_stream(seed, "init"),
-        backbone=backbone.name,
-        fingerprint=backbone.fingerprint,
-        hidden_size=backbone.hidden_size,
-        sites=lambda: _read_sites(backbone.sites, rendering, encoder),
-        takes_positions=backbone.family.takes_positions,
-        keys_values=backbone.keys_values,
-    )
-
-
-def _read_sites(sites: Mapping[str, Site], rendering: Rendering, encoder: TextEncoder) -> dict[str, Site]:
-    """The kinds of attention that the readout depends on: of an encoder-decoder that is read in its encoder, one."""
-    reads_encoder = not rendering.plan(encoder).fills[0].decoder
-    return {n: s for n, s in sites.items() if n not in ("decoder", "cross") or not reads_encoder}
-
-
-def label_ids(rendering: Rendering, encoder: TextEncoder) -> list[int]:
-    """Token ids of the label words; none where the answer is read by a head and has no words in the vocabulary."""
-    with suppress(*([TemplateError] if rendering.plan(encoder).words == () else [])):
-        return [i for its in rendering.label_ids(encoder) for ids in its for i in ids]
-    return []
-
-
 def encoder_of(p: Prepared) -> PromptEncoder:
     """The prompt encoder of a run."""
     first, *others = (part.rendering for part in p.each)
     return build_encoder(p.config, first, p.backbone, others)
-
-
-def build_encoder(
-    config: RunConfig, rendering: Rendering, backbone: Backbone, others: Sequence[Rendering] = ()
-) -> PromptEncoder:
-    """The prompt encoder of a run on one task, or on `others` too, its random values from the `init` stream."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(config.seeds.init, "init:encoder"))
-        context = prompt_context(rendering, backbone, config.seeds.init, others)
-        encoder: PromptEncoder = prompts.build(config.prompt, context)
-    return encoder.to(backbone.device)
 
 
 def tuned_backbone(p: Prepared) -> Backbone:

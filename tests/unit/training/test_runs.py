@@ -31,9 +31,10 @@ from trimtab.readouts import classes
 from trimtab.seeding import stream
 from trimtab.storage import RunFolder, read_bundle, write_bundle
 from trimtab.training import judging, runs
+from trimtab.training.encoders import build_encoder, prompt_context
 from trimtab.training.objective import Objective
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder, prepare, prompt_context, render_task
+from trimtab.training.preparing import Prepared, prepare, render_task
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
 from trimtab.verbalizers import Verbalizer

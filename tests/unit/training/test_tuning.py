@@ -27,10 +27,11 @@ from trimtab.loading import from_bundle, load
 from trimtab.storage import TUNED_FILE, Bundle, read_bundle
 from trimtab.training import judging, records, runs
 from trimtab.training.encoder_pack import EncoderPack
+from trimtab.training.encoders import build_encoder
 from trimtab.training.objective import Objective
 from trimtab.training.optimization import StackedAdamW
 from trimtab.training.packs import train_pack
-from trimtab.training.preparing import Prepared, build_encoder, prepare
+from trimtab.training.preparing import Prepared, prepare
 from trimtab.training.resume import FILE, read_checkpoint
 from trimtab.training.runs import run_pack
 from trimtab.training.tuning import TunedPack
