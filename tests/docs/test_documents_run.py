@@ -20,7 +20,7 @@ from trimtab.studies.definition import read_study
 from trimtab.studies.driver import plan_of, planned_runs
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs/LOG.md", ROOT / "docs/reproducing.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/LOG.md", ROOT / "docs/reproducing.md"]
 """What is no page of the site that a reader follows; those are read and run by test_pages.py."""
 """The pages of the site are read by tests.docs.pages."""
 STUDIES = [p for p in sorted((ROOT / "recipes").rglob("*.yaml")) if "\nrecipe:" in p.read_text()]

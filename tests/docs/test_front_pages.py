@@ -1,4 +1,4 @@
-"""The changelog's numbers are those of the files it links to, and every link of the front pages leads somewhere."""
+"""The front pages: numbers of the changelog are those of their files, links lead somewhere, the tour misses no room."""
 
 from __future__ import annotations
 
@@ -40,4 +40,13 @@ def test_a_number_that_is_another_is_found() -> None:
 def test_links_of_the_front_pages_lead_somewhere(name: str) -> None:
     links = LINK.findall((ROOT / name).read_text(encoding="utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []
-    assert links or name == "CONTRIBUTING.md"
+    assert links
+
+
+def test_the_tour_misses_no_room_and_names_none_that_is_gone() -> None:
+    tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## A tour of the house")[1].split("## ")[0]
+    rows = "".join(line for line in tour.splitlines() if line.startswith("| `"))
+    package = ROOT / "src/trimtab"
+    named = set(re.findall(r"`([a-z_]+(?:\.py)?)`", rows))
+    assert {path.parent.name for path in package.glob("*/__init__.py")} - named == set()
+    assert [room for room in named if not (package / room).exists()] == []
