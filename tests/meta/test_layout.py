@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import socket
 import subprocess
 import sys
@@ -134,6 +135,17 @@ def test_no_file_is_called_by_a_name_that_says_nothing() -> None:
     assert [str(p) for p in files if p.stem.removeprefix("test_") in FORBIDDEN_NAMES] == []
     folders = {p.parent.name for p in files}
     assert not folders & FORBIDDEN_NAMES
+
+
+MOST_LINES = 400
+
+
+def test_long_files_are_one_idea_and_the_architecture_says_why() -> None:
+    lengths = {p.relative_to(PACKAGE).as_posix(): len(p.read_text(encoding="utf-8").splitlines()) for p in modules()}
+    told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("\n## Files\n")[2]
+    excused = re.findall(r"^\* `([^`]+)`: \w", told.partition("\n## ")[0], re.MULTILINE)
+    long = sorted(name for name, n in lengths.items() if n > MOST_LINES)
+    assert long == sorted(excused), f"over {MOST_LINES} lines: split it, or say in architecture.md why it is one idea"
 
 
 # Axes meet in two files, and these know no component by name ---------------------------------------------------------
