@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from publishing import command_line, publish
 from trimtab.batching import micro_batches
 from trimtab.config import TrainingConfig, resolve
 from trimtab.tasks.reading import Places
@@ -116,9 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = {"prompt": "prompt_tuning", "backbone": {"model": a.model, "dtype": "float32"}, "task": a.task}
     config = resolve(recipe).config
     prepared = Preparer(open_backbone(config.backbone, "cpu"), Places(data=a.data_dir)).prepare(config)
-    words = sys.argv[1:] if argv is None else argv
     outcome = {
-        "command": "python scripts/benchmark_padding.py " + shlex.join(words),
+        "command": command_line(__file__, argv),
         "task": prepared.task.name,
         "model": Path(a.model).name,
         "max_tokens": prepared.config.training.max_tokens,
@@ -127,9 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = page(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
+        publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -30,9 +28,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark_packs import machine
+from publishing import command_line, machine, publish
 from random_work import Work, loop_of, opened, step_of
 from trimtab.backbones import Backbone
+from trimtab.training.records import environment
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_addmm_activation", "mkldnn_linear_pointwise")
 ATTENTION = ("attention", "softmax")
@@ -199,16 +198,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 backbone = opened(name, dtype, Path(scratch), a.tokenizer)
                 results.append(measure(Path(name).name, backbone, work, a.steps, a.seconds))
                 print(json.dumps(results[-1]), flush=True)
-    words = sys.argv[1:] if argv is None else argv
-    facts = {k: v for k, v in machine(backbone).items() if k != "dtype"}
-    outcome = {"command": "python scripts/benchmark_roofline.py " + shlex.join(words), "work": asdict(work),
+    facts = {k: v for k, v in machine(environment(backbone)).items() if k != "dtype"}
+    outcome = {"command": command_line(__file__, argv), "work": asdict(work),
                "environment": facts, "results": results}  # fmt: skip
     lines = page(outcome)
     print("\n".join(lines))
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.with_suffix(".json").write_text(json.dumps(outcome, indent=1) + "\n")
-        a.out.with_suffix(".md").write_text("\n".join([*lines, ""]))
+        publish(a.out, outcome, "\n".join([*lines, ""]))
 
 
 if __name__ == "__main__":
