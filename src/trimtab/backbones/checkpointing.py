@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -44,11 +44,41 @@ def recomputing(model: Any) -> Iterator[None]:
         BackboneError: as `check_recomputing`.
     """
     check_recomputing(model)
-    layers = recomputed_layers(model)
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    with _anew(recomputed_layers(model), preserve_rng_state=True):
+        yield
+
+
+def composed_activations(model: Any) -> list[Any]:
+    """The activation functions that are written as several operations, each of which keeps a tensor as large as a
+    feed-forward layer; none of a model whose layers are compiled, as compilers see to that themselves."""
+    from transformers import activations
+
+    if any(layer._compiled_call_impl is not None for layer in recomputed_layers(model)):
+        return []
+    kinds = (
+        activations.NewGELUActivation,
+        activations.FastGELUActivation,
+        activations.QuickGELUActivation,
+        activations.AccurateGELUActivation,
+    )
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+@contextmanager
+def recomputing_activations(model: Any) -> Iterator[None]:
+    """While this is open, such activation functions keep what enters them, and nothing else; gradients are the same,
+    bit for bit."""
+    with _anew(composed_activations(model), preserve_rng_state=False):
+        yield
+
+
+@contextmanager
+def _anew(modules: Sequence[Any], **options: Any) -> Iterator[None]:
+    """While this is open, these modules are computed anew in the backward pass."""
+    for module in modules:
+        module.forward = partial(checkpoint, module.forward, use_reentrant=False, **options)
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for module in modules:
+            del module.forward

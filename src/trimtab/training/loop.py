@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab.backbones.checkpointing import recomputing
+from trimtab.backbones.checkpointing import recomputing, recomputing_activations
 from trimtab.batching import epoch_batches, micro_batches
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.grading import PLAIN, Grading
@@ -357,9 +357,9 @@ class Loop:
             self._end(r, "done")
 
     def _recomputing(self) -> AbstractContextManager[None]:
-        """Layers are computed anew in the backward pass, if asked for."""
-        wanted = self.members[0].training.recompute_layers
-        return recomputing(self.model.backbone.model) if wanted else nullcontext()
+        """What is computed anew in the backward pass: layers, if asked for, else what costs next to nothing."""
+        anew = recomputing if self.members[0].training.recompute_layers else recomputing_activations
+        return anew(self.model.backbone.model)
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:
