@@ -38,6 +38,8 @@ class BackboneConfig(_Section):
         tuning: how it is trained, if it is: `all` its weights, its `biases`, or by `lora`; see `trimtab.tunings`.
         random_weights: seed of random weights in the place of the checkpoint's, by the model's own rule of
             initialization: the control for what is learned without any knowledge in the model.
+        compile: run its layers by torch.compile, which needs a C++ compiler (on a GPU Triton) and takes a while at the
+            first step; other last bits. See `trimtab.backbones.compiling`.
     """
 
     model: str = "nano-masked"
@@ -49,6 +51,7 @@ class BackboneConfig(_Section):
     dropout: bool = False
     tuning: dict[str, Any] = {"kind": "all"}
     random_weights: int | None = Field(None, ge=0)
+    compile: bool = False
 
 
 class Seeds(_Section):
@@ -149,6 +152,8 @@ class RunConfig(_Section):
         raw = self.model_dump(mode="json")
         if self.backbone.random_weights is None:
             del raw["backbone"]["random_weights"]
+        if not self.backbone.compile:
+            del raw["backbone"]["compile"]
         return raw
 
     def digest(self, *fingerprints: str) -> str:

@@ -11,9 +11,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from tests.contract.test_backbone_families import family_folder
+from tests.contract.toy_studies import toy_recipe
 from trimtab.backbones import load_backbone
 from trimtab.backbones.checkpointing import composed_activations, recomputing_activations
 from trimtab.backbones.compiling import compile_layers
+from trimtab.config import resolve
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import prepare
 
 __all__ = ["family_folder"]
 
@@ -55,3 +59,14 @@ def test_activations_of_one_operation_and_compiled_layers_are_left_alone(family_
     assert len(composed_activations(gpt2)) == gpt2.config.num_hidden_layers
     compile_layers(gpt2, "eager")
     assert composed_activations(gpt2) == []
+
+
+@pytest.mark.parametrize("kind", ["pgd", "smart", "freelb", "sam"])
+def test_penalties_that_ask_a_pass_twice_see_the_same_bits(
+    kind: str, family_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(family_folder("gpt2")), dtype="float32", device="cpu")
+    config = resolve(toy_recipe(tmp_path, Path(backbone.name)), [f"regularizers=[{kind}]"]).config
+    anew = train_pack([prepare(config, backbone)])[0].prompt
+    monkeypatch.setattr("trimtab.backbones.checkpointing.composed_activations", lambda model: [])
+    assert (train_pack([prepare(config, backbone)])[0].prompt == anew).all()

@@ -14,6 +14,7 @@ import torch
 from trimtab import initializers
 from trimtab.backbones import Backbone, Family, load_backbone
 from trimtab.backbones.checkpointing import check_recomputing
+from trimtab.backbones.compiling import check_compiled, compile_layers
 from trimtab.backbones.substitutes import hiding_token
 from trimtab.chat import read_template
 from trimtab.config import BackboneConfig, RunConfig, check_groups, has_head
@@ -101,7 +102,11 @@ class Prepared:
 
 def open_backbone(config: BackboneConfig, device: str = "auto") -> Backbone:
     """Load the backbone of a config's section."""
-    return load_backbone(config.model, device=device, **config.model_dump(exclude={"model", "dropout", "tuning"}))
+    others = {"model", "dropout", "tuning", "compile"}
+    backbone = load_backbone(config.model, device=device, **config.model_dump(exclude=others))
+    if config.compile:
+        compile_layers(backbone.model)
+    return backbone
 
 
 def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None) -> Prepared:
@@ -138,6 +143,8 @@ class Preparer:
         task = self._task(config)
         config, asked = ask(config, task, backbone.family, backbone.encoder, backbone.max_positions)
         parts = [Prepared(its.config, backbone, its.task, its.rendering, self._rendered(its)) for its in asked]
+        if config.backbone.compile:
+            check_compiled(recomputes=config.training.recompute_layers, tunes=config.training.tunes_backbone)
         if config.training.recompute_layers:
             check_recomputing(backbone.model)
         prepared = self._joined(config, task, parts) if task.parts else parts[0]

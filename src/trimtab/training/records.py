@@ -166,7 +166,7 @@ def make_bundle(trained: Trained) -> Bundle:
             "embedding_size": b.embedding_size,
             "embedding_rms": b.embedding_rms,
             "embedding_convention": "vectors are passed as inputs_embeds, before position and segment embeddings",
-            "options": p.config.backbone.model_dump(exclude={"model"}),
+            "options": p.config.backbone.model_dump(exclude={"model", "compile"}),
         },
         "tokenizer": {"fingerprint": b.tokenizer_fingerprint, "add_special_tokens": not is_verbatim},
         **({"tasks": of_tasks} if of_tasks else asked[0]),
