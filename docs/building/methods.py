@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -15,6 +17,7 @@ from building.docstrings import as_markdown, options_of, parts_of
 from building.pictures import PROMPTS, REGULARIZERS, svg
 from trimtab.registry import Registry, prompts, regularizers
 
+ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Registry] = {"prompts": prompts, "regularizers": regularizers}
 SIZES = (("nano-masked", 256), ("BERT-base", 768))
 """Backbones that parameters are counted for, and their embedding sizes."""
@@ -75,7 +78,7 @@ class Measured(WrittenByCode):
             return costs(kind)
         found = [score for score in measured.scores() if score.kind == kind]
         if not found:
-            return "Nothing in [the results](/results/index.md) has a line for this method yet."
+            return unmeasured(kind)
         rows = [
             [
                 f"`{s.method}`", f"`{s.task}`", f"`{s.backbone}`" + (f", {s.readout}" if s.readout else ""),
@@ -84,6 +87,17 @@ class Measured(WrittenByCode):
             for s in found
         ]  # fmt: skip
         return table(["method", "task", "frozen backbone", "test, mean ± sd", "seeds", "how"], rows)
+
+
+def unmeasured(kind: str) -> str:
+    """What is said of a method without a number: the study of the repository that would give it one."""
+    said = "Nothing in [the results](/results/index.md) has a line for this method yet."
+    studies = (ROOT / "recipes").rglob("*.yaml")
+    for file in sorted(studies, key=lambda path: ("papers" in path.parts, path)):  # papers need large backbones
+        text = file.read_text(encoding="utf-8")
+        if "\nrecipe:" in text and re.search(rf"\b{kind}\b", text):
+            return f"{said} This study would:\n\n```sh\ntrimtab study {file.relative_to(ROOT)}\n```"
+    return said
 
 
 def costs(kind: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from building import commands, docstrings, journal, letters, measured, outside, pictures, results_index
+from building import commands, docstrings, journal, letters, measured, methods, outside, pictures, results_index
 from building.methods import counted
 from trimtab.registry import initializers, prompts, regularizers
 
@@ -137,6 +137,14 @@ def test_every_page_of_results_is_in_the_index() -> None:
     assert by_page["quickstart.md"].title.startswith("support_desk: ")
     assert by_page["quickstart.md"].parts == ("quickstart.json",)
     assert "support_desk/report.html" in by_page["support_desk/report.md"].parts
+
+
+def test_a_method_without_a_number_names_the_study_that_would_give_it_one() -> None:
+    known = {score.kind for score in measured.scores()}
+    for kind in prompts.kinds():
+        if kind not in known:
+            assert "trimtab study recipes/" in methods.unmeasured(kind), f"no study has {kind!r}"
+    assert "recipes/" not in methods.unmeasured("brand_new")
 
 
 # Log, commands, letters, links ---------------------------------------------------------------------------------------
