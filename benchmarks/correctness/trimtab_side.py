@@ -19,7 +19,7 @@ from correctness.reads import positions_read
 from correctness.subject import Cell, Library, NotApplicable, Refused, Side, Subject
 from correctness.trimtab_by_hand import ByHand
 from correctness.trimtab_tasks import READOUTS, section
-from trimtab import predictor
+from trimtab import loading
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.backbones.checkpointing import recomputing
 from trimtab.batching import collate
@@ -291,7 +291,7 @@ class TrimtabSubject(Subject):
         (trained,) = train_pack([self.prepared(max_steps=2, evaluations=1, select="loss")])
         self.table = self._table_of(trained)
         write_bundle(folder, make_bundle(trained))
-        found = predictor.load(folder, backbone=self.backbone)
+        found = loading.load(folder, backbone=self.backbone)
         assert found.table is not None
         return self._said(self._rows(rows), "right", found.table)
 
@@ -302,7 +302,7 @@ class TrimtabSubject(Subject):
     def best(self, folder: Path) -> tuple[float, float]:
         (trained,) = train_pack([self.prepared(max_steps=4, evaluations=2, select="loss")])
         write_bundle(folder, make_bundle(trained))
-        found = predictor.load(folder, backbone=self.backbone)
+        found = loading.load(folder, backbone=self.backbone)
         rows = [replace(row, prompt=0) for row in trained.prepared.rows["dev"]]
         batch = self.model.collate(rows)
         with torch.no_grad():

@@ -22,7 +22,7 @@ from correctness.families import FAMILIES, network, tokenizer
 from correctness.judging import judged
 from correctness.subject import Cell, Library, NotApplicable, Refused, Subject, apart, different
 from correctness.trimtab_side import TRIMTAB
-from trimtab import injection, model, predictor
+from trimtab import injection, loading, model
 from trimtab.backbones import attention, checkpointing
 from trimtab.readouts import head, span, text, tokens
 from trimtab.readouts.choice import Choice
@@ -160,7 +160,7 @@ def flipped(self: Any, *given: Any, scores: Any = Choice.scores) -> Tensor:
     return turned
 
 
-def doubled(*given: Any, table_from: Any = predictor.table_from) -> Any:
+def doubled(*given: Any, table_from: Any = loading.table_from) -> Any:
     table = table_from(*given)
     return replace(table, inputs=2 * table.inputs)
 
@@ -214,8 +214,8 @@ SABOTAGE: list[tuple[str, str, str, str, Any, str, Any]] = [
     ("token labels", "deep", "bert", "tokens", tokens, "_locate", next_tag),
     ("span positions", "deep", "bert", "span", span, "_locate", next_token),
     ("multiple choice", "deep", "bert", "choice", Choice, "scores", flipped),
-    ("save, load", "prompt_tuning", "bert", "words", predictor, "table_from", doubled),
-    ("best checkpoint", "prompt_tuning", "bert", "words", predictor, "table_from", doubled),
+    ("save, load", "prompt_tuning", "bert", "words", loading, "table_from", doubled),
+    ("best checkpoint", "prompt_tuning", "bert", "words", loading, "table_from", doubled),
     ("resume", "prompt_tuning", "bert", "words", Loop, "load", without_statistics),
     ("static cache", "deep", "mistral", "text", attention, "added", lower_right),
 ]
