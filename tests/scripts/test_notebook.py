@@ -16,6 +16,7 @@ from tests.docs.pages import agrees
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
 @pytest.fixture
@@ -50,11 +51,12 @@ def test_cells_run_in_a_folder_of_their_own(script: Any, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_notebook_is_that_of_its_script(script: Any) -> None:
-    kept = json.loads((EXAMPLES / "first_prompt.ipynb").read_text(encoding="utf-8"))
-    source = script.cells((EXAMPLES / "first_prompt.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_is_that_of_its_script(name: str, script: Any) -> None:
+    kept = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
+    source = script.cells((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
     assert [(c["cell_type"], "".join(c["source"])) for c in kept["cells"]] == source
-    assert sum(bool(c.get("outputs")) for c in kept["cells"]) >= 3, "make it again: python scripts/notebook.py"
+    assert sum(bool(c.get("outputs")) for c in kept["cells"]) >= 2, "make it again: python scripts/notebook.py"
 
 
 @pytest.mark.slow
