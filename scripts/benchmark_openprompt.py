@@ -113,7 +113,8 @@ class Trimtab:
         for its in given:
             ids = self._encoder.convert_tokens_to_ids(["[CLS]", *its["words"], "[MASK]", "[SEP]"])
             at, slots = self._size + len(its["words"]) + 1, tuple(range(self._size))
-            found.append(Row(Encoded((0,) * self._size + tuple(ids), slots, (at,), answer_slot=at), label=its["label"]))
+            whole = Encoded((0,) * self._size + tuple(ids), slots, (at,), answer_slot=at)
+            found.append(Row(whole, label=its["label"], prompt=0))
         return found
 
     def ask(self, what: str) -> dict[str, Any]:

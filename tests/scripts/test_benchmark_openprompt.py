@@ -46,6 +46,7 @@ def test_a_row_is_the_prompt_and_what_a_tokenizer_makes_of_the_words(script: Mod
     text = " ".join(work["training"][1]["words"]) + " [MASK]"
     assert list(row.encoded.ids[3:]) == backbone.encoder.tokenizer(text)["input_ids"]
     assert row.encoded.ids[row.encoded.answer_slot] == backbone.encoder.mask_id
+    assert row.prompt == 0
 
 
 def test_both_are_asked_in_turns(script: ModuleType, tiny_folder: Path, site: Path, tmp_path: Path) -> None:
