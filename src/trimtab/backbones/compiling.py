@@ -9,6 +9,7 @@ layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from trimtab.backbones.attention import KEYWORD
@@ -61,7 +62,7 @@ def _check_compiler(device: str) -> None:
 
             get_cpp_compiler()
         else:
-            import triton  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+            import_module("triton")  # comes with torch for GPUs
     except (ImportError, RuntimeError) as error:
         lacking = "a C++ compiler, and none was found" if device == "cpu" else "Triton, which is not installed"
         fix = "Install g++ (or set CXX)" if device == "cpu" else "pip install triton"

@@ -119,7 +119,7 @@ def read_landscape(folder: Path, view: str) -> Landscape:
             where=str(described),
             fix="Compute it again.",
         )
-    if facts.get("prompt_sha256") != _prompt_of(folder):
+    if (prompt := _prompt_of(folder)) is not None and facts.get("prompt_sha256") != prompt:
         raise BundleError(
             "the landscape is that of another prompt than that of the run.",
             where=str(described),
