@@ -262,6 +262,12 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
     return [RunFolder(p.parent) for p in sorted(runs_dir.glob("*/run.json"))]
 
 
+def prompt_sha256(folder: Path) -> str | None:
+    """SHA-256 of the prompt of a bundle or run folder; None where it has none."""
+    path = folder / "prompt.safetensors"
+    return sha256_of(path) if path.exists() else None
+
+
 def find_run(name: str, runs_dir: Path) -> Path:
     """A run folder or bundle by path, or a run under `runs_dir` by its id or the unique beginning or end of it.
 

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from trimtab.errors import BackboneError
-from trimtab.files import sha256_of, write_json
+from trimtab.files import write_json
 from trimtab.landscape.coordinates import around_prompt, around_texts, units_of
 from trimtab.landscape.eigenvalues import top_eigenvalues
 from trimtab.landscape.epsilon_sharpness import epsilon_sharpness
@@ -47,6 +47,7 @@ from trimtab.landscape.surface import FOLDER, Surface
 from trimtab.landscape.trace import trace
 from trimtab.landscape.word_jumps import WordJumps, rules, word_jumps
 from trimtab.perturbations import Lexicon
+from trimtab.storage import prompt_sha256
 
 SCHEMA = 1
 FILE = "sharpness.json"
@@ -253,6 +254,6 @@ def write_sharpness(folder: Path, found: Sharpness, facts: Mapping[str, Any]) ->
         TrimtabError: the disk refuses, or a number is not finite.
     """
     path = folder / FOLDER / FILE
-    prompt = sha256_of(folder / "prompt.safetensors")
+    prompt = prompt_sha256(folder)
     write_json(path, {"schema": SCHEMA, "run": folder.name, **facts, "prompt_sha256": prompt, **asdict(found)})
     return path

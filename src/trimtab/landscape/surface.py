@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from trimtab.errors import BundleError
 from trimtab.files import read_json, read_tensors, sha256_of, understood, write_json, write_tensors
+from trimtab.storage import prompt_sha256
 
 SCHEMA = 1
 FOLDER = "landscape"
@@ -94,7 +95,7 @@ def write_landscape(folder: Path, found: Landscape) -> dict[str, str]:
     """
     arrays, facts = paths_of(folder, found.facts["view"])
     there = {"file": arrays.name, "sha256": write_tensors(arrays, found.arrays)}
-    write_json(facts, {"schema": SCHEMA, **found.facts, "prompt_sha256": _prompt_of(folder), "arrays": there})
+    write_json(facts, {"schema": SCHEMA, **found.facts, "prompt_sha256": prompt_sha256(folder), "arrays": there})
     return {arrays.name: str(arrays), facts.name: str(facts)}
 
 
@@ -119,7 +120,7 @@ def read_landscape(folder: Path, view: str) -> Landscape:
             where=str(described),
             fix="Compute it again.",
         )
-    if (prompt := _prompt_of(folder)) is not None and facts.get("prompt_sha256") != prompt:
+    if (prompt := prompt_sha256(folder)) is not None and facts.get("prompt_sha256") != prompt:
         raise BundleError(
             "the landscape is that of another prompt than that of the run.",
             where=str(described),
@@ -142,8 +143,3 @@ def paths_of(folder: Path, view: str) -> tuple[Path, Path]:
     """Where the arrays and the facts of a view lie."""
     place = folder / FOLDER
     return place / f"{view}.safetensors", place / f"{view}.json"
-
-
-def _prompt_of(folder: Path) -> str | None:
-    path = folder / "prompt.safetensors"
-    return sha256_of(path) if path.exists() else None

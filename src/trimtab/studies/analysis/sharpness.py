@@ -15,7 +15,7 @@ from typing import Any
 
 from trimtab.documents import read_yaml
 from trimtab.errors import BundleError, DataError
-from trimtab.files import sha256_of
+from trimtab.storage import prompt_sha256
 from trimtab.studies.analysis.lines import Line, build_lines, fixed
 from trimtab.studies.analysis.pairs import attempt
 from trimtab.studies.definition import check_study
@@ -105,8 +105,7 @@ def read(run: StudyRun) -> dict[str, Any] | None:
             where=where,
             fix="Measure it again: trimtab landscape.",
         )
-    prompt = None if run.folder is None else run.folder / "prompt.safetensors"
-    if prompt is not None and its.get("prompt_sha256") != (sha256_of(prompt) if prompt.exists() else None):
+    if run.folder is not None and its.get("prompt_sha256") != prompt_sha256(run.folder):
         raise BundleError(
             "what was measured is another prompt than that of the run.",
             where=where,
