@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import trimtab
+
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -51,3 +53,14 @@ def test_the_tour_misses_no_room_and_names_none_that_is_gone() -> None:
     named = set(re.findall(r"`([a-z_]+(?:\.py)?)`", rows))
     assert {path.parent.name for path in package.glob("*/__init__.py")} - named == set()
     assert [room for room in named if not (package / room).exists()] == []
+
+
+def test_the_version_stands_in_one_place() -> None:
+    packaging = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in packaging
+    assert 'version = { attr = "trimtab.__version__" }' in packaging
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    logged = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited
+    assert logged
+    assert cited[1] == logged[1] == trimtab.__version__
