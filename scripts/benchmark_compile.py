@@ -22,7 +22,7 @@ import torch
 
 from benchmark_packs import turns
 from benchmark_peft import difference, ratios
-from publishing import command_line, machine, publish
+from publishing import command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, step_of
 from trimtab.backbones import load_backbone
 from trimtab.backbones.compiling import compile_layers
@@ -88,10 +88,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {facts['trimtab']}, torch {facts['torch']}, transformers {facts['transformers']}, {facts['device']}, "
-        f"{facts['cores']} cores (load average {facts['load']} at the end), {facts['threads']} threads.",
+        *footer(outcome["command"], facts),
     ]
 
 
@@ -103,8 +100,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--texts", type=int, nargs="+", default=[21, 53, 85], help="lengths of texts")
     parser.add_argument("--repeats", type=int, default=10, help="turns")
     parser.add_argument("--backend", default="inductor")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     return parser.parse_args(argv)
 
 
@@ -115,10 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = [measure(model, dtype, work, a.texts, a.repeats, a.backend) for model in a.models for dtype in a.dtypes]
     outcome = {"command": command_line(__file__, argv), "work": asdict(work), "texts": a.texts, "backend": a.backend,
                "results": results}  # fmt: skip
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

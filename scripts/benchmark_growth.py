@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmark_peft import _resident as resident
-from publishing import command_line, machine, publish
+from publishing import command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, step_of
 from trimtab.backbones import load_backbone
 from trimtab.config import resolve
@@ -154,10 +154,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
         "# Growth",
         "",
         *(line for part, key in zip(parts, ("steps", *MEMORY), strict=True) if outcome[key] for line in [*part, ""]),
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {facts['trimtab']}, torch {facts['torch']}, transformers {facts['transformers']}, {facts['device']}, "
-        f"{facts['cores']} cores (load average {facts['load']} at the end), {facts['threads']} threads.",
+        *footer(outcome["command"], facts),
     ]
 
 
@@ -208,8 +205,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tables", type=int, nargs="*", default=[1000, 10000, 100000], help="rows, for their memory")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each size")
     parser.add_argument("--max-tokens", type=int, default=2048, help="tokens a pass")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json, OUT.md and OUT.png")
+    common_options(parser, "writes OUT.json, OUT.md and OUT.png")
     parser.add_argument("--alone", type=json.loads, help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
     if unknown := a.grid.keys() - GRID.keys():
@@ -236,12 +232,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "max_tokens": a.max_tokens, "repeats": a.steps, "environment": facts, "steps": steps,
         "memory_of_prompts": packs, "memory_of_rows": tables,
     }  # fmt: skip
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
-        if steps:
-            figure(outcome, a.out.with_suffix(".png"))
+    publish(a.out, outcome, page(outcome))
+    if a.out and steps:
+        figure(outcome, a.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

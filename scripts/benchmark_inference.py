@@ -20,8 +20,6 @@ import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,7 +28,7 @@ from torch import Tensor
 
 from benchmark_packs import turns
 from benchmark_peft import PeftTraining, Shape, TrimtabTraining, ratios, versions
-from publishing import command_line, publish
+from publishing import at_least_one, command_line, common_options, footer, needs_peft, publish
 from trimtab.prompt_table import PromptTable
 from trimtab.types import Encoded, Row
 
@@ -181,11 +179,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {facts['trimtab']}, peft {facts['peft']}, torch {facts['torch']}, transformers "
-        f"{facts['transformers']}, {facts['device']}, {facts['cores']} cores (load average {facts['load']} at the "
-        f"end), {facts['threads']} threads.",
+        *footer(outcome["command"], facts),
     ]
 
 
@@ -198,14 +192,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--written", type=int, default=16, help="rows that are written for")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5, help="turns")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     a = parser.parse_args(argv)
-    for name in (*asdict(Shape()), "rows", "written", "new_tokens", "repeats", "threads"):
-        if getattr(a, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(a, name)}")
-    if find_spec("peft") is None:
-        parser.error("this compares with PEFT, which is not installed: pip install -e '.[benchmark]'")
+    at_least_one(parser, a, *asdict(Shape()), "rows", "written", "new_tokens", "repeats", "threads")
+    needs_peft(parser)
     return a
 
 
@@ -219,10 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": command_line(__file__, argv), "shape": asdict(shape),
         "new_tokens": a.new_tokens, "environment": versions(shape), "results": results,
     }  # fmt: skip
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

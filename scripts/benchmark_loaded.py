@@ -13,7 +13,6 @@ import argparse
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 
 from benchmark_peft import ratios
 from benchmark_serving import FAR, KINDS, TOLD, Judge, Round, alone, closed_loop, task_names
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, footer, machine, publish
 from serving_contestants import Ours
 from serving_tasks import Job, Kind, jobs, trained, variants
 from trimtab.loading import backbone_of, from_bundle
@@ -87,12 +86,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--prefix-cache-mb", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     a = parser.parse_args(argv)
-    for name in ("prompts", "requests", "rounds", "clients", "threads"):
-        if getattr(a, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(a, name)}")
+    at_least_one(parser, a, "prompts", "requests", "rounds", "clients", "threads")
     return a
 
 
@@ -105,10 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for dtype in a.dtypes:
             results[f"{TOLD[kind]}, {dtype}"] = measure(KINDS[kind], dtype, a)
             outcome = {"command": said, "prompts": a.prompts, "clients": a.clients, "results": results}
-            lines = page(outcome)
-            print("\n".join(lines), flush=True)
-            if a.out:
-                publish(a.out, outcome, "\n".join([*lines, ""]))
+            publish(a.out, outcome, page(outcome))
 
 
 def page(outcome: Mapping[str, Any]) -> list[str]:
@@ -129,15 +122,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
             times = (f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for r in (its["time"], its["processor"]))
             lines.append(f"| {name} | {stream} | {its['per_second']:.0f} | {' | '.join(times)} |")
     e = next(iter(outcome["results"].values()))["environment"]
-    return [*lines, "", f"Command: `{outcome['command']}`", "", told(e)]
-
-
-def told(e: Mapping[str, Any]) -> str:
-    """Versions and hardware."""
-    return (
-        f"trimtab {e['trimtab']}, peft {e['peft']}, torch {e['torch']}, transformers {e['transformers']}, "
-        f"{e['device']}, {e['cores']} cores (load average {e['load']} at the end), {e['threads']} thread(s)."
-    )
+    return [*lines, "", *footer(outcome["command"], e)]
 
 
 if __name__ == "__main__":

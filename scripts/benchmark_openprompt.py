@@ -276,9 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "openprompt": version_in(a.site, "openprompt"), "its_transformers": version_in(a.site, "transformers"),
         "environment": machine(environment(backbone)),
     }  # fmt: skip
-    print(page(outcome))
-    if a.out:
-        publish(a.out, outcome, page(outcome))
+    publish(a.out, outcome, page(outcome).splitlines())
 
 
 if __name__ == "__main__":

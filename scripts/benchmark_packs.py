@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmark_peft import difference, ratios
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.training.loop import Loop
 from trimtab.training.memory import peak_memory
@@ -205,14 +205,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--steps", type=int, default=20, help="timed turns")
     parser.add_argument("--evaluations", type=int, default=5, help="timed turns of evaluations")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     parser.add_argument("--peak-of", type=json.loads, help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
-    for name in ("runs", "batches", "steps", "evaluations", "threads"):
-        value = getattr(a, name)
-        if min(value if isinstance(value, list) else [value]) < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
+    at_least_one(parser, a, "runs", "batches", "steps", "evaluations", "threads")
     for recipe in a.recipes:
         if not Path(recipe).is_file():
             parser.error(f"--recipes: there is no file {recipe}")
@@ -233,10 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for s in settings:
         found = {**time_both(s, a.steps, a.evaluations), "memory": peaks(s, a.threads)}
         results.append({**asdict(s), "recipe": Path(s.recipe).stem, "model": name_of(s.model), **found})
-        print(f"{s}: {row(results[-1])}", flush=True)
-        if a.out:  # after every setting, as all of them take long
-            outcome = {"command": command(argv), "results": results}
-            publish(a.out, outcome, "\n".join([*page(outcome), ""]))
+        outcome = {"command": command(argv), "results": results}
+        publish(a.out, outcome, page(outcome))  # after every setting, as all of them take long
 
 
 def name_of(model: str) -> str:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from publishing import command_line, publish
+from publishing import at_least_one, command_line, publish
 from trimtab.batching import micro_batches
 from trimtab.config import TrainingConfig, resolve
 from trimtab.tasks.reading import Places
@@ -105,8 +105,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 16, 32, 64], help="rows per optimizer step")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
     a = parser.parse_args(argv)
-    if min(a.sizes) < 1:
-        parser.error(f"--sizes must be at least 1, got {min(a.sizes)}")
+    at_least_one(parser, a, "sizes")
     return a
 
 
@@ -122,10 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "max_tokens": prepared.config.training.max_tokens,
         "results": measure(prepared.rows, prepared, a.sizes),
     }
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

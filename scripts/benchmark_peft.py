@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from statistics import median, quantiles
@@ -33,7 +32,7 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, footer, machine, needs_peft, publish
 from trimtab.backbones import Backbone
 from trimtab.config import Seeds, TrainingConfig
 from trimtab.initializers import PromptContext
@@ -364,19 +363,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtypes", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each contestant")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     parser.add_argument("--peak-of", type=json.loads, help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
-    for name in (*asdict(Shape()), "steps", "threads"):
-        if getattr(a, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(a, name)}")
+    at_least_one(parser, a, *asdict(Shape()), "steps", "threads")
     if a.width % a.heads:
         parser.error(f"--width must be a multiple of --heads, got {a.width} and {a.heads}")
     if a.prompt + a.text + 1 > GPT2Config().n_positions:
         parser.error(f"prompt, text and label must fit in {GPT2Config().n_positions} positions")
-    if find_spec("peft") is None:
-        parser.error("this compares with PEFT, which is not installed: pip install -e '.[benchmark]'")
+    needs_peft(parser)
     return a
 
 
@@ -401,10 +396,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "environment": versions(shape),
         "results": results,
     }
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
 
 
 def versions(shape: Shape) -> dict[str, Any]:
@@ -416,7 +408,7 @@ def versions(shape: Shape) -> dict[str, Any]:
 
 def page(outcome: Mapping[str, Any]) -> list[str]:
     """The markdown page."""
-    shape, machine = outcome["shape"], outcome["environment"]
+    shape = outcome["shape"]
     lines = [
         "# Prompt tuning: trimtab and PEFT's own loop",
         "",
@@ -454,11 +446,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {machine['trimtab']}, peft {machine['peft']}, torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, {machine['device']}, {machine['cores']} cores (load average "
-        f"{machine['load']} at the end), {machine['threads']} threads, float32 prompt.",
+        *footer(outcome["command"], outcome["environment"], ", float32 prompt"),
     ]
 
 

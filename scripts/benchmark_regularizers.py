@@ -21,7 +21,7 @@ import torch
 
 from benchmark_packs import Training, name_of, turns
 from benchmark_peft import ratios
-from publishing import machine, publish
+from publishing import common_options, footer, machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.registry import regularizers
 from trimtab.regularizers import Remembering
@@ -103,7 +103,7 @@ def measure(recipe: str, model: str, device: str, dtype: str, batch: int, steps:
     return {"recipe": recipe, "model": name_of(model), "batch": batch, "runs": runs, "found": found, "machine": facts}
 
 
-def page(outcome: Mapping[str, Any]) -> str:
+def page(outcome: Mapping[str, Any]) -> list[str]:
     f = outcome["machine"]
     lines = [
         "# What a regularizer costs",
@@ -119,13 +119,9 @@ def page(outcome: Mapping[str, Any]) -> str:
         lines.append(f"| {called(its)} | {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) | {its['passes']} |")
     lines += [
         "",
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {f['trimtab']}, torch {f['torch']}, transformers {f['transformers']}, {f['device']}, "
-        f"{f['cores']} cores (load average {f['load']}), {f['threads']} threads, "
-        f"{f['dtype']} backbone, float32 prompt.",
+        *footer(outcome["command"], f, f", {f['dtype']} backbone, float32 prompt"),
     ]
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,15 +133,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=16, help="rows of a run's step")
     parser.add_argument("--runs", type=int, default=1, help="runs in the pack")
     parser.add_argument("--steps", type=int, default=20, help="timed turns")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     a = parser.parse_args(argv)
     torch.set_num_threads(a.threads)
     outcome = measure(a.recipe, a.model, a.device, a.dtype, a.batch, a.steps, a.runs)
     words = " ".join(f"--{k} {v}" for k, v in vars(a).items() if v != parser.get_default(k) or k == "out")
     outcome["command"] = f"python scripts/benchmark_regularizers.py {words}".strip()
-    if a.out:
-        publish(a.out, outcome, page(outcome))
+    publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

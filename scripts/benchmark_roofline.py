@@ -28,7 +28,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, opened, step_of
 from trimtab.backbones import Backbone
 from trimtab.training.records import environment
@@ -162,10 +162,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {facts['trimtab']}, torch {facts['torch']}, transformers {facts['transformers']}, {facts['device']}, "
-        f"{facts['cores']} cores (load average {facts['load']} at the end), {facts['threads']} threads.",
+        *footer(outcome["command"], facts),
     ]
 
 
@@ -178,12 +175,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=15.0, help="in all, for the peak of a model")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    common_options(parser)
     a = parser.parse_args(argv)
-    for name in (*asdict(Work()), "steps", "threads"):
-        if getattr(a, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(a, name)}")
+    at_least_one(parser, a, *asdict(Work()), "steps", "threads")
     return a
 
 
@@ -201,10 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = {k: v for k, v in machine(environment(backbone)).items() if k != "dtype"}
     outcome = {"command": command_line(__file__, argv), "work": asdict(work),
                "environment": facts, "results": results}  # fmt: skip
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
 
 
 if __name__ == "__main__":

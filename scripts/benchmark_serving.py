@@ -25,8 +25,6 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -34,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmark_peft import ratios
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, footer, machine, needs_peft, publish
 from serving_contestants import Adapters, Ours, Peft, Scores, Server
 from serving_tasks import CAUSAL, Job, Kind, jobs, trained, variants
 from trimtab.backbones import Backbone
@@ -241,14 +239,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=[40, 256])
     parser.add_argument("--shares", type=float, nargs="*", default=[0.7, 2.0], help="of PEFT's throughput by task")
     parser.add_argument("--latency-ms", type=float, default=3.0, help="how long trimtab's rows wait for mates")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md; adds to OUT.json what it does not have")
+    common_options(parser, "writes OUT.json and OUT.md; adds to OUT.json what it does not have")
     a = parser.parse_args(argv)
-    for name in ("tasks", "requests", "rounds", "threads"):
-        if getattr(a, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(a, name)}")
-    if find_spec("peft") is None:
-        parser.error("this compares with PEFT, which is not installed: pip install -e '.[benchmark]'")
+    at_least_one(parser, a, "tasks", "requests", "rounds", "threads")
+    needs_peft(parser)
     return a
 
 
@@ -262,10 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in a.kinds:
         for dtype in a.dtypes:
             results[f"{TOLD[kind]}, {dtype}"] = {"command": said, **measure(KINDS[kind], dtype, a)}
-            lines = page(results, a.tasks)
-            print("\n".join(lines), flush=True)
-            if a.out:
-                publish(a.out, {"results": results}, "\n".join([*lines, ""]))
+            publish(a.out, {"results": results}, page(results, a.tasks))
 
 
 def page(results: Mapping[str, Any], tasks: int) -> list[str]:
@@ -291,14 +282,8 @@ def page(results: Mapping[str, Any], tasks: int) -> list[str]:
             (f"open, {share} ({its['rate']:.0f}/s)", its) for share, its in found["open"].items()
         ]:
             lines += [_line(load, who, row) for who, row in rows.items() if who != "rate"]
-        e = found["environment"]
-        lines += [
-            "",
-            f"Answers differ by at most {found['furthest_answer']:.1e} from those found alone. "
-            f"Command: `{found['command']}`. trimtab {e['trimtab']}, peft {e['peft']}, torch {e['torch']}, "
-            f"transformers {e['transformers']}, {e['device']}, {e['cores']} cores (load average {e['load']} at the "
-            f"end), {e['threads']} thread(s).",
-        ]
+        apart = f"Answers differ by at most {found['furthest_answer']:.1e} from those found alone."
+        lines += ["", apart, "", *footer(found["command"], found["environment"])]
     return lines
 
 

@@ -37,7 +37,7 @@ import requests
 import torch
 from safetensors.numpy import save
 
-from publishing import command_line, machine, publish
+from publishing import command_line, footer, machine, publish
 from serving_tasks import CAUSAL, Kind, texts, trained, variants
 from trimtab.backbones import Backbone
 from trimtab.loading import backbone_of, from_bundle
@@ -358,16 +358,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metrics": counts,
         "exit_code": ended,
     }
-    lines = page(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, page(outcome))
     return 1 if tally.lost or tally.mixed_up else 0
 
 
 def page(o: Mapping[str, Any]) -> list[str]:
     """The markdown page."""
-    m, e = o["metrics"], o["environment"]
+    m = o["metrics"]
     return [
         "# Serving: a load test over HTTP",
         "",
@@ -392,10 +389,7 @@ def page(o: Mapping[str, Any]) -> list[str]:
         f"{o['resident_mib']['at_the_end']:.0f} MiB at the end",
         f"* stopped by SIGTERM with code {o['exit_code']}",
         "",
-        f"Command: `{o['command']}`",
-        "",
-        f"trimtab {e['trimtab']}, torch {e['torch']}, transformers {e['transformers']}, {e['device']}, "
-        f"{e['cores']} cores (load average {o['environment']['load']} at the end), {e['threads']} thread(s).",
+        *footer(o["command"], o["environment"]),
     ]  # fmt: skip
 
 

@@ -154,9 +154,8 @@ def write(a: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
         "",
         f"trimtab {environment['trimtab']}, torch {environment['torch']}, transformers {environment['transformers']}, "
         f"{environment['device']}, {environment['threads']} threads, {environment['dtype']} backbone, float32 prompt.",
-        "",
     ]
-    publish(a.out, {"command": command, "results": slim}, "\n".join(lines))
+    publish(a.out, {"command": command, "results": slim}, lines)
 
 
 def shown(score: float | None) -> str:

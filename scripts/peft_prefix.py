@@ -30,7 +30,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -42,7 +41,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from benchmark_peft import PAGE, difference, peak_while_stepping, ratios, turns
-from publishing import command_line, machine, publish
+from publishing import at_least_one, command_line, common_options, footer, machine, needs_peft, publish
 from trimtab.backbones import Backbone
 from trimtab.backbones.checkpointing import check_recomputing, recomputing
 from trimtab.backbones.family import Family
@@ -415,7 +414,8 @@ def families_page(outcome: Mapping[str, Any]) -> list[str]:
         both = row["agreement"]
         cells.append("-" if both is None else f"{same(both['all'])} / {same(both['first'])}")
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *(f"{i}. {text}" for i, text in enumerate(errors, 1)), "", *footer(outcome)]
+    numbered = (f"{i}. {text}" for i, text in enumerate(errors, 1))
+    return [*lines, "", *numbered, "", *footer(outcome["command"], outcome["environment"])]
 
 
 def noted(said: str, errors: list[str]) -> str:
@@ -822,7 +822,7 @@ def wnut17_page(outcome: Mapping[str, Any]) -> list[str]:
     for name, row in outcome["agreement"].items():
         gradient, steps = (", ".join(f"`{n}` {v:.1e}" for n, v in row[k].items()) for k in ("gradient", "steps"))
         lines.append(f"* {name}: first gradient of {gradient}; what five steps added to {steps}")
-    return [*lines, "", *footer(outcome)]
+    return [*lines, "", *footer(outcome["command"], outcome["environment"])]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -853,14 +853,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     study.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     study.add_argument("--overrides", nargs="+", default=[], help="key=value for every run")
     for half in (table, study):
-        half.add_argument("--threads", type=int, default=1, help="torch threads")
-        half.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+        common_options(half)
     a = parser.parse_args(argv)
-    for name in ("length", "width", "steps", "evaluations", "timed", "threads"):
-        if getattr(a, name, 1) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(a, name)}")
-    if find_spec("peft") is None:
-        parser.error("this compares with PEFT, which is not installed: pip install -e '.[benchmark]'")
+    at_least_one(parser, a, "length", "width", "steps", "evaluations", "timed", "threads")
+    needs_peft(parser)
     return a
 
 
@@ -871,26 +867,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found is None:
         return
     outcome = {"command": command_line(__file__, argv), "environment": versions(), **found}
-    lines = (families_page if a.half == "families" else wnut17_page)(outcome)
-    print("\n".join(lines))
-    if a.out:
-        publish(a.out, outcome, "\n".join([*lines, ""]))
+    publish(a.out, outcome, (families_page if a.half == "families" else wnut17_page)(outcome))
 
 
 def versions() -> dict[str, Any]:
     found = {k: v for k, v in environment(TrimtabProbe("bert").backbone).items() if k != "dtype"}
     return machine(found, "peft")
-
-
-def footer(outcome: Mapping[str, Any]) -> list[str]:
-    machine = outcome["environment"]
-    return [
-        f"Command: `{outcome['command']}`",
-        "",
-        f"trimtab {machine['trimtab']}, peft {machine['peft']}, torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, {machine['device']}, {machine['cores']} cores (load average {machine['load']} at "
-        f"the end), {machine['threads']} threads.",
-    ]
 
 
 if __name__ == "__main__":

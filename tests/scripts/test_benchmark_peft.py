@@ -137,7 +137,7 @@ def test_wrong_arguments_are_refused(
 def test_without_peft_it_says_what_to_install(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    monkeypatch.setattr("publishing.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="2"):
         script.parse([])
     assert "pip install -e '.[benchmark]'" in capsys.readouterr().err
