@@ -95,7 +95,7 @@ def test_a_regularizer_that_compares_distributions_needs_one_of_each_task(tmp_pa
     writer = tiny_backbone(BUILDERS["llama"](tmp_path / "llama"))
     both = {"kind": "multitask", "tasks": [toy_task(tmp_path, 8), written_task(tmp_path, 8)]}
     what = "the readout 'text' gives no distribution over answers"
-    with refused(ConfigError, what, where="regularizers.0", fix="Use loss: ce"):
+    with refused(ConfigError, what, where="regularizers.0", fix="Use a readout with classes"):
         several(tmp_path, writer, task=both, readout="auto", regularizers=["r3f"])
 
 

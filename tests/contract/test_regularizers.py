@@ -373,6 +373,18 @@ def test_sizes_out_of_range_are_refused(
         toy_run(tmp_path, backbone, {"regularizers": [spec]})
 
 
+SIZES = (*STRENGTHS, *(f"{name}_relative" for name in STRENGTHS), "weight", "steps", "samples", "step_size")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [(k, o) for k in regularizers.kinds() for o in regularizers.options(k) if o in SIZES]
+)
+def test_no_size_of_any_kind_is_negative_or_no_number(kind: str, option: str) -> None:
+    for value in (-1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=rf"regularizers\.0\.{option}"):
+            regularizers.resolve({"kind": kind, option: value}, "regularizers.0")
+
+
 @pytest.mark.parametrize(("kind", "size"), [("gaussian", "sigma"), ("pgd", "epsilon")])
 def test_two_sizes_are_refused(kind: str, size: str) -> None:
     with pytest.raises(ConfigError, match=f"give {size} or {size}_relative, not both"):
@@ -387,7 +399,7 @@ def test_divergence_from_a_zero_start_is_refused() -> None:
 def test_divergence_of_a_readout_that_writes_is_refused(tmp_path: Path) -> None:
     causal = load_backbone(str(BUILDERS["gpt2"](tmp_path / "gpt2")), dtype="float32", device="cpu")
     recipe = {"readout": {"kind": "text"}, "regularizers": [{"kind": "gaussian", "loss": "kl"}]}
-    what, fix = "gives no distribution over answers", "Use loss: ce"
+    what, fix = "gives no distribution over answers", "Use a readout with classes; or leave out"
     with refused(ConfigError, what, where="regularizers.0", fix=fix):
         toy_run(tmp_path, causal, recipe)
 
@@ -414,7 +426,9 @@ def test_more_than_all_of_the_loss_cannot_be_replaced(backbone: Backbone, tmp_pa
 def test_text_without_a_token_to_perturb_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     words = {"positive": "the film book song cat dog tree".split(), "negative": "old new big small good bad".split()}
     what, fix = "there is no text to perturb", "target: prompt"
-    for kind in ("random_mask", "gaussian", "pgd"):
+    kinds = [kind for kind in regularizers.kinds() if of_kind(kind).needs.text]
+    assert {"gaussian", "pgd", "random_mask", "word_swap"} < set(kinds)
+    for kind in kinds:
         with refused(ConfigError, what, where="regularizers.0", fix=fix):
             toy_run(tmp_path, backbone, {"regularizers": [kind]}, label_words=words)
     assert toy_run(tmp_path, backbone, {"regularizers": [{"kind": "pgd", "target": "prompt"}]}, label_words=words)

@@ -407,6 +407,8 @@ def test_needs() -> None:
     needs = WordSwap().needs
     assert (needs.gradient, needs.text, needs.one_process, needs.distribution) == ("text", True, True, False)
     assert WordSwap(until="mistake").needs.distribution
+    compares = WordSwap(loss="kl").needs
+    assert (compares.gradient, compares.graph, compares.distribution) == ("text", True, True)
 
 
 def test_state_survives_json() -> None:

@@ -334,7 +334,7 @@ def objective(ones: Sequence[One], specs: Sequence[Mapping[str, Any]]) -> Tensor
     """What a run minimizes: the mean clean loss, as far as it is not replaced, and the weighted penalties."""
     left = 1.0 - sum(s.get("weight", 1.0) for s in specs if s["kind"] in REPLACING)
     total = left * mean([one.loss(one.scores()) for one in ones])
-    for place, spec in enumerate(specs):
+    for place, spec in enumerate(s for s in specs if s.get("weight", 1.0)):
         options = {k: v for k, v in spec.items() if k not in ("kind", "weight")}
         placed = [replace(one, place=place) for one in ones]
         if spec["kind"] == "sam":

@@ -222,6 +222,7 @@ TOGETHER: list[list[dict[str, Any]]] = [
     [{"kind": "r3f", "sigma_relative": 0.5}, {"kind": "pgd"}],
     [{"kind": "freelb", "weight": 0.3}, {"kind": "neftune", "weight": 0.3}, {"kind": "sam", "weight": 0.4}],
     [{"kind": "pgd", "target": "both"}, {"kind": "smart", "epsilon_relative": 0.3}, {"kind": "freelb", "weight": 1.0}],
+    [{"kind": "gaussian", "weight": 0.0}, {"kind": "gaussian"}, {"kind": "random_mask", "rate": 0.4}],
 ]
 
 
@@ -290,6 +291,20 @@ def test_weights_of_a_pack_may_differ(spec: Spec, scene: Scene) -> None:
             assert bool(together[r]["inputs"].isfinite().all())
             torch.testing.assert_close(together[r]["inputs"], alone["inputs"], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(both[r], losses[0], rtol=1e-5, atol=1e-6)
+
+
+@every_kind
+def test_what_weighs_nothing_leaves_those_behind_it_as_they_are(spec: Spec, scene: Scene) -> None:
+    """To the last bit, their noise included; and in a pack in which it weighs nothing in one run."""
+    later = {"kind": "gaussian", "sigma_relative": 0.4}
+    off = {**spec, "weight": 0.0}
+    (without, _), (beside, _) = scene.step([later]), scene.step([off, later])
+    assert all(torch.equal(beside[r][n], g) for r in range(2) for n, g in without[r].items())
+    pack = [[of_kind(**own), of_kind(**later)] for own in (off, spec)]
+    together, _ = scene.step_of(pack)
+    for r, specs in enumerate(([later], [spec, later])):
+        (alone,), _ = scene.step(specs, [r])
+        torch.testing.assert_close(together[r]["inputs"], alone["inputs"], rtol=1e-4, atol=1e-5)
 
 
 @every_kind

@@ -26,12 +26,13 @@ from trimtab.config import Seeds
 from trimtab.model import PromptedModel
 from trimtab.perturbations import Substitutes, TrainStep, in_all_rows, replace_tokens, text_mask
 from trimtab.prompt_table import PromptTable
-from trimtab.readouts import mistaken
-from trimtab.registry import readouts
+from trimtab.readouts import Readout, mistaken
+from trimtab.registry import readouts, regularizers
 from trimtab.regularizers import Needs, Regularizer
 from trimtab.regularizers.english import are_opposed, english_stop_words
 from trimtab.regularizers.swap_attack import Attacked, Limits, attack
 from trimtab.regularizers.swap_candidates import Rules, choose, read_ids
+from trimtab.regularizers.word_swap import WordSwap
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
 from trimtab.training.objective import Objective, Part
@@ -79,6 +80,7 @@ class Lone:
 @dataclass
 class Scene:
     backbone: Backbone
+    readout: Readout
     rows: list[Row]
     prompt: Tensor
     step: TrainStep
@@ -111,7 +113,7 @@ def scene_of(
     batch = model.collate(rows)
     objective.backward([Part(batch, torch.full((len(rows),), 1 / len(rows)))], PromptTable(prompt).detached())
     assert looks.step is not None
-    return Scene(backbone, rows, prompt[0], looks.step)
+    return Scene(backbone, model.readout, rows, prompt[0], looks.step)
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +280,42 @@ def test_greedy_swaps_are_those_of_a_derivation(tries: int, backbone: Backbone) 
         assert found[x].after == pytest.approx(current, rel=1e-4)
     assert kept >= 5
     assert undone >= 1 or tries == 1, "some swap must have been undone"
+
+
+@pytest.mark.parametrize("loss", ["ce", "kl", "sym_kl"])
+@pytest.mark.parametrize("beside", [[], [{"kind": "pgd"}], [{"kind": "neftune", "alpha": 0.0}]], ids=str)
+def test_swapped_texts_are_held_against_the_label_or_the_clean_scores(
+    loss: str, beside: list[dict[str, Any]], backbone: Backbone
+) -> None:
+    """Whatever they are held against, the attack raises the loss of the label, so the swaps are the same."""
+    scene = scene_of(backbone)
+    batch, labels = scene.step.batch, scene.step.batch.labels
+    options = {"rate": 0.5, "similarity": -1.0, "neighbours": 256, "proposals": 500, "stop_words": "none"}
+    model = PromptedModel(backbone, scene.readout)
+
+    def gradient(specs: list[dict[str, Any]]) -> tuple[Tensor, list[Regularizer]]:
+        built = [regularizers.build(regularizers.resolve(s, "regularizers")) for s in specs]
+        leaf, part = PromptTable(scene.prompt[None]).detached(), Part(batch, torch.full((len(labels),), 0.2))
+        Objective(model, [Lone(scene.rows, built)], ALONE, scene.step.substitutes).backward([part], leaf)
+        assert leaf.inputs.grad is not None
+        return leaf.inputs.grad, built
+
+    swaps = {"kind": "word_swap", "opposites": "none", "part_of_speech": "off", **options}
+    found, (regularizer, *_) = gradient([{**swaps, "loss": loss, "weight": 0.5}, *beside])
+    without, _ = gradient(beside)
+    assert isinstance(regularizer, WordSwap)
+    (kept,) = regularizer.state["runs"].values()
+    attacked = attack(scene.step, range(len(TEXTS)), Limits(0.5, 1, 4), replace(ANYTHING, proposals=500))
+    assert kept["found"] == {str(x): [[s.entry, s.new] for s in its.swaps] for x, its in attacked.items()}
+    _, new = swapped(scene, attacked)
+    prompt = scene.prompt[None].clone().requires_grad_()
+    clean, noisy = (model.scores(b, PromptTable(prompt)) for b in (batch, replace_tokens(batch, new)))
+    p, q = clean.log_softmax(1), noisy.log_softmax(1)
+    forth, back = (p.exp() * (p - q)).sum(), (q.exp() * (q - p)).sum()
+    penalty = {"ce": cross_entropy(noisy, labels, reduction="sum"), "kl": forth, "sym_kl": forth + back}[loss]
+    (wanted,) = torch.autograd.grad(0.5 * penalty / 5, prompt)
+    assert float(wanted.norm()) > 1e-4
+    torch.testing.assert_close(found - without, wanted, rtol=1e-3, atol=1e-6)
 
 
 # What no swap may do -------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ premise of a pair; here all fields may change, answers that stand in a context t
 defaults are ours; `similarity`, `proposals` and `neighbours` were set by reading swaps of a small English BERT. Cosines
 differ between backbones.
 
-Cost: one more pass per step, and one without gradient per refresh for each swap that is tried. The model that proposes
+Cost: one more pass per step (with a divergence one more backward pass, too, as the attack needs the gradient of the
+clean loss alone), and one without gradient per refresh for each swap that is tried. The model that proposes
 is asked once for each word that is tried, alone; a frozen one is remembered, so it is the first epoch that costs: a
 step took 8 plain ones on nano-masked and 39 on a six-layer BERT, later 3 (docs/results/regularizer-costs.md and
 regularizer-costs-minilm.md). What comes again before the next refresh keeps its swaps.
@@ -43,6 +44,7 @@ from torch import Tensor
 from trimtab.perturbations import TrainStep, replace_tokens
 from trimtab.registry import regularizers
 from trimtab.regularizers import Needs
+from trimtab.regularizers.comparison import Loss, compared
 from trimtab.regularizers.english import english_stop_words
 from trimtab.regularizers.part_of_speech import find_tagger
 from trimtab.regularizers.swap_attack import Attacked, Limits, attack
@@ -83,6 +85,7 @@ class WordSwap:
         part_of_speech: a substitute must be of the same, where nltk's tagger is installed; `off` never asks.
         until: what ends an attack: the budget, or a mistake of the model.
         refresh_every: epochs after which texts are attacked anew.
+        loss: what the scores are held against: the label, or the clean scores. The attack raises the loss of the label.
     """
 
     def __init__(
@@ -100,9 +103,17 @@ class WordSwap:
         part_of_speech: Literal["auto", "off"] = "auto",
         until: Literal["budget", "mistake"] = "budget",
         refresh_every: Annotated[int, Field(ge=1)] = 1,
+        loss: Loss = "ce",
     ) -> None:
-        self.weight, self._refresh_every = weight, refresh_every
-        self.needs = Needs(gradient="text", text=True, distribution=until == "mistake", one_process=True)
+        self.weight, self._refresh_every, self._loss = weight, refresh_every, loss
+        compares = loss != "ce"
+        self.needs = Needs(
+            graph=compares,
+            gradient="text",
+            distribution=compares or until == "mistake",
+            text=True,
+            one_process=True,
+        )
         tagger = find_tagger() if part_of_speech == "auto" else None
         stop = english_stop_words() if stop_words == "english" else ()
         self._limits = Limits(rate, at_least, tries, until == "mistake")
@@ -134,7 +145,7 @@ class WordSwap:
                 new[x, entry] = token
         new = new.to(step.mask.device)
         self._tell(step, fresh, new, runs)
-        yield step.loss(step.rescore_text(new), step.batch.labels)
+        yield compared(self._loss, step.rescore_text(new), step)
 
     def _tell(self, step: TrainStep, fresh: dict[int, Attacked], new: Tensor, runs: list[int]) -> None:
         """Keep some swaps to be read."""

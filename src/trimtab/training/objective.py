@@ -78,11 +78,12 @@ class Active:
     """A penalty with a weight other than zero in some run.
 
     Attributes:
-        place: its number in the recipe's list.
+        places: by run, its number among those of the recipe's list that weigh something there: so one that weighs
+            nothing leaves the noise of the others as it is.
         weights: by run.
     """
 
-    place: int
+    places: Sequence[int]
     regularizer: Regularizer
     weights: Float[Tensor, "R"]
 
@@ -109,10 +110,12 @@ class Objective:
         self._model, self._members, self._processes, self._substitutes = model, members, processes, substitutes
         device = model.backbone.device
         self._active = []
+        places = [0] * len(members)
         for k, regularizer in enumerate(members[0].regularizers):
-            weights = torch.tensor([m.regularizers[k].weight for m in members], device=device)
-            if bool((weights != 0).any()):
-                self._active.append(Active(k, regularizer, weights))
+            weights = [m.regularizers[k].weight for m in members]
+            if any(weights):
+                self._active.append(Active(places, regularizer, torch.tensor(weights, device=device)))
+            places = [place + (weight != 0) for place, weight in zip(places, weights, strict=True)]
         replacing = [a.weights for a in self._active if a.needs.replaces_loss]
         left = 1 - torch.stack(replacing).sum(0) if replacing else None
         self._clean = None if left is None else left.where(left > _ROUNDING, 0.0)  # how much of the clean loss is left
@@ -182,7 +185,7 @@ class Objective:
         found = _gradients(loss, asked) if is_apart else []
         total = loss if self._clean is None else loss * self._clean[own]
         for active in self._joining:
-            step = self._step(Seen(part, scores), leaf, active, {})
+            step = self._step(Seen(part, scores, _per_example(origin, found, part)), leaf, active, {})
             (penalty,) = _passes(active, step)
             total = total + penalty * part.share * active.weights[own]
         if not self._clean_is_unused:
@@ -191,12 +194,11 @@ class Objective:
             found = [torch.zeros_like(v) if v.grad is None else v.grad for v in asked]
         for name, g in zip(table, found[len(origin) :], strict=True):
             table_gradient[name] = table_gradient.get(name, 0) + g
-        at_origin = zip(origin, found[: len(origin)], strict=True)
-        return Seen(part, scores.detach(), {n: g / _like(part.share, g) for n, g in at_origin})
+        return Seen(part, scores.detach(), _per_example(origin, found, part))
 
     def _origin(self, batch: Batch, leaf: PromptTable) -> dict[str, Tensor]:
         """A perturbation of zero, at which somebody asks for the gradient."""
-        targets = {a.needs.gradient for a in self._following} - {None}
+        targets = {a.needs.gradient for a in self._active} - {None}
         is_text, is_prompt = (bool(targets & {t, "both"}) for t in ("text", "prompt"))
         names = ((TEXT,) if is_text else ()) + (prompt_names(leaf) if is_prompt else ())
         return {n: torch.zeros_like(self._original(batch, leaf, n)).float().requires_grad_() for n in names}
@@ -215,11 +217,8 @@ class Objective:
 
         def streams(purpose: str) -> list[np.random.Generator]:
             number = purpose_number(purpose)
-            members = [self._members[r] for r in runs]
-            return [
-                stream(m.seeds.noise, "noise", active.place, number, m.step, key)
-                for m, key in zip(members, keys, strict=True)
-            ]
+            drawn = [(active.places[r], self._members[r], key) for r, key in zip(runs, keys, strict=True)]
+            return [stream(m.seeds.noise, "noise", place, number, m.step, key) for place, m, key in drawn]
 
         def rescore_text(new: Tensor) -> Tensor:
             return model.scores(replace_tokens(batch, new), leaf)
@@ -275,6 +274,11 @@ def _gradients(loss: Float[Tensor, "X"], at: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(v) if g is None else g for v, g in zip(at, found, strict=True)]
 
 
+def _per_example(names: Iterable[str], found: Sequence[Tensor], part: Part) -> dict[str, Tensor]:
+    """The gradients of each example's own loss, from those of what it counts in the mean; by name, the first ones."""
+    return {name: g / _like(part.share, g) for name, g in zip(names, found, strict=False)}
+
+
 def _add(losses: Float[Tensor, "R"], part: Part, per_example: Float[Tensor, "X"], counts: Bool[Tensor, "X"]) -> None:
     """Add to each run's loss what counts."""
     shown = torch.where(counts, per_example.detach(), 0.0)
@@ -314,14 +318,14 @@ def check_regularizers(
             raise ConfigError(
                 "there is no text to perturb: no field of the template has a token left beside label words.",
                 where=where,
-                fix="Check `trimtab show`, or use target: prompt.",
+                fix="Check `trimtab show`. What has a target can perturb the prompt instead, by target: prompt.",
             )
         lacking = [kind for kind in readouts if needs.distribution and not has_distribution(kind)]
         if lacking:
             raise ConfigError(
                 f"the readout {lacking[0]!r} gives no distribution over answers, so passes cannot be compared by one.",
                 where=where,
-                fix="Use loss: ce, or a readout with classes.",
+                fix="Use a readout with classes; or leave out the option that compares them, such as loss: kl.",
             )
         if needs.mask and not has_mask:
             raise ConfigError(
