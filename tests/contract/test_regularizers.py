@@ -24,7 +24,7 @@ from trimtab.perturbations import Delta, TrainStep
 from trimtab.prompt_table import PromptTable
 from trimtab.registry import regularizers
 from trimtab.regularizers import Needs, Regularizer
-from trimtab.training.objective import Objective, Part
+from trimtab.training.objective import Objective, Part, check_regularizers
 from trimtab.training.packs import train_pack
 from trimtab.training.parallel import ALONE
 from trimtab.types import Batch, Row
@@ -426,12 +426,12 @@ def test_more_than_all_of_the_loss_cannot_be_replaced(backbone: Backbone, tmp_pa
 def test_text_without_a_token_to_perturb_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     words = {"positive": "the film book song cat dog tree".split(), "negative": "old new big small good bad".split()}
     what, fix = "there is no text to perturb", "target: prompt"
-    kinds = [kind for kind in regularizers.kinds() if of_kind(kind).needs.text]
-    assert {"gaussian", "pgd", "random_mask", "word_swap"} < set(kinds)
-    for kind in kinds:
+    with refused(ConfigError, what, where="regularizers.0", fix=fix):
+        toy_run(tmp_path, backbone, {"regularizers": ["pgd"]}, label_words=words)
+    run = toy_run(tmp_path, backbone, {"regularizers": [{"kind": "pgd", "target": "prompt"}]}, label_words=words)
+    for kind in set(PERTURBING) - {"sam"}:
         with refused(ConfigError, what, where="regularizers.0", fix=fix):
-            toy_run(tmp_path, backbone, {"regularizers": [kind]}, label_words=words)
-    assert toy_run(tmp_path, backbone, {"regularizers": [{"kind": "pgd", "target": "prompt"}]}, label_words=words)
+            check_regularizers([of_kind(kind)], ["cloze"], run.rows["train"], has_mask=True)
 
 
 # Saboteurs -----------------------------------------------------------------------------------------------------------
