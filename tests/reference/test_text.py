@@ -257,7 +257,7 @@ def test_a_model_that_sees_the_right_answer_before_it_writes_is_seen(
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
-def test_the_released_code_learns_the_end_twice(kind: str, folder: Path) -> None:
+def test_the_released_code_learns_the_end_twice_and_cuts_long_answers(kind: str, folder: Path) -> None:
     encoder = opened(folder, kind).encoder
     once, twice = (written.Text.plan(encoder, [], max_new_tokens=4, as_released=on).write for on in (False, True))
     assert once is not None
@@ -267,4 +267,7 @@ def test_the_released_code_learns_the_end_twice(kind: str, folder: Path) -> None
     assert len(released.reads) == len(plain.reads) + 1 == 4
     assert (released.decoder or released.ids)[-1] == plain.targets[-1], "the first end is read to predict the second"
     with pytest.raises(TemplateError, match="the answer has 5 tokens, its end token included; the model may write 4"):
-        twice((7, 8, 9), "row")
+        once((7, 8, 9, 10), "row")
+    end = plain.targets[-1]
+    assert twice((7, 8, 9), "row").targets == (7, 8, 9, end), "the second end is cut"
+    assert twice((7, 8, 9, 10, 11), "row").targets == (7, 8, 9, end), "so is a long answer"

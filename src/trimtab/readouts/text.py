@@ -45,10 +45,11 @@ class Text(Written):
 
     Args:
         max_new_tokens: how much may be written; an answer to learn from that is longer, its end token included, is
-            refused.
+            refused (but see `as_released`).
         sentinel: whether an encoder-decoder reads and writes T5's sentinels around the answer; `auto`: where it can.
-        as_released: learn the end token twice, as the released code of Residual Prompt Tuning does, which writes it out
-            behind answers and lets the tokenizer append another.
+        as_released: as the released code of Residual Prompt Tuning, learn the end token twice, as it is written out
+            behind answers and the tokenizer appends another, and of an answer that is longer than `max_new_tokens` the
+            beginning with one end token, as the tokenizer cuts.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("class", "text", "match")
@@ -82,11 +83,12 @@ class Text(Written):
         end = (_end(encoder, sentinel),) * (2 if as_released else 1)
         if encoder.decoder_start_id is None:
             begin = Fill((), (-1,), is_last=True)
-            return AnswerPlan((begin,), write=partial(_write, begin, end, max_new_tokens), room=max_new_tokens)
+            write = partial(_write, begin, end, max_new_tokens, as_released)
+            return AnswerPlan((begin,), write=write, room=max_new_tokens)
         ids = sentinel_of(encoder, sentinel)
         head = (encoder.decoder_start_id, *(ids or encoder.prefix))
         begin = Fill(ids, (len(head) - 1,), head)
-        write = partial(_write, begin, end, max_new_tokens)
+        write = partial(_write, begin, end, max_new_tokens, as_released)
         return AnswerPlan((begin,), write=write, room=len(ids), decoder_room=len(head) + max_new_tokens)
 
     def scores(
@@ -121,9 +123,11 @@ def _end(encoder: TextEncoder, sentinel: str) -> int:
     return encoder.end_id
 
 
-def _write(begin: Fill, end: tuple[int, ...], most: int, answer: tuple[int, ...], name: str) -> Fill:
+def _write(begin: Fill, end: tuple[int, ...], most: int, is_cut: bool, answer: tuple[int, ...], name: str) -> Fill:
     """The slot with a known answer in it, every token of which is predicted, the end token included."""
     written = (*answer, *end)
+    if is_cut and len(written) > most:
+        written = (*written[: most - 1], end[0])
     if len(written) > most:
         raise TemplateError(
             f"the answer has {len(written)} tokens, its end token included; the model may write {most}.",
