@@ -35,7 +35,7 @@ from trimtab.fetching.manifests import Archive
 from trimtab.fetching.records import check
 from trimtab.fetching.unpacking import unpack
 from trimtab.landscape.surface import read_landscape
-from trimtab.reports.sharpness import read_sharpness, sharpness_table
+from trimtab.reports.sharpness import read_sharpness, sharpness_tables
 from trimtab.storage import read_bundle
 from trimtab.studies.definition import read_study
 from trimtab.studies.folder import StudyFolder
@@ -216,7 +216,7 @@ READERS: dict[str, Reader] = {
         {"landscape/text.json": FACTS, "landscape/text.safetensors": SURFACE}, "landscape/text.safetensors",
     ),
     "sharpness": Reader(
-        lambda f: sharpness_table(read_sharpness([f])), {"landscape/sharpness.json": SHARP}, "landscape/sharpness.json"
+        lambda f: sharpness_tables(read_sharpness([f])), {"landscape/sharpness.json": SHARP}, "landscape/sharpness.json"
     ),
     "data record": Reader(check, {".trimtab/x.json": DATA, "x/a.txt": "a"}, ".trimtab/x.json"),
     "zip": Reader(unpacked, {"a": zip_of(ARCHIVE)}, "a"),

@@ -25,7 +25,7 @@ def landscape(
     *,
     study: str | Path | None = None,
     sharpness: bool = True,
-    points: int = 21,
+    points: int = 17,
     radius: float | None = None,
     directions: str = "auto",
     unit: str = "common",

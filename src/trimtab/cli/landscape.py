@@ -25,7 +25,7 @@ def command(
     sharpness: Annotated[
         bool, typer.Option("--sharpness/--no-sharpness", help="Measure how sharp the loss is, too.")
     ] = True,
-    points: Annotated[int, typer.Option("--points", help="Of the grid, along each axis.")] = 21,
+    points: Annotated[int, typer.Option("--points", help="Of the grid, along each axis.")] = 17,
     radius: Annotated[
         float | None,
         typer.Option("--radius", help="Reach of the grid, in norms of what is moved (text 0.5, prompt 1)."),
@@ -106,12 +106,12 @@ def print_landscapes(found: Mapping[str, Any]) -> None:
 
 
 def _print_sharpness(files: Sequence[Mapping[str, Any]]) -> None:
-    """The sharpness table, and what could not be measured."""
-    from trimtab.reports.sharpness import sharpness_table
+    """The sharpness table, or several where runs were measured on other examples; and what could not be measured."""
+    from trimtab.reports.sharpness import sharpness_tables
 
-    table = sharpness_table(files)
-    rows = [[c.text for c in row] for row in table.rows]
-    print_table([c.name for c in table.columns], rows, title=table.caption)
+    for table in sharpness_tables(files):
+        rows = [[c.text for c in row] for row in table.rows]
+        print_table([c.name for c in table.columns], rows, title=table.caption)
     for its in files:
         for finding in its["findings"]:
             say(f"  {its['label']}: {finding}")

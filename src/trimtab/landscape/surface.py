@@ -139,6 +139,18 @@ def views_of(folder: Path) -> list[str]:
     return [view for view in VIEWS if paths_of(folder, view)[1].exists()]
 
 
+def way_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How a surface was computed: equal for those that may stand side by side.
+
+    The common unit of prompts comes from the runs that were looked at together, so there these belong to the way; that
+    of texts is the same for all runs. How points were packed changes nothing.
+    """
+    settings = {k: v for k, v in facts["settings"].items() if k != "max_tokens"}
+    is_of_all = facts["view"] == "prompt" and settings["unit"] == "common"
+    together = sorted(facts["compared"]) if is_of_all else None
+    return {"view": facts["view"], "batch": facts["batch"]["sha256"], "settings": settings, "together": together}
+
+
 def paths_of(folder: Path, view: str) -> tuple[Path, Path]:
     """Where the arrays and the facts of a view lie."""
     place = folder / FOLDER

@@ -71,7 +71,7 @@ class Settings:
         max_tokens: tokens per pass.
     """
 
-    points: int = 21
+    points: int = 17
     radius: float | None = None
     directions: str = "auto"
     unit: str = "common"

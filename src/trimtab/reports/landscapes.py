@@ -6,9 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.errors import BundleError
-from trimtab.files import write_atomically, write_text
-from trimtab.landscape.surface import FOLDER, VIEWS, Landscape, Paths, Surface, read_landscape, views_of
+from trimtab.errors import BundleError, DataError
+from trimtab.files import understood, write_atomically, write_text
+from trimtab.landscape.surface import (
+    FOLDER,
+    VIEWS,
+    Landscape,
+    Paths,
+    Surface,
+    paths_of,
+    read_landscape,
+    views_of,
+    way_of,
+)
 from trimtab.reports.colors import shared_scale
 from trimtab.reports.surface_page import surface_page
 from trimtab.reports.surface_pictures import MISSING, can_draw, contours, curves, named, reliefs
@@ -31,15 +41,18 @@ def write_pictures(
 
     Raises:
         BundleError: a landscape is missing, damaged, or of another schema version.
+        DataError: surfaces that would stand side by side were computed on other examples, grids or units.
         StorageError: the disk refuses.
     """
     found = _read(folders, views)
+    for view, its in found.items():
+        _check_alike(view, its)
     files: list[Path] = []
     for view, its in found.items():
         surfaces = {f: s for f, s in its.items() if isinstance(s, Surface)}
         scale = shared_scale([s.mean for s in surfaces.values()], log) if surfaces else None
         for folder, one in its.items():
-            files += [_data(folder, view)]
+            files += [paths_of(folder, view)[0]]
             if can_draw():
                 files += _write(folder / FOLDER, _pictures(view, [one], scale, log))
         if len(surfaces) > 1 and can_draw():
@@ -91,6 +104,24 @@ def _read(folders: Sequence[Path], views: Sequence[str] | None) -> dict[str, dic
     return found
 
 
+def _check_alike(view: str, its: Mapping[Path, Landscape]) -> None:
+    """Refuse surfaces side by side that mean different things."""
+    ways: list[dict[str, Any]] = []
+    for folder, one in its.items():
+        with understood(paths_of(folder, view)[1]):
+            ways += [way_of(one.facts)] if isinstance(one, Surface) else []
+    others = [way for way in ways if way != ways[0]]
+    if others:
+        differ = [name for name in ways[0] if any(way[name] != ways[0][name] for way in others)]
+        said = {"batch": "examples", "settings": "grid, directions, unit or seed", "together": "unit of length"}
+        raise DataError(
+            f"surfaces stand side by side if they were computed in the same way; those of the view {view!r} differ in "
+            f"their {' and '.join(said[name] for name in differ)}.",
+            where=", ".join(map(str, its)),
+            fix="Compute them together, in one call without --redraw; or draw each alone.",
+        )
+
+
 def _pictures(stem: str, its: Sequence[Landscape], scale: Any, log: bool) -> dict[str, bytes]:
     surfaces = [s for s in its if isinstance(s, Surface)]
     if not surfaces:
@@ -103,10 +134,6 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     for name, content in files.items():
         write_atomically(folder / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
     return [folder / name for name in files]
-
-
-def _data(folder: Path, view: str) -> Path:
-    return folder / FOLDER / f"{view}.safetensors"
 
 
 def _page(path: Path, its: Sequence[Landscape], log: bool) -> Path:

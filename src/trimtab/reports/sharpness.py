@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from trimtab.files import read_json, understood
 from trimtab.reports.numbers import DASH, score
 from trimtab.reports.stability import brief
 from trimtab.reports.tables import Cell, Column, Table, table
-from trimtab.studies.analysis.sharpness import MEASURES, numbers
+from trimtab.storage import prompt_sha256
+from trimtab.studies.analysis.sharpness import MEASURES, check_measured, numbers, way_of
 from trimtab.studies.folder import SHARPNESS_FILE as FILE
 
 SIDE_BY_SIDE = 4
@@ -24,18 +26,38 @@ def read_sharpness(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What was measured of runs, of those that were.
 
     Raises:
-        BundleError: a file is damaged.
+        BundleError: a file is damaged, or is of another prompt than that of the run.
     """
-    return [_read(folder / FILE) for folder in folders if (folder / FILE).exists()]
+    return [_read(folder) for folder in folders if (folder / FILE).exists()]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
     found = read_json(path)
     with understood(path):
-        numbers(found)
+        check_measured(found, str(path), prompt_sha256(folder) or found.get("prompt_sha256"))
+        numbers(found), way_of(found), _examples(found)
         if not isinstance(found["loss"], int | float):
             raise TypeError(f"the loss must be a number, got {found['loss']!r}")
     return found
+
+
+def sharpness_tables(files: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """A table for all runs that were measured in the same way on the same examples, and others for others: numbers on
+    other examples are not to be compared."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for its in files:
+        groups.setdefault(way_of(its), []).append(its)
+    found = [(its[0], sharpness_table(its)) for its in groups.values()]
+    if len(found) < 2:
+        return [table for _, table in found]
+    return [replace(table, caption=f"{_examples(first)}. {table.caption}") for first, table in found]
+
+
+def _examples(its: Mapping[str, Any]) -> str:
+    batch = its.get("batch") or {}
+    count = len(batch.get("examples") or ())
+    return f"{its.get('task') or DASH}, {count} example{'s' if count != 1 else ''} of {batch.get('split') or DASH}"
 
 
 def sharpness_table(files: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.landscape.surface import Surface, read_landscape, views_of
+from trimtab.landscape.surface import Surface, read_landscape, views_of, way_of
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import el
 from trimtab.reports.surface_panels import numbers, surface_panels
@@ -56,7 +56,7 @@ def _looked_at(runs_dir: Path, line: Facts, view: str) -> dict[str, list[tuple[s
     for scored in sorted((s for s in line["scores"] if s["run"]), key=lambda s: (s["test"], s["seed"])):
         folder = runs_dir / scored["run"]
         if view in views_of(folder) and isinstance(its := read_landscape(folder, view), Surface):
-            key = fixed([line["task"], view, its.facts["batch"]["sha256"], its.facts["settings"]])
+            key = fixed([line["task"], way_of(its.facts)])
             found.setdefault(key, []).append((scored["seed"], its))
     return found
 

@@ -103,7 +103,7 @@
       const across = x * cy + y * sy, away = -x * sy + y * cy, up = (z - 0.5) * tall;
       const depth = away * cp - up * sp;
       const near = 1 / (1 + 0.22 * depth);
-      return [width / 2 + across * size * near, height * 0.44 - (up * cp + away * sp) * size * near, depth];
+      return [width / 2 + across * size * near, height * 0.42 - (up * cp + away * sp) * size * near, depth];
     };
     const at = (i, j) => project(unit(s.x, s.x[i]), unit(s.y, s.y[j]), clamp(range.share(s.z[j][i]), 0, 1));
     const points = s.y.map((_, j) => s.x.map((__, i) => at(i, j)));
@@ -156,11 +156,29 @@
       const v = lossAt(s, cursor.x, cursor.y);
       if (v !== null) dot(cursor.x, cursor.y, v, "#ff5f1f", "");
     }
-    /* names and numbers stand outside of the floor, on the sides that face the reader */
+    /* names and numbers stand outside of the floor, on the sides that face the reader; where two axes meet, a number
+       that would stand on what is written already is left out */
     pen.fillStyle = tint.soft;
-    const label = (text, p, align) => { pen.textAlign = align; pen.fillText(text, p[0], p[1]); };
+    const written = [];
+    const label = (text, [x, y], align) => {
+      const wide = pen.measureText(text).width;
+      const left = x - { left: 0, center: wide / 2, right: wide }[align];
+      const box = [left - 2, y - 10, left + wide + 2, y + 2];
+      if (written.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3])) return;
+      written.push(box);
+      pen.textAlign = align; pen.fillText(text, x, y);
+    };
+    label(`x: ${s.axes.x.name}`, [4, height - 18], "left");
+    label(`y: ${s.axes.y.name}`, [4, height - 4], "left");
     const frontY = project(0, -0.5, 0)[2] < project(0, 0.5, 0)[2] ? -1 : 1;
     const frontX = project(-0.5, 0, 0)[2] < project(0.5, 0, 0)[2] ? -1 : 1;
+    /* a letter at the middle of each axis, what it means at the foot: names would run into numbers */
+    pen.font = pen.font.replace("11px", "bold 12px");
+    for (const [letter, x, y] of [["x", 0.17, 0.5 * frontY * 1.3], ["y", 0.5 * frontX * 1.3, 0.17]]) {
+      const p = project(x, y, 0);
+      label(letter, [p[0], p[1] + 4], "center");
+    }
+    pen.font = pen.font.replace("bold 12px", "11px");
     const ticksWanted = width < 340 ? 2 : 4;
     for (const t of ticks(s.x[0], s.x[s.x.length - 1], ticksWanted)) {
       const p = project(unit(s.x, t), 0.5 * frontY * 1.14, 0);
@@ -170,26 +188,17 @@
       const p = project(0.5 * frontX * 1.14, unit(s.y, t), 0);
       label(short(t), [p[0], p[1] + 4], "center");
     }
-    /* a letter at the middle of each axis, what it means at the foot: names would run into numbers */
-    pen.font = pen.font.replace("11px", "bold 12px");
-    for (const [letter, x, y] of [["x", 0.17, 0.5 * frontY * 1.3], ["y", 0.5 * frontX * 1.3, 0.17]]) {
-      const p = project(x, y, 0);
-      label(letter, [p[0], p[1] + 4], "center");
-    }
-    pen.font = pen.font.replace("bold 12px", "11px");
-    label(`x: ${s.axes.x.name}`, [4, height - 18], "left");
-    label(`y: ${s.axes.y.name}`, [4, height - 4], "left");
     const side = sides.filter((c) => c !== back && c.floor[2] < back.floor[2])
       .reduce((a, b) => (b.floor[0] < a.floor[0] ? b : a));
+    const top = project(side.x, side.y, 1);
+    label("loss, nats", [Math.max(top[0] - 24, 3), Math.max(top[1] - 12, 11)], "left");
     for (const t of range.ticks) {
       const p = project(side.x, side.y, range.share(t));
       label(short(t), [Math.max(p[0] - 6, 24), p[1] + 4], "right");
     }
-    const top = project(side.x, side.y, 1);
-    label("loss, nats", [Math.max(top[0] - 24, 3), Math.max(top[1] - 12, 11)], "left");
   };
 
-  const MARGIN = { left: 46, right: 12, top: 10, bottom: 40 };
+  const MARGIN = { left: 56, right: 12, top: 10, bottom: 40 };
 
   const frameOf = (width, height) => ({
     x: MARGIN.left, y: MARGIN.top, w: width - MARGIN.left - MARGIN.right, h: height - MARGIN.top - MARGIN.bottom,

@@ -88,18 +88,33 @@ def _paths(i: int, its: Paths) -> Html:
 
 def _method(its: Sequence[Landscape]) -> Html:
     """How it was computed, from the facts beside the arrays."""
-    facts: Mapping[str, Any] = its[0].facts
+    each = [(NAMES[s.facts["view"]].lower(), _made(s.facts)) for s in its]
+    told = {name: _where_they_differ([(view, made[name]) for view, made in each]) for name in each[0][1]}
+    told["Runs"] = ", ".join(dict.fromkeys(r for s in its for r in s.facts["compared"]))
+    listed = el("dl", [[el("dt", k), el("dd", v)] for k, v in told.items()], class_="facts-list")
+    return el("section", el("h2", "How this was made", id="method"), listed, aria_labelledby="method")
+
+
+def _made(facts: Mapping[str, Any]) -> dict[str, str]:
     batch, settings, e = facts["batch"], facts["settings"], facts["environment"]
-    listed = [
-        ("Examples", f"{len(batch['examples'])} of {batch['split']}, drawn with seed {batch['seed']}; SHA-256 "
-                     f"{batch['sha256'][:12]}"),
-        ("Loss", facts["loss"]),
-        ("Arithmetic", "float32, eager attention, no dropout, whatever the run was trained in"),
-        ("Directions", f"seed {settings['seed']}, {settings['directions']}, unit {settings['unit']}"),
-        ("Backbone", facts["backbone"]),
-        ("Versions", "; ".join(f"{k} {e[k]}" for k in ("trimtab", "torch", "transformers", "device") if k in e)),
-        ("Runs", ", ".join(dict.fromkeys(r for s in its for r in s.facts["compared"]))),
-    ]  # fmt: skip
-    parts = [[el("dt", k), el("dd", v)] for k, v in listed]
-    return el("section", el("h2", "How this was made", id="method"), el("dl", parts, class_="facts-list"),
-              aria_labelledby="method")  # fmt: skip
+    return {
+        "Examples": f"{len(batch['examples'])} of {batch['split']}, drawn with seed {batch['seed']}; SHA-256 "
+                    f"{batch['sha256'][:12]}",
+        "Loss": facts["loss"],
+        "Arithmetic": "float32, eager attention, no dropout, whatever the run was trained in",
+        "Directions": f"seed {settings['seed']}, {settings['directions']}, unit {settings['unit']}",
+        "Backbone": facts["backbone"],
+        "Versions": "; ".join(f"{k} {e[k]}" for k in ("trimtab", "torch", "transformers", "device") if k in e),
+    }  # fmt: skip
+
+
+def _where_they_differ(told: Sequence[tuple[str, str]]) -> str:
+    """What is said of all views; of each, where they were computed at different times.
+
+    >>> _where_they_differ([("around the texts", "6 of test"), ("around the prompt", "24 of test")])
+    '6 of test (around the texts); 24 of test (around the prompt)'
+    """
+    views: dict[str, dict[str, None]] = {}
+    for view, what in told:
+        views.setdefault(what, {})[view] = None
+    return "; ".join(f"{what} ({', '.join(its)})" if len(views) > 1 else what for what, its in views.items())

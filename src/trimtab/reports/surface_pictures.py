@@ -18,6 +18,9 @@ from trimtab.reports.colors import Scale
 FORMATS = ("svg", "png")
 MISSING = "No pictures were drawn, as matplotlib is not installed: pip install 'trimtab[figures]', then --redraw."
 
+BRIGHT = 0.6
+"""From this share of the scale on, colors are so bright that black is read on them, and below it white."""
+
 _ACROSS = 4
 _SIDE = 3.1  # inches of a panel
 _LEVELS = 48
@@ -28,6 +31,8 @@ _STYLE: Any = {
     "svg.fonttype": "path",
     "figure.dpi": 150.0,
 }
+_MESH = {"linewidth": 0.3, "edgecolor": (0.0, 0.0, 0.0, 0.18)}
+_DOT: Any = {"marker": "o", "color": "white", "markeredgecolor": "black", "markersize": 4, "markeredgewidth": 0.8}
 _LINES = ("-", "--", "-.", ":")
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5a00", "#56b4e9", "#000000")
 """Okabe and Ito's, safe for color-blind readers; always with a line style."""
@@ -101,8 +106,12 @@ def _contours(surfaces: Sequence[Surface], scale: Scale) -> Any:
         axes.append(panel)
         mean = its.mean.clip(scale.low, scale.high)
         filled = panel.contourf(its.x, its.y, mean, levels=_levels(scale), norm=_norm(scale), cmap="viridis")
-        lines = panel.contour(its.x, its.y, mean, levels=_ticks(scale), colors="black", linewidths=0.4)
+        filled.set_edgecolor("face")  # else there are gaps between the levels of an SVG
+        ticks = _ticks(scale)
+        lines = panel.contour(its.x, its.y, mean, levels=ticks, colors=_inks(ticks, scale), linewidths=0.4)
         panel.clabel(lines, fmt=_short, fontsize=5.5)
+        halves = (ticks[1:] + ticks[:-1]) / 2
+        panel.contour(its.x, its.y, mean, levels=halves, colors=_inks(halves, scale), linewidths=0.2)
         _mark(panel, its)
         _name(panel, its)
         panel.set_box_aspect(1)
@@ -125,8 +134,10 @@ def _reliefs(surfaces: Sequence[Surface], scale: Scale) -> Any:
         mean = its.mean.clip(scale.low, scale.high)
         ends = np.array([scale.low, scale.high])
         heights = np.log10(mean) if scale.log else mean  # matplotlib has no logarithmic axis in three dimensions
-        options = {"rcount": len(its.y), "ccount": len(its.x), "linewidth": 0, "shade": False}
-        panel.plot_surface(*np.meshgrid(its.x, its.y), heights, facecolors=_map()(_norm(scale)(mean)), **options)
+        options = {"rcount": len(its.y), "ccount": len(its.x), "shade": False, **_MESH}
+        colors = _map()(_norm(scale)(_between(mean)))
+        panel.plot_surface(*np.meshgrid(its.x, its.y), heights, facecolors=colors, **options)
+        _mark_in_space(panel, its, scale)
         panel.set_zlim(*(np.log10(ends) if scale.log else ends))
         if scale.log:
             panel.zaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{10**v:.2g}"))
@@ -140,7 +151,7 @@ def _reliefs(surfaces: Sequence[Surface], scale: Scale) -> Any:
         panel.set_ylabel(y["name"], labelpad=-5, fontsize=7)
         panel.set_title(_title(its), y=0.93)
     unit = surfaces[0].facts["axes"]["x"]["unit"]
-    figure.text(0.5, 0.06 / height, f"1 = {unit}; height: mean loss", ha="center", va="bottom", fontsize=7)
+    figure.text(0.5, 0.06 / height, f"1 = {unit}; height: mean loss (nats)", ha="center", va="bottom", fontsize=7)
     place = ((width - 0.85) / width, 0.2, 0.13 / width, 0.6)
     _bar(figure, ScalarMappable(_norm(scale), "viridis"), scale, cax=figure.add_axes(place))
     return figure
@@ -166,6 +177,11 @@ def _curves(paths: Paths, log: bool) -> Any:
     return figure
 
 
+def _inks(levels: np.ndarray, scale: Scale) -> Any:
+    """A color for the line of each level that is seen on the colors beside it."""
+    return ["black" if share > BRIGHT else "white" for share in _norm(scale)(levels)] or "black"
+
+
 def _map() -> Any:
     import matplotlib
 
@@ -175,12 +191,27 @@ def _map() -> Any:
 def _mark(panel: Any, its: Surface) -> None:
     """Where runs stand; their letters, where there are several."""
     for mark in its.facts["marks"]:
-        panel.plot(mark["x"], mark["y"], "o", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
+        panel.plot(mark["x"], mark["y"], **_DOT)
         if len(its.facts["marks"]) > 1:
             panel.annotate(
                 mark["name"][:1], (mark["x"], mark["y"]), (4, 4), textcoords="offset points", color="white",
                 fontweight="bold", path_effects=_outline(),
             )  # fmt: skip
+
+
+def _mark_in_space(panel: Any, its: Surface, scale: Scale) -> None:
+    """Where runs stand on a surface, in front of all that it hides."""
+    for mark in its.facts["marks"]:
+        height = min(max(mark["loss"], scale.low), scale.high)
+        place = mark["x"], mark["y"], np.log10(height) if scale.log else height
+        panel.plot(*([v] for v in place), zorder=10, **_DOT)
+        if len(its.facts["marks"]) > 1:
+            panel.text(*place, f"  {mark['name'][:1]}", zorder=11, fontsize=7, color="white", path_effects=_outline())
+
+
+def _between(values: np.ndarray) -> np.ndarray:
+    """The mean of the four corners of every cell [Y-1,N-1], so that a cell has the color of its height."""
+    return (values[1:, 1:] + values[1:, :-1] + values[:-1, 1:] + values[:-1, :-1]) / 4
 
 
 def _outline() -> list[Any]:
@@ -210,6 +241,7 @@ def _bar(figure: Any, mappable: Any, scale: Scale, **place: Any) -> None:
 
     bar = figure.colorbar(mappable, ticks=_ticks(scale), format=FuncFormatter(_short), **place)
     bar.ax.minorticks_off()
+    bar.solids.set_edgecolor("face")
     bar.set_label("mean loss (nats)" + (", logarithmic" if scale.log else ""))
 
 

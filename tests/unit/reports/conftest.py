@@ -73,10 +73,10 @@ def _landscapes(run: PlannedRun) -> Result:
 def _look_around(folder: StudyFolder) -> None:
     """Surfaces of two runs of arm 0, one of arm 1."""
     runs = [run for run in folder.read() if run.cell["arm"] in ("arm 0", "arm 1")]
-    for run in runs[:2] + runs[3:4]:
-        assert run.name is not None
+    names = {run.name: 1.0 + run.seeds["init"] for run in runs[:2] + runs[3:4] if run.name}
+    for name, bend in names.items():
         for view in ("text", "prompt"):
-            write_landscape(folder.runs_dir / run.name, surface(run.name, None, view, bend=1.0 + run.seeds["init"]))
+            write_landscape(folder.runs_dir / name, surface(name, None, view, bend, compared=list(names)))
 
 
 STUDIES: dict[str, tuple[dict[str, Any], Callable[[PlannedRun], Result]]] = {

@@ -35,7 +35,14 @@ def facts(view: str, label: str, run: str, compared: Sequence[str] = ()) -> dict
     }
 
 
-def surface(run: str, label: str | None = None, view: str = "text", bend: float = 1.0, marks: int = 1) -> Surface:
+def surface(
+    run: str,
+    label: str | None = None,
+    view: str = "text",
+    bend: float = 1.0,
+    marks: int = 1,
+    compared: Sequence[str] = (),
+) -> Surface:
     """A bowl of two examples, 9 points wide and 7 high: bend (x^2 + 2 y^2) + 0.5 in the mean."""
     x, y = np.linspace(-1, 1, 9, dtype=np.float32), np.linspace(-1, 1, 7, dtype=np.float32)
     bowl = bend * (x[None, :] ** 2 + 2 * y[:, None] ** 2) + 0.5
@@ -47,7 +54,7 @@ def surface(run: str, label: str | None = None, view: str = "text", bend: float 
         for n, (a, b) in zip(named, places, strict=True)
     ]
     losses = np.stack([bowl - 0.1, bowl + 0.1], axis=2).astype(np.float32)
-    return Surface({**facts(view, label, run), "marks": told}, x, y, losses)
+    return Surface({**facts(view, label, run, compared), "marks": told}, x, y, losses)
 
 
 def paths(run: str, others: Sequence[str] = ("b",)) -> Paths:
@@ -66,7 +73,8 @@ def write_runs(root: Path, labels: Sequence[str] = ("prompt_tuning", "prompt_tun
     folders = [root / f"run-{i}" for i in range(len(labels))]
     for i, (folder, label) in enumerate(zip(folders, labels, strict=True)):
         for view in ("text", "prompt"):
-            write_landscape(folder, surface(folder.name, label, view, bend=1.0 + i))
+            its = surface(folder.name, label, view, bend=1.0 + i, compared=[f.name for f in folders])
+            write_landscape(folder, its)
     write_landscape(folders[0], surface(folders[0].name, labels[0], "plane", marks=3))
     write_landscape(folders[0], paths(folders[0].name, ["b", "c"]))
     return folders

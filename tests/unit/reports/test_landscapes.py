@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.refusals import refused
-from tests.unit.reports.made_landscapes import write_runs
-from trimtab.errors import BundleError
+from tests.unit.reports.made_landscapes import surface, write_runs
+from trimtab.errors import BundleError, DataError
+from trimtab.landscape.surface import write_landscape
 from trimtab.reports import landscapes
 from trimtab.reports.landscapes import write_pictures
 from trimtab.reports.surface_pictures import MISSING
@@ -70,6 +72,37 @@ def test_runs_that_are_drawn_together_share_their_scale_and_a_page(tmp_path: Pat
     assert {"compare-text.svg", "compare-text-3d.png", "compare.html", "landscape.html"} <= first
     assert "landscape.html" in second
     assert "compare.html" not in second
+
+
+@pytest.mark.parametrize(
+    ("view", "other", "said"),
+    [
+        ("text", {"batch": {"sha256": "1" * 64}}, "those of the view 'text' differ in their examples."),
+        ("text", {"settings": {"seed": 1}}, "differ in their grid, directions, unit or seed."),
+        ("prompt", {"compared": ["run-1"]}, "those of the view 'prompt' differ in their unit of length."),
+    ],
+)
+def test_surfaces_that_were_computed_in_other_ways_do_not_stand_side_by_side(
+    tmp_path: Path, drawn: list, view: str, other: dict, said: str
+) -> None:
+    folders = write_runs(tmp_path)
+    its = surface("run-1", view=view, compared=["run-0", "run-1"])
+    changed = {k: {**its.facts[k], **v} if isinstance(v, dict) else v for k, v in other.items()}
+    write_landscape(folders[1], replace(its, facts={**its.facts, **changed}))
+    with refused(DataError, said, where=f"{folders[0]}, {folders[1]}", fix="Compute them together"):
+        write_pictures(folders, [view])
+    assert drawn == []
+    for folder in folders:
+        write_pictures([folder], [view])
+
+
+def test_texts_have_one_unit_whoever_was_looked_at_and_packing_changes_nothing(tmp_path: Path, drawn: list) -> None:
+    folders = write_runs(tmp_path)
+    its = surface("run-1", compared=["run-1"])
+    settings = {**its.facts["settings"], "max_tokens": 30}
+    write_landscape(folders[1], replace(its, facts={**its.facts, "settings": settings}))
+    write_pictures(folders, ["text"])
+    assert ("reliefs", 2) in [(kind, n) for kind, n, _ in drawn]
 
 
 def test_pictures_of_several_runs_go_where_they_are_asked(tmp_path: Path, drawn: list) -> None:

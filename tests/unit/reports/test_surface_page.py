@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -44,6 +45,15 @@ def test_numbers_can_be_read_without_scripts() -> None:
         *("2 of test, drawn with seed 0", "float32, eager attention", "nano-masked"),
     ):
         assert part in page
+
+
+def test_views_that_were_computed_at_different_times_say_how_each() -> None:
+    its = surface("a", view="prompt")
+    other = replace(its, facts={**its.facts, "batch": {**its.facts["batch"], "examples": ["a"]}})
+    page = unescape(surface_page([PAIR[0], other]))
+    for part in ("2 of test, drawn with seed 0", "(around the texts); 1 of test", "(around the prompt)</dd>"):
+        assert part in page
+    assert page.count("nano-masked") == 1
 
 
 def test_the_page_asks_for_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,21 @@ PIXELS = """(canvas) => {
     if (its[i + 3]) colors.add((its[i] >> 4) * 256 + (its[i + 1] >> 4) * 16 + (its[i + 2] >> 4));
   }
   return [sum, colors.size];
+}"""
+
+
+WATCHED = """() => {  // what is written onto each canvas, with its box, until the canvas is cleared
+  const pen = CanvasRenderingContext2D.prototype, [write, clear] = [pen.fillText, pen.clearRect];
+  window.written = new Map();
+  pen.clearRect = function (...box) { window.written.set(this.canvas, []); clear.apply(this, box); };
+  pen.fillText = function (text, x, y) {
+    const wide = this.measureText(text).width;
+    const left = x - { left: 0, center: wide / 2, right: wide }[this.textAlign];
+    const ends = [[left, y - 8], [left + wide, y]].map(([a, b]) => this.getTransform().transformPoint({ x: a, y: b }));
+    const [a, b] = ['x', 'y'].map((axis) => ends.map((end) => end[axis]).sort((u, v) => u - v));
+    window.written.get(this.canvas).push([text, a[0], b[0], a[1], b[1]]);
+    write.call(this, text, x, y);
+  };
 }"""
 
 
@@ -83,6 +99,30 @@ def test_it_fits_and_is_legible(open_page: Open, width: int, scheme: str) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     faint = [(round(ratio, 2), tag, text) for ratio, tag, text in page.evaluate(CONTRAST) if ratio < 4.5]
     assert faint == []
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_no_text_of_a_canvas_stands_on_another(browser: Browser, tmp_path: Path, width: int) -> None:
+    its = [replace(s, x=s.x / 2, y=s.y / 2) for s in (surface("a"), surface("b"), surface("c"))]  # longer numbers
+    (tmp_path / "page.html").write_text(surface_page(its), encoding="utf-8")
+    with silent(browser) as open_:
+        looked_at(open_(tmp_path / "page.html", width))
+
+
+def looked_at(page: Page) -> None:
+    """Turn the surfaces, and hold all that is written on canvases against each other."""
+    page.evaluate(WATCHED)
+    page.locator("canvas.relief").first.focus()
+    for key in ("0", "ArrowLeft", "ArrowLeft", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+        settled(page)
+        canvases = page.evaluate("[...window.written.values()]")
+        assert len(canvases) == 6
+        for texts in canvases:
+            assert len(texts) > 7
+            for i, (text, left, top, right, bottom) in enumerate(texts):
+                over = [t for t, x, y, u, v in texts[:i] if left < u and x < right and top < v and y < bottom]
+                assert over == [], f"{text} after {key}"
 
 
 def test_canvases_are_drawn_anew_in_the_other_theme(open_page: Open) -> None:
@@ -147,7 +187,7 @@ def test_the_pointer_reads_the_map(open_page: Open) -> None:
     chart = page.locator("canvas.map").first
     box = chart.bounding_box()
     assert box is not None
-    chart.hover(position={"x": 46 + (box["width"] - 58) / 2, "y": 10 + (box["height"] - 50) / 4})
+    chart.hover(position={"x": 56 + (box["width"] - 68) / 2, "y": 10 + (box["height"] - 50) / 4})
     settled(page)
     text = page.locator(".readout").first.inner_text()
     x, y, loss = (float(v) for v in re.findall(r"-?\d+(?:\.\d+)?(?:e-\d+)?", text.replace("−", "-"))[:3])

@@ -82,6 +82,43 @@ def test_contours_are_drawn_where_the_losses_are() -> None:
     np.testing.assert_allclose(x**2 + 2 * y**2 + 0.5, 1.5, atol=0.08)  # between grid points
 
 
+def test_lines_are_white_on_dark_colors_and_black_on_bright_ones() -> None:
+    (panel, _) = figure_of("contours", [surface("a", bend=2.0)], SCALE).axes
+    for lines in panel.collections[1:3]:
+        inks = {level: ink[:3].mean() for level, ink in zip(lines.levels, lines.get_edgecolor(), strict=True)}
+        assert min(inks) < 2.0 < 5.0 < max(inks)
+        assert all(ink == (1.0 if level < 0.5 + 0.6 * 6 else 0.0) for level, ink in inks.items())
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_cell_of_a_relief_has_the_color_of_its_height(log: bool) -> None:
+    from matplotlib import colormaps
+
+    scale = shared_scale([PAIR[1].mean], log)
+    (panel, _) = figure_of("reliefs", [PAIR[1]], scale).axes
+    z = PAIR[1].mean
+    cells = (z[1:, 1:] + z[1:, :-1] + z[:-1, 1:] + z[:-1, :-1]).ravel() / 4
+    shares = (np.log(cells / scale.low) / np.log(scale.high / scale.low)) if log else (cells - 0.5) / 6
+    found, expected = panel.collections[0].get_facecolor(), colormaps["viridis"](shares)
+    for i in range(3):  # cells are drawn from back to front
+        np.testing.assert_allclose(np.sort(found[:, i]), np.sort(expected[:, i]), atol=0.02)
+
+
+def test_runs_are_marked_on_reliefs() -> None:
+    for log in (False, True):
+        (panel, _) = figure_of("reliefs", [surface("a", view="plane", marks=3)], Scale(0.5, 6.5, log)).axes
+        dots = [tuple(float(v[0]) for v in line.get_data_3d()) for line in panel.lines]
+        heights = np.log10([0.5, 1.5, 1.25]) if log else [0.5, 1.5, 1.25]
+        assert dots == [pytest.approx(p) for p in zip([0, 1, 0.5], [0, 0, 0.5], heights, strict=True)]
+        assert [t.get_text().strip() for t in panel.texts] == ["A", "B", "C"]
+
+
+def test_a_surface_without_any_height_can_be_drawn() -> None:
+    flat = replace(PAIR[0], losses=np.full_like(PAIR[0].losses, 0.3))
+    for log in (False, True):
+        assert contours([flat], shared_scale([flat.mean], log))["png"]
+
+
 def test_runs_are_marked_and_named() -> None:
     plane = surface("a", view="plane", marks=3)
     said = texts(figure_of("contours", [plane], SCALE))

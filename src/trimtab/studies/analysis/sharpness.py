@@ -98,20 +98,41 @@ def read(run: StudyRun) -> dict[str, Any] | None:
     its = run.sharpness()
     if its is None:
         return None
-    where = str(run.folder / FILE) if run.folder else f"{run.name}/{FILE}"
+    if run.folder is None:
+        check_measured(its, f"{run.name}/{FILE}", its.get("prompt_sha256"))
+    else:
+        check_measured(its, str(run.folder / FILE), prompt_sha256(run.folder))
+    return its
+
+
+def check_measured(its: Mapping[str, Any], where: str, prompt: str | None) -> None:
+    """Refuse numbers that cannot be read, or that belong to something else.
+
+    Args:
+        its: the content of a sharpness.json.
+        where: it lies.
+        prompt: SHA-256 of the prompt that it should be of.
+
+    Raises:
+        BundleError: they are of another schema, or of another prompt.
+    """
     if its.get("schema") != SCHEMA:
         raise BundleError(
             f"the sharpness has schema {its.get('schema')!r}, this version of trimtab reads {SCHEMA}.",
             where=where,
             fix="Measure it again: trimtab landscape.",
         )
-    if run.folder is not None and its.get("prompt_sha256") != prompt_sha256(run.folder):
+    if its.get("prompt_sha256") != prompt:
         raise BundleError(
             "what was measured is another prompt than that of the run.",
             where=where,
             fix="Measure it again: trimtab landscape.",
         )
-    return its
+
+
+def way_of(its: Mapping[str, Any]) -> str:
+    """How a run was measured: equal for those whose numbers may stand side by side."""
+    return fixed([(its.get("batch") or {}).get("sha256"), its.get("protocol")])
 
 
 def numbers(its: Mapping[str, Any]) -> dict[str, float]:
@@ -127,7 +148,7 @@ def numbers(its: Mapping[str, Any]) -> dict[str, float]:
 
 def _check_alike(files: Sequence[Mapping[str, Any]]) -> None:
     """Refuse numbers that mean different things."""
-    ways = {fixed([(its.get("batch") or {}).get("sha256"), its.get("protocol")]): str(its.get("run")) for its in files}
+    ways = {way_of(its): str(its.get("run")) for its in files}
     if len(ways) > 1:
         raise DataError(
             f"sharpness is compared on the same examples, measured in the same way; these runs differ in that: "
