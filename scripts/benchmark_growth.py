@@ -31,10 +31,10 @@ from publishing import command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, step_of
 from trimtab.backbones import load_backbone
 from trimtab.config import resolve
+from trimtab.stored import HELD
 from trimtab.training.packs import assembled
 from trimtab.training.preparing import prepare
 from trimtab.training.records import environment
-from trimtab.training.rendered import HELD
 
 COMMON = Work(rows=8, text=53, prompt=10, prompts=1)
 GRID = {

@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "types predictions prompt_table errors archives sizes seeding text_encoder metric_names",
-        "documents bundle_schema files template_pieces",
+        "documents bundle_schema files template_pieces stored",
         "registry storage",
         "overrides",
         "config",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final, overload
 
 from trimtab.errors import DataError, suggest
+from trimtab.stored import Stored
 from trimtab.tasks.hub import SCHEME, hub_file
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -19,13 +21,40 @@ _FIELD_LIMIT = 16 << 20
 _SORTS = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
+@final
+class Sources(Sequence[str]):
+    """`file:line` of each row.
+
+    Args:
+        file: what stands before the number, colon included.
+        lines: the numbers.
+    """
+
+    def __init__(self, file: str, lines: Iterable[int]) -> None:
+        self._file, self._lines = file, array("q", lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [f"{self._file}{line}" for line in self._lines[at]]
+        return f"{self._file}{self._lines[at]}"
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows as read: values by column, and `file:line` of each row."""
+    """Rows as read: values by column, and `file:line` of each row. Of many rows, most lie in a scratch file."""
 
     columns: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
-    sources: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+    sources: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -84,9 +113,10 @@ def read_table(path: Path, name: str | None = None) -> Table:
         raise DataError(what, where=shown, fix=close if close.startswith("Did") else None)
     if suffix == ".parquet":
         table = _read_parquet(path, shown)
+    elif suffix == ".jsonl":
+        table = _read_jsonl(_decoded_lines(path, shown), shown)
     else:
-        lines = _decoded_lines(path, shown)
-        table = _read_jsonl(lines, shown) if suffix == ".jsonl" else _read_delimited(lines, shown, suffix)
+        table = _read_delimited(lambda: _decoded_lines(path, shown), shown, suffix)
     if not table.rows:
         raise DataError("the table has no rows.", where=shown)
     return table
@@ -116,16 +146,19 @@ def _decoded_lines(path: Path, shown: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"the file cannot be read: {error.strerror}.", where=shown) from None
 
 
-def _read_delimited(lines: Iterator[tuple[int, str]], shown: str, suffix: str) -> Table:
-    first = next(lines, None)
+def _read_delimited(read: Callable[[], Iterator[tuple[int, str]]], shown: str, suffix: str) -> Table:
+    first = next(read(), None)
     if first is None:
         raise DataError("the file is empty.", where=shown)
     delimiter = "\t" if suffix == ".tsv" else _sniff(first[1])
-    text = (line for chunk in ([first], lines) for _, line in chunk)
-    return _read_tabs(list(text), shown) if delimiter == "\t" else _read_csv(text, shown, delimiter)
+
+    def text() -> Iterator[str]:
+        return (line for _, line in read())
+
+    return _read_tabs(text, shown) if delimiter == "\t" else _read_csv(text(), shown, delimiter)
 
 
-def _read_tabs(lines: list[str], shown: str) -> Table:
+def _read_tabs(text: Callable[[], Iterator[str]], shown: str) -> Table:
     """Quotes count if they are well-formed in the whole file, else they are text like any other.
 
     Two lone quotes that enclose whole rows by chance are not taken for well-formed ones. Where neither reading fits,
@@ -135,7 +168,7 @@ def _read_tabs(lines: list[str], shown: str) -> Table:
     chance: Table | None = None
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         try:
-            table = _read_csv(lines, shown, "\t", quoting)
+            table = _read_csv(text(), shown, "\t", quoting)
         except DataError as error:
             failures.append(error)
         else:
@@ -150,27 +183,27 @@ def _read_tabs(lines: list[str], shown: str) -> Table:
 def _read_csv(text: Iterable[str], shown: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Table:
     csv.field_size_limit(min(sys.maxsize, _FIELD_LIMIT))
     reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
-    rows, sources = [], []
+    rows, lines = Stored(), array("q")
     start = 1
     try:
         header = tuple(c.strip() for c in next(reader))
         _check_header(header, shown)
         start = reader.line_num + 1
         for values in reader:
-            at, start = f"{shown}:{start}", reader.line_num + 1
+            at, start = start, reader.line_num + 1
             if not values:
                 continue
             if len(values) != len(header):
                 raise DataError(
                     f"the header has {len(header)} columns, this row has {len(values)}.",
-                    where=at,
+                    where=f"{shown}:{at}",
                     fix='Quote values that contain the delimiter: "like, this".',
                 )
             rows.append(dict(zip(header, values, strict=True)))
-            sources.append(at)
+            lines.append(at)
     except csv.Error as error:
         raise DataError(f"this is not valid CSV: {error}.", where=f"{shown}:{start}") from None
-    return Table(header, tuple(rows), tuple(sources))
+    return Table(header, rows, Sources(f"{shown}:", lines))
 
 
 def _sniff(header: str) -> str:
@@ -189,7 +222,7 @@ def _check_header(header: tuple[str, ...], shown: str) -> None:
 
 
 def _read_jsonl(lines: Iterable[tuple[int, str]], shown: str) -> Table:
-    rows, sources = [], []
+    rows, numbers = Stored(), array("q")
     columns: dict[str, None] = {}
     for number, line in lines:
         if not line.strip():
@@ -200,8 +233,8 @@ def _read_jsonl(lines: Iterable[tuple[int, str]], shown: str) -> Table:
             raise DataError(f"each line must be a JSON object, got {type(row).__name__}.", where=at)
         columns.update(dict.fromkeys(row))
         rows.append(row)
-        sources.append(at)
-    return Table(tuple(columns), tuple(rows), tuple(sources))
+        numbers.append(number)
+    return Table(tuple(columns), rows, Sources(f"{shown}:", numbers))
 
 
 def parse_json(text: str, name: str, line: int = 1) -> Any:
@@ -254,7 +287,7 @@ def _read_parquet(path: Path, shown: str) -> Table:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"this is not a readable Parquet file: {reason}.", where=shown) from None
     rows = tuple(table.to_pylist())
-    return Table(tuple(table.column_names), rows, tuple(f"{shown}:row {i}" for i in range(1, len(rows) + 1)))
+    return Table(tuple(table.column_names), rows, Sources(f"{shown}:row ", range(1, len(rows) + 1)))
 
 
 def row_fields(row: Mapping[str, Any], skip: Collection[str | None] = ()) -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from trimtab.chat import TemplateSource
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
 from trimtab.seeding import stream
+from trimtab.stored import FieldStore
 from trimtab.tasks import SPLITS, Answer, Task
 from trimtab.tasks.forms import Reading, check_form
 from trimtab.tasks.labeled import Columns
@@ -204,17 +206,19 @@ class Table:
         splits: dict[str, list[Example]] = {}
         seen: dict[str, str] = {}
         notes: list[str] = []
+        store = FieldStore()
         for split, given in files.items():
             table = read_table(resolve_path(given, places), given if ":" in given else None)
-            rows = self.reading.rows(table)
-            columns = tuple(dict.fromkeys(column for row in rows for column in row.cells))
+            columns = self.reading.columns(table)
             self._check_columns(columns, given)
-            for i, row in enumerate(rows, 1):
+            remarks = Counter[str]()
+            for i, row in enumerate(self.reading.rows(table), 1):
                 example = self.columns.example(row, columns, split, i)
+                example = replace(example, fields=store.keep(example.fields))
+                remarks.update([row.remark] if row.remark else [])
                 fix = "Make the ids unique over all files, or number the rows instead: task.id_column=false."
                 claim_id(seen, example.id, example.source, fix)
                 splits.setdefault(self._split_of(row.cells, split, example.source), []).append(example)
-            remarks = Counter(row.remark for row in rows if row.remark)
             notes += [f"{given}: in {n} row{'s' if n > 1 else ''} {remark}." for remark, n in remarks.items()]
             self._check_fields(splits, split, columns)
         return splits, tuple(notes)

@@ -27,13 +27,14 @@ from trimtab.registry import prompts, readouts, regularizers, tasks, tunings
 from trimtab.rendering import Rendering
 from trimtab.seeding import torch_seed, torch_stream
 from trimtab.storage import SCHEMA_VERSION
+from trimtab.stored import HELD
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
 from trimtab.training.encoders import build_encoder
 from trimtab.training.objective import check_regularizers
-from trimtab.training.rendered import HELD, Rerendered
+from trimtab.training.rendered import Rerendered
 from trimtab.training.settling import graders_of, naming, settled
 from trimtab.types import Example, Row
 

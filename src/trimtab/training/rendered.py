@@ -13,9 +13,6 @@ from typing import final, overload
 
 from trimtab.types import Example, Row
 
-HELD = 10_000
-"""Examples of a split whose rows are held."""
-
 
 @final
 class Rerendered(Sequence[Row]):

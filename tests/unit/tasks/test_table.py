@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.unit.refusals import refused
 from trimtab.config import resolve
 from trimtab.errors import ConfigError, DataError
 from trimtab.registry import tasks
+from trimtab.stored import StoredFields
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places
 from trimtab.templates import Template
@@ -476,3 +478,41 @@ def test_a_target_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_classes_and_free_text_exclude_each_other(options: dict[str, Any], tmp_path: Path) -> None:
     with refused(ConfigError, "give either label_words (classes and their words), target", where="task"):
         load(tmp_path, path="t.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"shots": 3}, {"rename": {"text": "body"}, "template": "{prompt} {body} {answer}"}]
+)
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv"])
+def test_rows_in_a_scratch_file_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, options: dict[str, Any]
+) -> None:
+    many = [{**row, "text": f'a "quoted", {row["text"]}' if i % 5 else f"ä {i}"} for i, row in enumerate(rows(40))]
+    path = tmp_path / f"t.{ending}"
+    if ending == "jsonl":
+        write_jsonl(path, [{**row, "more": 1} if i > 30 else row for i, row in enumerate(many)])
+    else:
+        delimiter = {"csv": ",", "tsv": "\t"}[ending]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], delimiter=delimiter, quoting=csv.QUOTE_MINIMAL)
+            writer.writeheader()
+            writer.writerows(many)
+    options = {"path": path.name, "template": "{prompt} {text} {answer}", **options}
+    held = load(tmp_path, **options)
+    monkeypatch.setattr("trimtab.stored.HELD", 4)
+    stored = load(tmp_path, **options)
+    assert isinstance(stored.splits["train"][-1].fields, StoredFields)
+    assert stored.splits == held.splits
+    assert stored.fingerprint == held.fingerprint
+
+
+def test_what_is_wrong_behind_the_rows_in_memory_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.stored.HELD", 4)
+    given_rows = rows(20)
+    given_rows[14]["label"] = "neutral"
+    write_jsonl(tmp_path / "t.jsonl", given_rows)
+    where = f"{tmp_path / 't.jsonl'}:15"
+    with refused(DataError, "the label 'neutral' has no label words", where=where, fix="Add it to task.label_words."):
+        load(tmp_path, path="t.jsonl")

@@ -6,7 +6,7 @@ training files and of files to be labeled alike, and each row keeps the numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -69,17 +69,28 @@ class Reading:
     form: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
 
-    def rows(self, table: Table) -> list[FlatRow]:
-        """The rows of a file.
+    def columns(self, table: Table) -> tuple[str, ...]:
+        """The columns that rows of a file have, in their order.
+
+        Raises:
+            DataError: as `rows`.
+        """
+        if self.form is None:
+            return tuple(self._renamed(dict.fromkeys(table.columns), table.sources[0]))
+        return tuple(dict.fromkeys(column for row in self.rows(table) for column in row.cells))
+
+    def rows(self, table: Table) -> Iterator[FlatRow]:
+        """The rows of a file, one after the other.
 
         Raises:
             DataError: a line of another form, a passage that stands twice, or a column that is renamed and missing.
         """
-        lines = list(zip(table.rows, table.sources, strict=True))
+        lines = zip(table.rows, table.sources, strict=True)
         if self.form is None:
-            return [FlatRow(self._renamed(line, source), source) for line, source in lines]
+            yield from (FlatRow(self._renamed(line, source), source) for line, source in lines)
+            return
         form: Form = forms.get(self.form)()
-        found, seen = list[FlatRow](), dict[str, str]()
+        seen = dict[str, str]()
         for line, source in lines:
             try:
                 its = form.rows(line, source)
@@ -96,8 +107,7 @@ class Reading:
                         fix="Number the lines of a file differently (idx).",
                     )
                 seen[number] = source
-            found += its
-        return found
+            yield from its
 
     def _renamed(self, line: Mapping[str, Any], source: str) -> dict[str, Any]:
         for column in self.rename:

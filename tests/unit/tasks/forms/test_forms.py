@@ -22,7 +22,7 @@ def test_every_form_says_what_it_expects() -> None:
 
 def test_without_a_form_each_line_is_a_row_and_columns_may_be_renamed(tmp_path: Path) -> None:
     table = read_table(write_jsonl(tmp_path / "t.jsonl", [{"sentence1": "a", "x": 1}, {"sentence1": "b"}]), "t.jsonl")
-    rows = Reading(None, {"sentence1": "premise"}).rows(table)
+    rows = list(Reading(None, {"sentence1": "premise"}).rows(table))
     assert [dict(row.cells) for row in rows] == [{"premise": "a", "x": 1}, {"premise": "b"}]
     assert [(row.source, row.group, row.id) for row in rows] == [("t.jsonl:1", (), ""), ("t.jsonl:2", (), "")]
 
@@ -30,25 +30,25 @@ def test_without_a_form_each_line_is_a_row_and_columns_may_be_renamed(tmp_path: 
 def test_a_renamed_column_must_be_there(tmp_path: Path) -> None:
     table = read_table(write_jsonl(tmp_path / "t.jsonl", [{"sentence1": "a"}, {"sentense1": "b"}]), "t.jsonl")
     with refused(DataError, "there is no column 'sentence1'", where="t.jsonl:2", fix="Did you mean 'sentense1'?"):
-        Reading(None, {"sentence1": "premise"}).rows(table)
+        list(Reading(None, {"sentence1": "premise"}).rows(table))
 
 
 def test_a_line_of_another_form_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     table = read_table(write_jsonl(tmp_path / "t.jsonl", [*multirc()[:1], {"idx": 7, "premise": "x"}]), "t.jsonl")
     with refused(DataError, "there is no 'passage'", where="t.jsonl:2", fix="A line of the form 'multirc' is"):
-        Reading("multirc").rows(table)
+        list(Reading("multirc").rows(table))
     broken = [{"idx": 1, "passage": "text"}]
     table = read_table(write_jsonl(tmp_path / "t.jsonl", broken), "t.jsonl")
     expected = 'A line of the form \'multirc\' is {"idx": 0, "passage": {"text": "...", "questions"'
     with refused(DataError, "'passage' must be an object, got str", where="t.jsonl:1", fix=expected):
-        Reading("multirc").rows(table)
+        list(Reading("multirc").rows(table))
 
 
 def test_two_lines_with_the_same_number_are_refused(tmp_path: Path) -> None:
     lines = multirc()
     table = read_table(write_jsonl(tmp_path / "t.jsonl", [*lines, {**lines[0], "idx": 1}]), "t.jsonl")
     with refused(DataError, "the number 1 stands at t.jsonl:2 too", where="t.jsonl:3", fix="Number the lines"):
-        Reading("multirc").rows(table)
+        list(Reading("multirc").rows(table))
 
 
 def test_an_unknown_form_is_refused() -> None:

@@ -72,8 +72,8 @@ def test_what_does_not_agree_is_refused(change: Any, what: str) -> None:
 def test_the_lines_of_the_data_folder(shared: Path) -> None:
     for name, n in (("train", 32), ("dev32", 32)):
         table = read_table(shared / "data" / "fewglue_32dev" / "ReCoRD" / f"{name}.jsonl")
-        queries = Reading("record_query").rows(table)
-        rows = Reading("record").rows(table)
+        queries = list(Reading("record_query").rows(table))
+        rows = list(Reading("record").rows(table))
         assert len(queries) == n
         assert {row.group for row in rows} == {row.group for row in queries}
         for row in rows:  # answers begin where they say, and each is an entity
