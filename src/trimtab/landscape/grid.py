@@ -80,16 +80,19 @@ def bytes_needed(loss: LossAt, space: Space, points: int, many: int) -> int:
 
     Counted are what a layer keeps at once (inputs and outputs, queries, keys, values, the four times wider layer
     between, attention scores three times over), the moved texts and prompts, and logits of all words where the readout
-    looks at them. A pass for a gradient keeps that of all layers, for a single point.
+    looks at them. A gradient keeps that of all layers and of all examples, for a single point.
     """
     backbone, config = loss.model.backbone, loss.model.backbone.model.config
     hidden, sites = backbone.hidden_size, backbone.family.sites(config).values()
     queries, layers = max(s.queries for s in sites), sum(s.layers for s in sites)
     prompt = max((shape[-3] for shape in loss.prompt.shapes.values() if len(shape) > 3), default=0)
-    rows, length, reads = loss.largest_pass
-    layer = rows * length * (3 * backbone.embedding_size + 16 * hidden)
-    layer += 3 * rows * queries * length * (length + prompt)
-    words = 0 if loss.model.readout.trains else 2 * rows * reads * len(backbone.embedding_weight)
+    vocabulary = 0 if loss.model.readout.trains else len(backbone.embedding_weight)
+    each = []
+    for rows, length, reads in loss.passes:
+        layer = rows * length * (3 * backbone.embedding_size + 16 * hidden)
+        layer += 3 * rows * queries * length * (length + prompt)
+        each.append((layer, 2 * rows * reads * vocabulary))
     moved = 3 * space.size + 2 * loss.trained.size
-    forward, backward = many * (layer + words + moved), layers * layer + words + moved
+    forward = many * (sum(each[0]) + moved)
+    backward = sum(layers * layer + words for layer, words in each) + moved
     return _BYTES * (points * (2 * len(loss.rows) + 8) + 4 * space.size + max(forward, backward))

@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab.backbones.substitutes import substitutes
 from trimtab.landscape.sharpness import PARTS, Protocol, Sharpness, measure, write_sharpness
-from trimtab.landscape.surface import Surface, read_landscape, views_of
+from trimtab.landscape.surface import Surface, read_landscape, views_of, way_of
 from trimtab.landscape.views import Subject, Tell
 from trimtab.perturbations import Lexicon
 
@@ -20,7 +20,7 @@ def measure_all(
 ) -> list[tuple[Subject, Sharpness]]:
     """Measure runs that were opened together, and write what was found into their folders.
 
-    Surfaces that lie there count if they were computed on the same examples.
+    Surfaces that lie there count if they were computed on the same examples, and those of a view over one grid.
 
     Args:
         tell: receives an event `points` for each part that is done, as of a view called sharpness.
@@ -31,7 +31,7 @@ def measure_all(
     """
     lexicons: dict[Any, Lexicon | None] = {}
     found = []
-    for subject in subjects:
+    for subject, surfaces in zip(subjects, alike([surfaces_of(s) for s in subjects]), strict=True):
         backbone = subject.loss.model.backbone
         key = (id(backbone), subject.label_ids)
         if key not in lexicons:  # runs on one backbone share what it proposes
@@ -41,7 +41,7 @@ def measure_all(
             about = {"run": label, "view": "sharpness", "what": "parts"}
             tell({"event": "points", **about, "count": 1, "of": 2 * len(PARTS) + 1})
 
-        its = measure(subject.loss, lexicons[key], surfaces_of(subject), protocol, done)
+        its = measure(subject.loss, lexicons[key], surfaces, protocol, done)
         facts = {"label": subject.label, **(subject.facts or {})}
         path = write_sharpness(subject.folder, its, facts)
         tell({"event": "written", "run": subject.label, "view": "sharpness", "files": {path.name: str(path)}})
@@ -58,6 +58,14 @@ def surfaces_of(subject: Subject) -> dict[str, Surface]:
             if isinstance(its, Surface) and _batch(its.facts) == _batch(subject.facts or {}):
                 found[view] = its
     return found
+
+
+def alike(each: Sequence[Mapping[str, Surface]]) -> list[dict[str, Surface]]:
+    """Without the views whose surfaces were computed in several ways: heights and slopes over other grids are other
+    numbers."""
+    ways = {view: [way_of(its[view].facts) for its in each if view in its] for view in VIEWS}
+    kept = [view for view, its in ways.items() if all(way == its[0] for way in its)]
+    return [{view: surface for view, surface in its.items() if view in kept} for its in each]
 
 
 def _batch(facts: Mapping[str, Any]) -> Any:

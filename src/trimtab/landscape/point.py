@@ -110,7 +110,7 @@ class LossAt:
     def __init__(
         self, model: PromptedModel, table: PromptTable, rows: Sequence[Row], max_tokens: int = MAX_TOKENS
     ) -> None:
-        self.model, self.rows = model, tuple(rows)
+        self.model, self.rows, self.max_tokens = model, tuple(rows), max_tokens
         self.table = table.with_tensors({n: v.detach() for n, v in table.tensors.items()})
         groups = [
             (its, model.collate([rows[i] for i in its])) for its in micro_batches([r.cost for r in rows], max_tokens)
@@ -171,11 +171,12 @@ class LossAt:
         return max(g.batch.ids.numel() + _numel(g.batch.decoder_ids) for g in self._groups)
 
     @property
-    def largest_pass(self) -> tuple[int, int, int]:
-        """Its rows, their length (of the longer side of an encoder-decoder), and how many places of each are read."""
-        largest = max((g.batch for g in self._groups), key=lambda b: b.ids.numel() + _numel(b.decoder_ids))
-        decoder = 0 if largest.decoder_ids is None else largest.decoder_ids.shape[1]
-        return len(largest), max(largest.ids.shape[1], decoder), largest.answer_at.shape[1]
+    def passes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of every pass over a single point its rows, their length (of the longer side of an encoder-decoder), and how
+        many places of each are read; the largest first."""
+        batches = sorted((g.batch for g in self._groups), key=lambda b: -b.ids.numel() - _numel(b.decoder_ids))
+        lengths = [max(b.ids.shape[1], 0 if b.decoder_ids is None else b.decoder_ids.shape[1]) for b in batches]
+        return tuple((len(b), length, b.answer_at.shape[1]) for b, length in zip(batches, lengths, strict=True))
 
     def _embedded(self) -> Float[Tensor, "N E"]:
         found = self.model.backbone.embedding_rows.new_zeros(self.text.shapes[TEXT], dtype=torch.float32)

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from trimtab.batching import micro_batches
-from trimtab.landscape.point import MAX_TOKENS, LossAt
+from trimtab.landscape.point import LossAt
 from trimtab.perturbations import Lexicon, in_all_rows, replace_tokens, text_mask
 from trimtab.regularizers.english import english_stop_words
 from trimtab.regularizers.swap_candidates import Rules, candidates, text_places
@@ -49,16 +49,16 @@ def rules() -> Rules:
 
 
 @torch.no_grad()
-def word_jumps(loss: LossAt, lexicon: Lexicon, rules: Rules, max_tokens: int = MAX_TOKENS) -> WordJumps | None:
+def word_jumps(loss: LossAt, lexicon: Lexicon, rules: Rules) -> WordJumps | None:
     """The jumps of the loss of a run on its examples; None where no word has a substitute.
 
     Args:
+        loss: of the run; its examples are computed in passes of its tokens.
         lexicon: the words of the run's backbone, label words left out.
-        max_tokens: tokens per pass, padding included.
     """
     jumps: list[float] = []
     words = 0
-    for group in micro_batches([row.cost for row in loss.rows], max_tokens):
+    for group in micro_batches([row.cost for row in loss.rows], loss.max_tokens):
         batch = loss.model.collate([loss.rows[i] for i in group])
         clean = _losses(loss, batch)
         whole = in_all_rows(lexicon.whole(batch.ids), batch) & text_mask(batch)

@@ -100,3 +100,6 @@ def test_memory_grows_with_points_examples_and_passes(backbone: Backbone) -> Non
     assert bytes_needed(loss, loss.prompt, 10**9, 1) > 8 * 10**9 * 6
     assert bytes_needed(loss, loss.prompt, 100, 50) > 5 * base
     assert bytes_needed(loss, loss.text, 100, 1) > base
+    several = toy_loss(backbone, max_tokens=20)
+    assert len(several.passes) > 2
+    assert bytes_needed(several, several.prompt, 1, 1) > 0.6 * bytes_needed(loss, loss.prompt, 1, 1)  # of the gradient

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.landscape.toy_losses import toy_loss
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.landscape import measuring
-from trimtab.landscape.measuring import measure_all, surfaces_of
+from trimtab.landscape.measuring import alike, measure_all, surfaces_of
 from trimtab.landscape.point import LossAt
 from trimtab.landscape.relief import relief
 from trimtab.landscape.sharpness import PARTS, Protocol
@@ -37,10 +37,12 @@ def subjects(tmp_path: Path, tiny_folder: Path) -> list[Subject]:
     return found
 
 
-def surface(batch: str, view: str = "text") -> Surface:
+def surface(batch: str, view: str = "text", points: int = 3) -> Surface:
     x = np.linspace(-1, 1, 3, dtype=np.float32)
     losses = (x[None, :, None] * 2 + x[:, None, None]).astype(np.float32)
+    settings = {"points": points, "unit": "common"}
     facts = {"view": view, "batch": {"sha256": batch}, "axes": {"x": {}}, "scale": {"radius": 1.0}}
+    facts |= {"settings": settings, "compared": ["a", "b"]}
     return Surface(facts, x, x, losses)
 
 
@@ -72,6 +74,14 @@ def test_runs_on_one_backbone_share_its_words(subjects: list[Subject], monkeypat
     monkeypatch.setattr(measuring, "substitutes", watched)
     measure_all(subjects, FAST)
     assert asked == [(7,)]
+
+
+def test_surfaces_over_other_grids_do_not_count() -> None:
+    text, prompt, other = surface("b"), surface("b", "prompt"), surface("b", "prompt", points=5)
+    ours, theirs = {"text": text, "prompt": prompt}, {"text": text, "prompt": other}
+    assert alike([ours, theirs]) == [{"text": text}, {"text": text}]
+    both = [{"text": text, "prompt": prompt}, {"prompt": prompt}, {}]
+    assert alike(both) == both
 
 
 def test_surfaces_of_the_same_examples_count(subjects: list[Subject]) -> None:

@@ -76,7 +76,7 @@ def written_anew(backbone: Backbone, swaps: dict[str, str]) -> list[float]:
 @pytest.mark.parametrize("max_tokens", [8192, 24])
 def test_jumps_are_those_of_texts_with_another_word(backbone: Backbone, max_tokens: int) -> None:
     expected = written_anew(backbone, SWAPS)
-    found = word_jumps(toy_loss(backbone), Told(backbone, SWAPS), ANYTHING, max_tokens)
+    found = word_jumps(toy_loss(backbone, max_tokens=max_tokens), Told(backbone, SWAPS), ANYTHING)
     assert found is not None
     assert found.swaps == found.words == len(expected) > 8
     assert found.mean == pytest.approx(fmean(expected), abs=1e-5)
