@@ -171,7 +171,9 @@ class StudyConfig(_Section):
         tune: axes whose best value is chosen on dev for every combination of the others. By default learning rates,
             weight decay and weights of regularizers.
         baseline: what the others are compared with, as values of compared axes, such as `{arm: none}`; in the axes that
-            are not named, a line is compared with its own kind. By default the first line of the task.
+            are not named, a line is compared with its own kind. Several values of an axis in a list,
+            `{arm: [none, none_twice_as_long]}`, are a baseline each; the first is the one that methods are compared
+            with over several tasks. By default the first line of the task.
         matters: the smallest difference of scores that is worth knowing of; for the verdicts.
         search: tune by search instead of axes.
         pack: limits.
@@ -203,6 +205,12 @@ class StudyConfig(_Section):
     def compared(self) -> tuple[str, ...]:
         """The axes that span the lines of the report."""
         return tuple(a for a in self.grid if a not in self.tuned)
+
+    @property
+    def baselines(self) -> list[dict[str, Any]]:
+        """What `baseline` names, each as values of compared axes; none where it names nothing."""
+        named = {axis: _alternatives(value, self.grid.get(axis, [])) for axis, value in (self.baseline or {}).items()}
+        return [dict(zip(named, values, strict=True)) for values in product(*named.values())] if named else []
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -295,8 +303,14 @@ def _check_baseline(study: StudyConfig) -> None:
             known = ", ".join(study.compared) or "none"
             raise ConfigError("the baseline names an axis that is not compared.", where=f"baseline.{key}",
                               fix=f"Compared: {known}.")  # fmt: skip
-        if value not in study.grid[key]:
-            raise ConfigError(f"{value!r} is not among the values of the axis.", where=f"baseline.{key}")
+        for one in _alternatives(value, study.grid[key]):
+            if one not in study.grid[key]:
+                raise ConfigError(f"{one!r} is not among the values of the axis.", where=f"baseline.{key}")
+
+
+def _alternatives(value: Any, axis: Sequence[Any]) -> list[Any]:
+    """A value of an axis, or several of them; the values of an axis may be lists themselves."""
+    return value if isinstance(value, list) and value and value not in axis else [value]
 
 
 def _recipe(given: Any, path: Path) -> dict[str, Any]:

@@ -344,6 +344,23 @@ def test_a_baseline_that_names_one_axis_is_taken_from_each_lines_own_kind(tmp_pa
     assert [m["baseline"] for m in facts["aggregate"]["methods"]] == [None, None, *(f"none, {k}" for k in KINDS)]
 
 
+def test_several_baselines_are_each_compared_with(tmp_path: Path) -> None:
+    raw = {
+        "arms": {"none": {}, "long": {"training.max_steps": 300}, "noise": {"regularizers": [{"kind": "gaussian"}]}},
+        "axes": {"task.kind": ["sst2", "trec"], "prompt.kind": KINDS},
+        "seeds": 3,
+        "baseline": {"arm": ["long", "none"]},
+    }
+    facts = analyse(
+        write_study(tmp_path / "s", raw, lambda run: Result(0.01 * run.seeds["init"], task=run.cell["task.kind"]))
+    )
+    compared = [(c["a"], c["b"]) for c in facts["comparisons"]["baseline"]]
+    cells = [(t, k) for t in ("sst2", "trec") for k in KINDS]
+    versus = (("none", "long"), ("noise", "long"), ("noise", "none"))  # and not once more the other way round
+    assert sorted(compared) == sorted((f"{a}, {t}, {k}", f"{b}, {t}, {k}") for a, b in versus for t, k in cells)
+    assert {m["baseline"] for m in facts["aggregate"]["methods"]} == {None, *(f"long, {k}" for k in KINDS)}
+
+
 def test_crossed_seeds_are_split_into_components(tmp_path: Path) -> None:
     def result(run: PlannedRun) -> Result:
         noise = 0.001 * ((7 * run.seeds["init"] + 3 * run.seeds["data_order"]) % 5)

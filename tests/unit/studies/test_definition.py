@@ -111,6 +111,10 @@ def test_overrides_reach_the_study_and_its_recipe(tmp_path: Path) -> None:
             {"axes": {"prompt.length": [1, 2]}, "baseline": {"prompt.length": 3}},
             "3 is not among the values", "baseline.prompt.length", None,
         ),
+        (
+            {"axes": {"prompt.length": [1, 2]}, "baseline": {"prompt.length": [2, 3]}},
+            "3 is not among the values", "baseline.prompt.length", None,
+        ),
         ({"recipe": None}, "a study needs a recipe", "recipe", "path of a recipe"),
         ({"recipe": [1]}, "a file or a mapping, got [1]", "recipe", "path of a recipe"),
     ],

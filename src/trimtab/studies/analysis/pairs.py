@@ -29,24 +29,29 @@ RESAMPLES, RESAMPLES_MANY = 10_000, 2_000
 """Bootstrap draws for each comparison; fewer where there are more than `MANY_PAIRS`."""
 
 
-def baseline_of(study: StudyConfig, lines: Sequence[Line], line: Line) -> Line:
-    """What a line is compared with: of its task, the line with the values that the study's `baseline` names, and in
+def baselines_of(study: StudyConfig, lines: Sequence[Line], line: Line) -> list[Line]:
+    """What a line is compared with: of its task, the lines with the values that the study's `baseline` names, and in
     the axes that it does not name the line's own; where it names none, the first of the task.
     """
-    named = {k: v for k, v in (study.baseline or {}).items() if k not in TASK_AXES}
     among = [other for other in lines if other.task == line.task]
-    if not named:
-        return among[0]
     axes = [a for a in study.compared if a not in TASK_AXES]
-    wanted = {**part(line.cell, axes), **named}
-    return next((other for other in among if same(part(other.cell, axes), part(wanted, axes))), among[0])
+    found = list[Line]()
+    for named in study.baselines or [{}]:
+        here = {k: v for k, v in named.items() if k not in TASK_AXES}
+        wanted = {**part(line.cell, axes), **here} if here else None
+        base = next((other for other in among if wanted and same(part(other.cell, axes), part(wanted, axes))), among[0])
+        found += [base] if all(base is not other for other in found) else []
+    return found
 
 
 def compare(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any]:
-    """All comparisons: `baseline` (every other line less its baseline) and `pairs` (all of a task), each a family of
+    """All comparisons: `baseline` (every other line less its baselines) and `pairs` (all of a task), each a family of
     its own for Holm's correction."""
-    bases = [baseline_of(study, lines, line) for line in lines]
-    of_baseline = [(line, base) for line, base in zip(lines, bases, strict=True) if line is not base]
+    bases = [baselines_of(study, lines, line) for line in lines]
+    of_baseline = list[tuple[Line, Line]]()
+    for line, its in zip(lines, bases, strict=True):
+        told = [base for base in its if base is not line and not any(a is base and b is line for a, b in of_baseline)]
+        of_baseline += [(line, base) for base in told]
     pairs = [(b, a) for a, b in combinations(lines, 2) if a.task == b.task]
     resamples = RESAMPLES if len(pairs) <= MANY_PAIRS else RESAMPLES_MANY
     return {
@@ -54,7 +59,7 @@ def compare(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any]:
         "resamples": resamples,
         "correction": "Holm",
         "matters": study.matters,
-        "baselines": list(dict.fromkeys(base.label for base in bases)),
+        "baselines": list(dict.fromkeys(base.label for its in bases for base in its)),
         "baseline": _family(of_baseline, study.matters, resamples),
         "pairs": _family(pairs, study.matters, resamples),
     }
@@ -136,7 +141,7 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
         groups.setdefault(fixed(part(line.cell, axes)), []).append(line)
     labels = labels_of([part(its[0].cell, axes) for its in groups.values()], axes)
     scores = [{line.task: line.chosen.tests() for line in its if line.chosen} for its in groups.values()]
-    bases = [baseline_of(study, lines, its[0]) for its in groups.values()]
+    bases = [baselines_of(study, lines, its[0])[0] for its in groups.values()]
     at = [next(i for i, its in enumerate(groups.values()) if base in its) for base in bases]
     methods = [
         {"label": label, "baseline": None if i == k else labels[k],
