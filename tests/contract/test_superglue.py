@@ -160,7 +160,7 @@ def test_a_file_of_another_task_is_refused_with_its_line(data: Places) -> None:
         load("superglue/boolq", data, test="data:superglue/BoolQ/vall.jsonl")
     with refused(DataError, "the row has no label in the column 'label'", where="data:superglue/RTE/test.jsonl:1"):
         built = tasks.build(tasks.resolve({"kind": "superglue/rte", "test": "data:superglue/RTE/test.jsonl"}, "task"))
-        built.columns.example(built.reading.rows(_raw(data))[0], ["premise", "hypothesis", "label"], "test", 1)
+        built.columns.example(next(built.reading.rows(_raw(data))), ["premise", "hypothesis", "label"], "test", 1)
 
 
 def _raw(data: Places) -> Any:
