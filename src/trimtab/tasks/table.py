@@ -209,10 +209,10 @@ class Table:
         store = FieldStore()
         for split, given in files.items():
             table = read_table(resolve_path(given, places), given if ":" in given else None)
-            columns = self.reading.columns(table)
+            columns, rows = self.reading.columns_and_rows(table)
             self._check_columns(columns, given)
             remarks = Counter[str]()
-            for i, row in enumerate(self.reading.rows(table), 1):
+            for i, row in enumerate(rows, 1):
                 example = self.columns.example(row, columns, split, i)
                 example = replace(example, fields=store.keep(example.fields))
                 remarks.update([row.remark] if row.remark else [])

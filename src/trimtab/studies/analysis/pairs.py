@@ -38,20 +38,19 @@ def baselines_of(study: StudyConfig, lines: Sequence[Line], line: Line) -> list[
     found = list[Line]()
     for named in study.baselines or [{}]:
         here = {k: v for k, v in named.items() if k not in TASK_AXES}
-        wanted = {**part(line.cell, axes), **here} if here else None
-        base = next((other for other in among if wanted and same(part(other.cell, axes), part(wanted, axes))), among[0])
-        found += [base] if all(base is not other for other in found) else []
-    return found
+        wanted = part({**line.cell, **here}, axes)
+        found.append(next((other for other in among if here and same(part(other.cell, axes), wanted)), among[0]))
+    return list({base.label: base for base in found}.values())
 
 
 def compare(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any]:
     """All comparisons: `baseline` (every other line less its baselines) and `pairs` (all of a task), each a family of
     its own for Holm's correction."""
     bases = [baselines_of(study, lines, line) for line in lines]
-    of_baseline = list[tuple[Line, Line]]()
+    of_baseline: dict[frozenset[str], tuple[Line, Line]] = {}  # two baselines are compared one way only
     for line, its in zip(lines, bases, strict=True):
-        told = [base for base in its if base is not line and not any(a is base and b is line for a, b in of_baseline)]
-        of_baseline += [(line, base) for base in told]
+        for base in (base for base in its if base is not line):
+            of_baseline.setdefault(frozenset((line.label, base.label)), (line, base))
     pairs = [(b, a) for a, b in combinations(lines, 2) if a.task == b.task]
     resamples = RESAMPLES if len(pairs) <= MANY_PAIRS else RESAMPLES_MANY
     return {
@@ -60,7 +59,7 @@ def compare(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any]:
         "correction": "Holm",
         "matters": study.matters,
         "baselines": list(dict.fromkeys(base.label for its in bases for base in its)),
-        "baseline": _family(of_baseline, study.matters, resamples),
+        "baseline": _family(list(of_baseline.values()), study.matters, resamples),
         "pairs": _family(pairs, study.matters, resamples),
     }
 

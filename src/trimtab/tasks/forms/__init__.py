@@ -6,7 +6,7 @@ training files and of files to be labeled alike, and each row keeps the numbers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -69,15 +69,17 @@ class Reading:
     form: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
 
-    def columns(self, table: Table) -> tuple[str, ...]:
-        """The columns that rows of a file have, in their order.
+    def columns_and_rows(self, table: Table) -> tuple[tuple[str, ...], Iterable[FlatRow]]:
+        """The columns that rows of a file have, in their order, and the rows; those of a form are held, as only they
+        say what their columns are.
 
         Raises:
             DataError: as `rows`.
         """
         if self.form is None:
-            return tuple(self._renamed(dict.fromkeys(table.columns), table.sources[0]))
-        return tuple(dict.fromkeys(column for row in self.rows(table) for column in row.cells))
+            return tuple(self._renamed(dict.fromkeys(table.columns), table.sources[0])), self.rows(table)
+        rows = list(self.rows(table))
+        return tuple(dict.fromkeys(column for row in rows for column in row.cells)), rows
 
     def rows(self, table: Table) -> Iterator[FlatRow]:
         """The rows of a file, one after the other.
