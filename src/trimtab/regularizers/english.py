@@ -107,6 +107,8 @@ he she it they we you
 
 _PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "anti", "mis")
 _SUFFIXES = ("s", "es", "ed", "d", "ing", "er", "r", "est", "st", "ly", "y")
+_CHANGED = {"ing": "e", "es": "e", "ier": "y", "iest": "y", "ily": "y", "ies": "y", "ied": "y", "iness": "y"}
+"""Endings before which the word lost a letter -> the letter: making, easier, happily."""
 
 
 _CONTRACTED = "ain aren couldn didn doesn don hadn hasn haven isn mightn mustn needn shan shouldn wasn weren won wouldn"
@@ -130,7 +132,9 @@ def are_opposed(one: str, other: str) -> bool:
 
 def _places(word: str) -> set[tuple[int, str]]:
     """In which lines a word stands, and on which side."""
-    forms = {word, *(word.removesuffix(s) for s in _SUFFIXES), *(word.removesuffix(s) + "e" for s in ("ing", "es"))}
+    forms = {word, *(word.removesuffix(s) for s in _SUFFIXES)}
+    forms |= {word.removesuffix(end) + lost for end, lost in _CHANGED.items() if word.endswith(end)}
+    forms |= {form[:-1] for form in forms if len(form) > 3 and form[-1] == form[-2]}  # bigger
     return {place for form in forms for place in _TABLE.get(form, ())}
 
 
