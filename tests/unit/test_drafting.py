@@ -26,6 +26,7 @@ from trimtab.config import resolve
 from trimtab.documents import parse_yaml
 from trimtab.drafting import Draft, draft_recipe
 from trimtab.drafting.label_words import _log_odds, choose_words, looks_like_rating
+from trimtab.drafting.presets import Preset, presets
 from trimtab.drafting.survey import Survey
 from trimtab.drafting.writing import quoted
 from trimtab.errors import BackboneError, ConfigError, DataError, TemplateError
@@ -33,7 +34,7 @@ from trimtab.registry import tasks
 from trimtab.tasks import Task
 from trimtab.tasks.reading import Places, Table
 from trimtab.text_encoder import TextEncoder
-from trimtab.training.preparing import render_task
+from trimtab.training.preparing import render_task, slots_of
 
 TOPICS = {
     "billing": ["the invoice shows a charge twice", "why is my card charged", "this price is not what I paid"],
@@ -106,7 +107,7 @@ def loaded(draft: Draft) -> Task:
     config = resolve(parsed(draft)).config
     task = tasks.build(config.task).load(config.seeds.subset, Places())
     text_encoder, positions = load_encoder(config.backbone.model)[:2]
-    rendering = render_task(task, config.prompt["length"], text_encoder, positions)
+    rendering = render_task(task, slots_of(config), text_encoder, positions)
     for examples in task.splits.values():
         for example in examples:
             rendering.row(example, text_encoder)
@@ -237,8 +238,44 @@ class TestRealisticTables:
 
     def test_prompt_method_is_taken_over(self) -> None:
         draft = draft_recipe(write("tickets.csv", tickets()), "category", prompt="p_tuning_lstm")
-        assert parsed(draft)["prompt"] == {"kind": "p_tuning_lstm", "length": 10}
+        assert parsed(draft)["prompt"]["kind"] == "p_tuning_lstm"
         assert "# or another method: trimtab ls prompts" in draft.recipe
+
+    @pytest.mark.parametrize("architecture", ["masked", "causal", "seq2seq"])
+    def test_rate_length_and_first_values_are_those_of_the_preset(self, architecture: str) -> None:
+        draft = draft_recipe(write("t.csv", tickets()), "category", backbone=f"nano-{architecture}", prompt="residual")
+        recipe, preset = parsed(draft), presets()[architecture, "residual"]
+        assert recipe["training"]["learning_rate"] == preset.learning_rate
+        assert recipe["prompt"] == {"kind": "residual", **preset.prompt()}
+        assert "trimtab ls presets" in draft.recipe
+        loaded(draft)
+
+    def test_an_unusual_start_is_written_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        chosen = {("masked", "residual"): Preset(0.25, 7, "class_labels")}
+        monkeypatch.setattr(drafting, "presets", lambda: chosen)
+        draft = draft_recipe(write("t.csv", tickets()), "category")
+        assert parsed(draft)["prompt"] == {"kind": "residual", "length": 7, "initializer": "class_labels"}
+        assert parsed(draft)["training"]["learning_rate"] == 0.25
+        loaded(draft)
+
+    def test_a_method_without_a_preset_has_its_own_defaults(self) -> None:
+        recipe = parsed(draft_recipe(write("t.csv", tickets()), "category", prompt="dept"))
+        assert recipe["prompt"] == {"kind": "dept", "length": 10}
+        assert "learning_rate" not in recipe["training"]
+
+    def test_a_method_without_vectors_has_no_length(self) -> None:
+        draft = draft_recipe(write("t.csv", tickets()), "category", prompt="manual")
+        assert parsed(draft)["prompt"] == {"kind": "manual"}
+        loaded(draft)
+
+    def test_a_method_that_trains_nothing_is_refused(self) -> None:
+        with refused(ConfigError, "trains nothing", where="prompt.kind", fix="prompt.kind=manual"):
+            draft_recipe(write("t.csv", tickets()), "category", prompt="none")
+
+    def test_a_model_that_reads_from_left_to_right_answers_last(self) -> None:
+        for rows, label in ((tickets(), "category"), (labelled([str(i % 5 + 1) for i in range(50)]), "label")):
+            recipe = parsed(draft_recipe(write("t.csv", rows), label, backbone="nano-causal"))
+            assert recipe["task"]["template"].endswith(f"{label}: {{answer}}")
 
     def test_large_tables_get_fewer_epochs(self) -> None:
         epochs = [drafting.training_options(n, "accuracy")["epochs"] for n in (30, 1_000, 100_000)]

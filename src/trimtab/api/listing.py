@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trimtab.backbones.loading import embedded_models
+from trimtab.drafting.presets import presets
 from trimtab.errors import ConfigError, suggest
 from trimtab.files import understood
 from trimtab.registry import Registry, checks, exports, families, prompts, readouts, regularizers, tasks, trackers
@@ -23,14 +25,14 @@ REGISTRIES: dict[str, Registry] = {
 }
 
 
-LISTS = ("runs", *REGISTRIES, "recipes")
+LISTS = ("runs", *REGISTRIES, "presets", "recipes")
 
 
 def ls(
     what: str = "runs", *, runs_dir: str | Path = "runs", recipes_dir: str | Path = "recipes"
 ) -> list[dict[str, Any]]:
     """What there is: `runs`, `tasks`, `prompts`, `readouts`, `regularizers`, `backbones`, `trackers`, `exports`,
-    `checks` or `recipes`."""
+    `checks`, `presets` or `recipes`."""
     if what not in LISTS:
         raise ConfigError(f"{what!r} cannot be listed.", where="ls", fix=suggest(what, LISTS))
     if what == "runs":
@@ -38,6 +40,8 @@ def ls(
     if what == "recipes":
         files = sorted(Path(recipes_dir).rglob("*.yaml"))
         return [{"recipe": str(f), "about": _first_comment(f)} for f in files]
+    if what == "presets":
+        return [{"architecture": a, "prompt": method, **asdict(preset)} for (a, method), preset in presets().items()]
     registry = REGISTRIES[what]
     lines = [
         {"kind": kind, "about": registry.summary(kind), "options": list(registry.options(kind))}

@@ -23,6 +23,7 @@ from trimtab.types import Batch
 class DecoderOnly(Family):
     """What decoder-only models have in common."""
 
+    architecture = "causal"
     auto_class = "AutoModelForCausalLM"
     readouts = ("ranking", "text", "word", *HEADS)
     is_causal = True

@@ -52,6 +52,7 @@ def begun_with(decoder: Any, embeds: Float[Tensor, "B U E"] | None) -> Iterator[
 class EncoderDecoder(Family):
     """What encoder-decoders have in common."""
 
+    architecture = "seq2seq"
     auto_class = "AutoModelForSeq2SeqLM"
     readouts = ("ranking", "text", "word", *HEADS)
     takes_positions = False

@@ -21,6 +21,8 @@ HEADS = ("head", "tokens", "choice", "span")
 class Family(ABC):
     """The quirks of a set of `model_type`s. Stateless: every method is given the transformers model."""
 
+    architecture: ClassVar[Literal["masked", "causal", "seq2seq"]] = "masked"
+    """An encoder with a masked-LM head, a decoder alone, or both: what presets are chosen for."""
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     readouts: ClassVar[tuple[str, ...]] = ("cloze", "word", *HEADS, "cloze_choice", "cloze_span")
     """Readouts that make sense, the default first."""

@@ -17,7 +17,8 @@ def command(
     what: Annotated[
         str,
         typer.Argument(
-            help="runs, tasks, prompts, readouts, regularizers, backbones, trackers, exports, checks or recipes."
+            help="runs, tasks, prompts, readouts, regularizers, backbones, trackers, exports, checks, presets or "
+            "recipes."
         ),
     ] = "runs",
     runs_dir: RunsDir = Path("runs"),

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.backbones.loading import TextSide, load_encoder
-from trimtab.config import resolve
+from trimtab.config import check_groups, resolve
 from trimtab.documents import parse_yaml
 from trimtab.drafting.label_words import Choice, choose_words, is_scale, looks_like_rating
+from trimtab.drafting.presets import presets
 from trimtab.drafting.survey import Survey
 from trimtab.drafting.writing import write_recipe
 from trimtab.errors import DataError, TemplateError
@@ -30,9 +31,9 @@ from trimtab.types import Example
 
 TOPIC_TEMPLATE = "{{prompt}} {{answer}}: {fields}"
 SCALE_TEMPLATE = "{{prompt}} {fields} {{answer}}."
-FREE_TEMPLATE = "{{prompt}} {fields}. {name}: {{answer}}"
+LAST_TEMPLATE = "{{prompt}} {fields}. {name}: {{answer}}"
+"""For free text, and for models that read from left to right, which must have read all before they answer."""
 FIELD_BORDER = ". "
-PROMPT_LENGTH = 10
 SEED = 13
 
 WRITER = "nano-causal"
@@ -77,7 +78,7 @@ def draft_recipe(
     Raises:
         DataError: the table is unreadable, or does not suit classification with one label per row.
         TemplateError: a row does not fit the backbone.
-        ConfigError: there is no such prompt method.
+        ConfigError: there is no such prompt method, or nothing is trained with it.
         BackboneError: the backbone's tokenizer cannot be loaded.
     """
     places = places or Places()
@@ -88,7 +89,7 @@ def draft_recipe(
     columns = survey.given_texts(text) if text else survey.guess_texts(split)
     survey.check_texts(columns)
     text_side = load_encoder(backbone)
-    options = _task(path, survey, columns, split)
+    options = _task(path, survey, columns, split, text_side.family.is_causal)
     words: Mapping[str, Choice] = {}
     if is_free:
         answer = {"readout": {"kind": "text", "max_new_tokens": _longest(survey.labels, text_side.encoder)}}
@@ -100,16 +101,25 @@ def draft_recipe(
         "seed": SEED,
         "backbone": {"model": backbone},
         "task": options,
-        "prompt": {"kind": prompt, "length": PROMPT_LENGTH},
+        "prompt": {"kind": prompt, **length_of(prompt)},
         **answer,
         "training": training_options(len(survey.labels), _select(survey)),
     }
+    if (preset := presets().get((text_side.family.architecture, prompt))) is not None:
+        data["prompt"] |= preset.prompt()
+        data["training"] |= {"learning_rate": preset.learning_rate}
     notes = survey.notes + _rating_notes(survey)
     task = _checked(data, text_side, places, notes)
     recipe = write_recipe(data, task, survey.sizes, words, output or Path(f"{path.stem}.yaml"))
     if parse_yaml(recipe, "recipe") != data:
         raise RuntimeError(f"the draft does not read back as it was meant:\n{recipe}")
     return Draft(recipe, tuple(notes))
+
+
+def length_of(prompt: str) -> dict[str, Any]:
+    """The method's own length, to be seen in the recipe; nothing where it has none, as `manual`."""
+    length = prompts.options(prompt).get("length")
+    return {} if length is None else {"length": length.default}
 
 
 def _training_texts(options: Mapping[str, Any], columns: Sequence[str], places: Places) -> dict[str, list[str]]:
@@ -121,7 +131,7 @@ def _training_texts(options: Mapping[str, Any], columns: Sequence[str], places: 
     return texts
 
 
-def _task(path: Path, survey: Survey, columns: Sequence[str], split: str | None) -> dict[str, Any]:
+def _task(path: Path, survey: Survey, columns: Sequence[str], split: str | None, answers_last: bool) -> dict[str, Any]:
     """The task section as plain data; each class is its own label word until words are chosen."""
     role = "target" if survey.is_free else "label"
     task: dict[str, Any] = {"kind": "table", "name": path.stem, "path": path.as_posix(), role: survey.label}
@@ -130,12 +140,13 @@ def _task(path: Path, survey: Survey, columns: Sequence[str], split: str | None)
     if (identity := survey.id_column()) is not None:
         task["id_column"] = identity
     fields = FIELD_BORDER.join(_field(column, survey.shown) for column in columns)
-    if survey.is_free:
+    if survey.is_free or answers_last:
         name = " ".join(survey.label.replace("{", " ").replace("}", " ").replace("_", " ").split())
-        task["template"] = FREE_TEMPLATE.format(fields=fields, name=name)
+        task["template"] = LAST_TEMPLATE.format(fields=fields, name=name)
     else:
         template = SCALE_TEMPLATE if is_scale(survey.classes, survey.label) else TOPIC_TEMPLATE
         task["template"] = template.format(fields=fields)
+    if not survey.is_free:
         task["label_words"] = {name: name for name in survey.classes}
     given = survey.splits_of(split)
     fractions = {"test": 0.2, "dev": 0.1}
@@ -206,6 +217,7 @@ def _checked(data: Mapping[str, Any], text_side: TextSide, places: Places, notes
     task: Task = tasks.build(config.task).load(config.seeds.subset, places)
     encoder, positions = text_side.encoder, text_side.positions
     config = concrete(config, task, text_side.family.readouts)
+    check_groups(config)
     rendering = render_task(task, slots_of(config), encoder, positions, config.readout)
     examples = [e for s in SPLITS for e in task.splits[s]]
     sample = examples[:: max(1, len(examples) // _RENDERED)]

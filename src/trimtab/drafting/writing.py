@@ -29,11 +29,17 @@ _FRACTION_COMMENTS = {
     "dev_fraction": "share of the rest that picks the checkpoint; about 50 rows where there are enough",
     "split_seed": "another number draws other rows",
 }
+_PROMPT_COMMENTS = {
+    "kind": "or another method: trimtab ls prompts",
+    "length": "learned vectors",
+    "initializer": "their first values",
+}
 _TRAINING_COMMENTS = {
     "epochs": "passes over the training rows",
     "min_steps": "but at least so many steps; try more where the score still rises at the end",
     "batch_size": "rows per step",
     "select": "which dev score picks the checkpoint: accuracy or macro_f1",
+    "learning_rate": "chosen by studies of this method on such models; for others: trimtab ls presets",
 }
 _TEXT_COMMENTS = {
     "select": "which dev score picks the checkpoint: exact_match, token_f1, rouge_l, or loss (fast)",
@@ -88,7 +94,6 @@ def _head(options: Mapping[str, Any], task: Task, sizes: Mapping[str, int], outp
 def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]:
     task, prompt, training = data["task"], data["prompt"], data["training"]
     model = "the frozen model: embedded, a folder or a Hugging Face id"
-    others = "or another method: trimtab ls prompts"
     label_words = [
         (f"    {quoted(name)}: {_listed(its)}", _one_line(words[name].reason))
         for name, its in task.get("label_words", {}).items()
@@ -116,13 +121,11 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
         "",
         "prompt:",
-        *_aligned(
-            [(f"  kind: {quoted(prompt['kind'])}", others), (f"  length: {prompt['length']}", "learned vectors")]
-        ),
+        *_aligned([(f"  {k}: {_shown(prompt[k])}", note) for k, note in _PROMPT_COMMENTS.items() if k in prompt]),
         *_readout(data.get("readout")),
         "",
         "training:",
-        *_aligned([(f"  {k}: {training[k]}", note) for k, note in comments.items()]),
+        *_aligned([(f"  {k}: {training[k]}", note) for k, note in comments.items() if k in training]),
     ]
 
 
@@ -133,6 +136,11 @@ def _readout(readout: Mapping[str, Any] | None) -> list[str]:
     lines = [(f"  kind: {readout['kind']}", "the model writes its answer")]
     most = "tokens that it may write: those of the longest answer and the end token"
     return ["", "readout:", *_aligned([*lines, (f"  max_new_tokens: {readout['max_new_tokens']}", most)])]
+
+
+def _shown(value: Any) -> str:
+    """An option of the prompt: a kind by its name, which is short for a component without options."""
+    return quoted(value) if isinstance(value, str) else str(value)
 
 
 def _listed(words: str | Sequence[str]) -> str:
