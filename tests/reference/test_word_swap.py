@@ -567,8 +567,8 @@ def test_the_best_candidate_is_near_proposed_and_no_opposite(
 @pytest.mark.parametrize(
     "pair",
     ["good bad", "Good BAD", "better worse", "able unable", "willing unwilling", "longer shortest", "boys girl",
-     "hated love", "minutes hour", "dozens thousands", "east west", "fiction nonfiction", "early late", "difficult easier",
-     "bigger smallest", "happily sadly", "funnier boring"],
+     "hated love", "minutes hour", "dozens thousands", "east west", "fiction nonfiction", "early late",
+     "difficult easier", "bigger smallest", "happily sadly", "funnier boring"],
 )  # fmt: skip
 def test_opposites(pair: str) -> None:
     one, other = pair.split()

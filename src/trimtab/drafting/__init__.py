@@ -97,7 +97,7 @@ def draft_recipe(
         words = choose_words(_training_texts(options, columns, places), text_side.encoder, label)
         options |= {"label_words": {name: words[name].words for name in survey.classes}}
         answer = {}
-    data = {
+    data: dict[str, Any] = {
         "seed": SEED,
         "backbone": {"model": backbone},
         "task": options,
