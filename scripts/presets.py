@@ -30,6 +30,7 @@ from scipy import stats
 from publishing import command_line, publish
 from trimtab.documents import read_yaml
 from trimtab.drafting.presets import FILE, Preset
+from trimtab.trackers import flattened
 
 ROOT = Path(__file__).resolve().parents[1]
 METHOD, RATE = "prompt.kind", "training.learning_rate"
@@ -98,24 +99,12 @@ def read(root: Path = ROOT, sources: Sequence[Source] = SOURCES) -> list[Run]:
                 place = source.place(row["arm"])
                 if place is None or row["stage"] == "final" or not row["dev"]:
                     continue
-                options = {**flat(study["recipe"]), **flat(study["arms"][row["arm"]]), **row}
+                options = {**flattened(study["recipe"]), **flattened(study["arms"][row["arm"]]), **row}
                 length = int(options.get(LENGTH) or STANDARD.length)
                 start = str(options.get(START) or STANDARD.initializer)
                 seed, rate, dev = int(row["seed.init"]), float(options[RATE]), float(row["dev"])
                 found[Run(place[0], str(options[METHOD]), place[1], seed, rate, length, start, dev)] = None
     return list(found)
-
-
-def flat(options: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested options by their paths.
-
-    >>> flat({"prompt": {"kind": "deep"}, "seed": 1})
-    {'prompt.kind': 'deep', 'seed': 1}
-    """
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found
 
 
 def losses(runs: Sequence[Run]) -> dict[float, float]:

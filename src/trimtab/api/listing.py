@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.backbones.loading import embedded_models
-from trimtab.drafting.presets import presets
 from trimtab.errors import ConfigError, suggest
 from trimtab.files import understood
 from trimtab.registry import Registry, checks, exports, families, prompts, readouts, regularizers, tasks, trackers
@@ -41,6 +40,8 @@ def ls(
         files = sorted(Path(recipes_dir).rglob("*.yaml"))
         return [{"recipe": str(f), "about": _first_comment(f)} for f in files]
     if what == "presets":
+        from trimtab.drafting.presets import presets
+
         return [{"architecture": a, "prompt": method, **asdict(preset)} for (a, method), preset in presets().items()]
     registry = REGISTRIES[what]
     lines = [

@@ -101,7 +101,7 @@ def draft_recipe(
         "seed": SEED,
         "backbone": {"model": backbone},
         "task": options,
-        "prompt": {"kind": prompt, **length_of(prompt)},
+        "prompt": {"kind": prompt, **_length_of(prompt)},
         **answer,
         "training": training_options(len(survey.labels), _select(survey)),
     }
@@ -116,7 +116,7 @@ def draft_recipe(
     return Draft(recipe, tuple(notes))
 
 
-def length_of(prompt: str) -> dict[str, Any]:
+def _length_of(prompt: str) -> dict[str, Any]:
     """The method's own length, to be seen in the recipe; nothing where it has none, as `manual`."""
     length = prompts.options(prompt).get("length")
     return {} if length is None else {"length": length.default}
