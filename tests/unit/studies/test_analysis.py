@@ -135,9 +135,11 @@ def test_of_equal_dev_scores_the_lower_dev_loss_is_chosen(tmp_path: Path) -> Non
         return Result(0.5, dev=0.4, loss={0.001: 1.0, 0.01: 0.8, 0.1: 0.9}[rate])
 
     raw = {"axes": {"training.learning_rate": [0.001, 0.01, 0.1]}, "seeds": 2}
-    (only,) = analyse(write_study(tmp_path / "s", raw, tied))["lines"]
+    facts = analyse(write_study(tmp_path / "s", raw, tied))
+    (only,) = facts["lines"]
     assert only["setting_cell"] == {"training.learning_rate": 0.01}
     assert only["label"] == "all runs"
+    assert facts["rates"][0]["curves"][0]["chosen"] == 0.01
 
 
 def test_a_line_says_whether_its_backbone_is_frozen(tmp_path: Path) -> None:

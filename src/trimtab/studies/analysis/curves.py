@@ -91,8 +91,8 @@ def rates(study: StudyConfig, lines: Sequence[Line]) -> list[dict[str, Any]]:
                 continue
             for split in ("test", "dev"):
                 curve[split] = _sensitivity(chosen, split, study.matters)
-            picked = max(chosen, key=lambda v: (chosen[v].dev_mean or 0.0, -v))
-            curve["chosen"] = next(p["value"] for p in curve["points"] if p["value"] == picked)
+            best = choose(list(chosen.values()))
+            curve["chosen"] = next(value for value, setting in chosen.items() if setting is best)
         curves = [c for c in curves if "test" in c]
         if curves:
             found.append({"axis": axis, "searched": study.search is not None, "curves": curves})
