@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -16,6 +17,7 @@ from trimtab.errors import BundleError, TrimtabError
 from trimtab.reports.study import write_report
 from trimtab.reports.tables import cost, headline
 from trimtab.studies.analysis import analyse
+from trimtab.studies.analysis.findings import findings
 from trimtab.studies.definition import check_study
 from trimtab.studies.folder import StudyFolder
 from trimtab.studies.plan import PlannedRun, final_runs, trial_runs
@@ -88,6 +90,13 @@ def test_comparisons_are_paired_over_seeds_and_told_in_words(facts: dict[str, An
     assert facts["verdict"]["headline"].startswith(
         "residual has the highest mean test accuracy: 0.600 ± 0.032 over 5 seeds"
     )
+
+
+def test_the_headline_says_of_a_planned_comparison_what_its_own_sentence_says(facts: dict[str, Any]) -> None:
+    told = copy.deepcopy(facts)
+    told["comparisons"]["baseline"][0]["verdict"]["outcome"] = "better"
+    told["comparisons"]["pairs"][0]["verdict"]["outcome"] = "not_enough_seeds"  # corrected for more comparisons
+    assert findings(told)["headline"].endswith("It is better than prompt_tuning.")
 
 
 def test_sensitivity_to_the_rate_has_all_runs_of_the_grid(facts: dict[str, Any]) -> None:

@@ -54,8 +54,8 @@ def _headline(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> s
     if len(facts["lines"]) == 1:
         return f"The mean test {metric} is {score_text(best)}{at}."
     text = f"{best['label']} has the highest mean test {metric}: {score_text(best)}{at}."
-    seen = {}
-    for pair in facts["comparisons"]["pairs"]:
+    seen = {}  # what was planned has the last word
+    for pair in [*facts["comparisons"]["pairs"], *facts["comparisons"]["baseline"]]:
         if best["label"] in (pair["a"], pair["b"]):
             other = pair["b"] if pair["a"] == best["label"] else pair["a"]
             won = pair["verdict"]["outcome"] == ("better" if pair["a"] == best["label"] else "worse")
