@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmark_packs import turns
-from benchmark_peft import difference, ratios
+from measuring import difference, ratios
 from publishing import command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, step_of
 from trimtab.backbones import load_backbone

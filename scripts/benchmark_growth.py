@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmark_peft import _resident as resident
+from measuring import resident
 from publishing import command_line, common_options, footer, machine, publish
 from random_work import Work, loop_of, step_of
 from trimtab.backbones import load_backbone

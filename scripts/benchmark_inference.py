@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from benchmark_packs import turns
-from benchmark_peft import PeftTraining, Shape, TrimtabTraining, ratios, versions
+from measuring import ratios
+from peft_contestants import PeftTraining, Shape, TrimtabTraining, versions
 from publishing import at_least_one, command_line, common_options, footer, needs_peft, publish
 from trimtab.prompt_table import PromptTable
 from trimtab.types import Encoded, Row

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmark_peft import ratios
 from benchmark_serving import FAR, KINDS, TOLD, Judge, Round, alone, closed_loop, task_names
+from measuring import ratios
 from publishing import at_least_one, command_line, common_options, footer, machine, publish
 from serving_contestants import Ours
 from serving_tasks import Job, Kind, jobs, trained, variants

@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-from benchmark_peft import ratios
+from measuring import ratios
 from publishing import command_line, machine, publish
 from trimtab.backbones import Backbone, load_backbone
 from trimtab.config import Seeds, TrainingConfig

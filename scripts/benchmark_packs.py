@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmark_peft import difference, ratios
+from measuring import difference, ratios
 from publishing import at_least_one, command_line, common_options, machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.training.loop import Loop

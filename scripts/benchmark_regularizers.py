@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmark_packs import Training, name_of, turns
-from benchmark_peft import ratios
+from measuring import ratios
 from publishing import common_options, footer, machine, publish
 from trimtab.config import read_recipe, resolve
 from trimtab.registry import regularizers

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark_peft import ratios
+from measuring import ratios
 from publishing import at_least_one, command_line, common_options, footer, machine, needs_peft, publish
 from serving_contestants import Adapters, Ours, Peft, Scores, Server
 from serving_tasks import CAUSAL, Job, Kind, jobs, trained, variants

@@ -30,11 +30,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from trimtab.errors import TemplateError, suggest
 from trimtab.template_pieces import SLOTS, Piece, closed, filled, read_pieces, with_line_breaks, without
-from trimtab.text_encoder import TextEncoder, TextPieces
+from trimtab.template_tokens import Token, encode_run, encode_verbatim, truncated
+from trimtab.text_encoder import TextEncoder
 from trimtab.types import Encoded, Fill
 
 
@@ -225,7 +225,7 @@ class Template:
         if keep is not None:
             own = iter(range(len(tokens)))
             tokens = [t for t in tokens if t.field != spans_of or keep[0] <= next(own) < keep[1]]
-        kept = self._truncate(tokens, max_length, name)
+        kept = truncated(tokens, max_length, self.fields, self.truncate, name)
         whole = fields.get(spans_of or "", "")
         lead = len(whole) - len(whole.lstrip())  # fields are rendered without white space at their ends
         ids, slots, eligible = [], [], []
@@ -306,11 +306,11 @@ class Template:
         sites = [(-1, next(decoder)) if r in self.decoder_rows else (next(text), -1) for r in range(self.length)]
         return tuple(t for t, _ in sites), tuple(d for _, d in sites)
 
-    def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[_Token], int]:
+    def _tokens(self, fields: Mapping[str, str], encoder: TextEncoder, fill: Fill) -> tuple[list[Token], int]:
         """All tokens, untruncated, and the place of the answer slot, -1 without one. Runs of text and fields are
         tokenized as one string each.
         """
-        tokens = [] if self.is_verbatim else [_Token(i, "special") for i in encoder.prefix]
+        tokens = [] if self.is_verbatim else [Token(i, "special") for i in encoder.prefix]
         run: list[Piece] = []
         slot = -1
         pieces = self.pieces if encoder.sep_id is not None else with_line_breaks(self.pieces)
@@ -320,115 +320,29 @@ class Template:
                 continue
             if self.is_verbatim:
                 before_slot = piece is not None and piece.kind in ("prompt", "answer")
-                tokens += _encode_verbatim(run, fields, encoder, not tokens, before_slot)
+                tokens += encode_verbatim(run, fields, encoder, not tokens, before_slot)
             else:
                 is_first = all(t.kind in ("special", "prompt") for t in tokens)
-                tokens += _encode_run(run, fields, encoder, is_first, piece is not None)
+                tokens += encode_run(run, fields, encoder, is_first, piece is not None)
             run = []
             if piece is None:
-                tokens += [] if self.is_verbatim else [_Token(i, "special") for i in encoder.suffix]
+                tokens += [] if self.is_verbatim else [Token(i, "special") for i in encoder.suffix]
             elif piece.kind == "prompt":
-                tokens += [_Token(encoder.filler_id, "prompt")] * piece.count
+                tokens += [Token(encoder.filler_id, "prompt")] * piece.count
             elif piece.kind == "answer":
                 slot = len(tokens)
-                tokens += [_Token(i, "answer") for i in fill.ids]
+                tokens += [Token(i, "answer") for i in fill.ids]
                 if fill.is_last:
                     break
             elif piece.kind == "special":
                 token = encoder.special_ids.get(piece.value)
-                tokens.append(_Token(_special(token, "special", f"{{special:{piece.value}}}"), "special"))
+                tokens.append(Token(_special(token, "special", f"{{special:{piece.value}}}"), "special"))
             elif encoder.sep_id is not None:
-                tokens.append(_Token(encoder.sep_id, "special"))
+                tokens.append(Token(encoder.sep_id, "special"))
         return [t._replace(place=i) for i, t in enumerate(tokens)], slot
-
-    def _truncate(self, tokens: list[_Token], max_length: int, name: str) -> list[_Token]:
-        excess = len(tokens) - max_length
-        if excess <= 0:
-            return tokens
-        sizes = {f: sum(t.field == f for t in tokens) for f in self.fields}
-        for field, cut in _cuts(sizes, excess, self.truncate).items():
-            sizes[field] -= cut
-            excess -= cut
-        if excess > 0:
-            raise TemplateError(
-                f"the example needs at least {max_length + excess} positions for its slots, literals and one token per "
-                f"field, there are {max_length}.",
-                where=name,
-                fix="Shorten the prompt or the template, let the model write less, or cut more fields (task.truncate).",
-            )
-        kept, used = [], dict.fromkeys(sizes, 0)
-        for token in tokens:
-            if token.field is not None:
-                used[token.field] += 1
-                if used[token.field] > sizes[token.field]:
-                    continue
-            kept.append(token)
-        return kept
-
-
-class _Token(NamedTuple):  # there are many of them
-    id: int
-    kind: str
-    field: str | None = None
-    place: int = -1
-    span: tuple[int, int] = (0, 0)
-
-
-def _encode_run(
-    run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder, is_first: bool, before_slot: bool
-) -> list[_Token]:
-    """Tokenize a run of literals and fields as one string; a token belongs to the field where it ends."""
-    text, owners = "", []
-    for i, piece in enumerate(run):
-        value = piece.value if piece.kind == "text" else fields.get(piece.value, "").strip()
-        if is_first and not text:
-            value = value.lstrip()
-        if before_slot and i == len(run) - 1:
-            value = value.rstrip()
-        owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
-        text += value
-    # a space belongs to what follows; alone, byte-level BPE makes it a piece
-    return _owned(encoder.encode(text.rstrip(" ")), owners)
-
-
-def _encode_verbatim(
-    run: list[Piece], fields: Mapping[str, str], encoder: TextEncoder, is_first: bool, before_slot: bool
-) -> list[_Token]:
-    """The same for text that stands as written, but for spaces right before slots."""
-    text, owners = "", []
-    for piece in run:
-        value = piece.value if piece.kind == "text" else fields.get(piece.value, "").strip()
-        owners.append((len(text), len(text) + len(value), piece.value if piece.kind == "field" else None))
-        text += value
-    return _owned(encoder.encode(text.rstrip(" ") if before_slot else text, is_first=is_first), owners)
-
-
-def _owned(pieces: TextPieces, owners: list[tuple[int, int, str | None]]) -> list[_Token]:
-    """Each token belongs to the field where it ends; its span is counted from where the field begins."""
-    tokens = []
-    for token, (start, stop) in zip(pieces.ids, pieces.spans, strict=True):
-        middle = max(start, stop - 1)  # a byte-level piece may start with the space before its word
-        begun, owner = next(((a, o) for a, b, o in owners if a <= middle < b), (0, None))
-        span = (max(0, start - begun), stop - begun)
-        tokens.append(_Token(token, "field" if owner is not None else "text", owner, span=span))
-    return tokens
 
 
 def _special(token: int | None, what: str, piece: str) -> int:
     if token is None:
         raise TemplateError(f"this tokenizer has no {what} token for {piece}.", where="task.template")
     return token
-
-
-def _cuts(sizes: Mapping[str, int], excess: int, order: Sequence[str]) -> dict[str, int]:
-    """How many tokens each field loses; every field keeps at least one token."""
-    room = {f: max(0, n - 1) for f, n in sizes.items()}
-    cuts = dict.fromkeys(sizes, 0)
-    if order:
-        for field in order:
-            cuts[field] = min(room[field], excess - sum(cuts.values()))
-        return cuts
-    for _ in range(min(excess, sum(room.values()))):
-        longest = max(sizes, key=lambda f: (room[f] > cuts[f], sizes[f] - cuts[f]))
-        cuts[longest] += 1
-    return cuts

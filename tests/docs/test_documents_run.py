@@ -67,7 +67,7 @@ DOCTESTED = (
     "reports.tables",
     "reports.charts",
     "reports.markdown",
-    "cli.progress",
+    "sizes",
     "cli.data",
     "__init__",
 )

@@ -29,10 +29,17 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("benchmark_peft")
 
 
+@pytest.fixture
+def contestants(script: ModuleType) -> ModuleType:
+    return importlib.import_module("peft_contestants")
+
+
 @needs_peft
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_both_libraries_have_the_same_gradient_and_take_the_same_steps(script: ModuleType, dtype: str) -> None:
-    found = script.check_gradients(script.Shape(**TINY), dtype)
+def test_both_libraries_have_the_same_gradient_and_take_the_same_steps(
+    script: ModuleType, contestants: ModuleType, dtype: str
+) -> None:
+    found = script.check_gradients(contestants.Shape(**TINY), dtype)
     exact = 1e-5 if dtype == "float32" else 2e-2
     assert found["gradient"] < exact
     assert found["prompt"] < exact
@@ -42,49 +49,31 @@ def test_both_libraries_have_the_same_gradient_and_take_the_same_steps(script: M
 
 
 @needs_peft
-def test_another_loss_would_be_found(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = script.WholeVocabulary.scores
+def test_another_loss_would_be_found(
+    script: ModuleType, contestants: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = contestants.WholeVocabulary.scores
 
     def warmer(self: Any, hidden: Tensor, batch: Any, heads: Any) -> Tensor:
         return scores(self, hidden, batch, heads) / 1.01
 
-    monkeypatch.setattr(script.WholeVocabulary, "scores", warmer)
-    found = script.check_gradients(script.Shape(**TINY), "float32")
+    monkeypatch.setattr(contestants.WholeVocabulary, "scores", warmer)
+    found = script.check_gradients(contestants.Shape(**TINY), "float32")
     assert found["gradient"] > 1e-3
 
 
 @needs_peft
-def test_label_words_give_the_gradient_of_their_own_loss(script: ModuleType) -> None:
+def test_label_words_give_the_gradient_of_their_own_loss(contestants: ModuleType) -> None:
     """Against the whole model, put together here: cross-entropy over two tokens of the vocabulary."""
-    shape = script.Shape(**TINY)
-    ours = script.start(script.Contestant("trimtab", "label words", "sdpa"), shape, "float32")
-    model = script.network(shape, torch.float32, "sdpa")
+    shape = contestants.Shape(**TINY)
+    ours = contestants.start(contestants.Contestant("trimtab", "label words", "sdpa"), shape, "float32")
+    model = contestants.network(shape, torch.float32, "sdpa")
     prompt = ours.prompt.clone().requires_grad_()
-    texts, labels = (part[: shape.batch] for part in script.data(shape))
+    texts, labels = (part[: shape.batch] for part in contestants.data(shape))
     embeds = torch.cat([prompt.expand(len(texts), -1, -1), model.get_input_embeddings()(texts)], 1)
     logits = model(inputs_embeds=embeds).logits[:, -1, :2]
     torch.nn.functional.cross_entropy(logits, labels).backward()
     torch.testing.assert_close(ours.gradient(), prompt.grad, rtol=1e-4, atol=1e-7)
-
-
-def test_ratios_are_formed_within_turns(script: ModuleType) -> None:
-    assert script.ratios([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
-    assert script.ratios([2.0], [4.0]) == {"median": 0.5, "low": 0.5, "high": 0.5}
-
-
-def test_everyone_steps_once_a_turn_and_begins_in_turn(script: ModuleType) -> None:
-    order: list[int] = []
-
-    class Counted:
-        def __init__(self, name: int) -> None:
-            self.name = name
-
-        def step(self) -> None:
-            order.append(self.name)
-
-    taken = list(script.turns([Counted(0), Counted(1), Counted(2)], steps=3, warmup=1))
-    assert order == [0, 1, 2, 0, 1, 2, 1, 2, 0, 2, 0, 1]
-    assert all(wall > 0 for turn in taken for wall, _ in turn)
 
 
 @needs_peft

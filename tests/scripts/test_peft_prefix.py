@@ -30,6 +30,21 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def families(script: ModuleType) -> ModuleType:
+    return importlib.import_module("peft_prefix_families")
+
+
+@pytest.fixture
+def trainings(script: ModuleType) -> ModuleType:
+    return importlib.import_module("peft_prefix_trainings")
+
+
+@pytest.fixture
+def study(script: ModuleType) -> ModuleType:
+    return importlib.import_module("peft_prefix_wnut17")
+
+
+@pytest.fixture
 def arguments(tmp_path: Path) -> Iterator[list[str]]:
     """A toy whose names are trees and dogs, and a tiny BERT."""
     sentences = ["the big tree is good", "a dog was not on the moon", "one cat of the sea", "yes the old dog sang"]
@@ -53,12 +68,12 @@ def a(script: ModuleType, arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def backbone_of(script: ModuleType, a: argparse.Namespace) -> Any:
-    return script.prepared(a, script.ARMS[0], 1, 3e-2).backbone
+def backbone_of(trainings: ModuleType, a: argparse.Namespace) -> Any:
+    return trainings.prepared(a, trainings.ARMS[0], 1, 3e-2).backbone
 
 
 @needs_peft
-def test_the_table_of_families_says_what_works(script: ModuleType, tmp_path: Path) -> None:
+def test_the_table_of_families_says_what_works(script: ModuleType, families: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "families"
     script.main(["families", "--families", "bert", "albert", "mistral", "bart", "--out", str(out)])
     found = json.loads(out.with_suffix(".json").read_text())["families"]
@@ -68,11 +83,11 @@ def test_the_table_of_families_says_what_works(script: ModuleType, tmp_path: Pat
     assert found["bert"]["trimtab"]["recomputed"] == "same"
     assert "gradient checkpointing" in found["bert"]["peft"]["recomputed_before"]
     padding = found["bert"]["peft"]["padding"]
-    assert padding["positions"] < script.SAME < padding["mask"]
+    assert padding["positions"] < families.SAME < padding["mask"]
     assert "past key values" in found["albert"]["peft"]["tasks"]["TOKEN_CLS"]
     assert found["albert"]["trimtab"]["layers"] == [2, 2]
     assert found["albert"]["agreement"] is None
-    assert found["mistral"]["agreement"]["first"] < script.SAME < found["mistral"]["agreement"]["all"], "its window"
+    assert found["mistral"]["agreement"]["first"] < families.SAME < found["mistral"]["agreement"]["all"], "its window"
     assert found["bart"]["peft"]["layers"] == [2, 4]
     assert found["bart"]["peft"]["different"] == 2
     assert found["bart"]["trimtab"]["layers"] == [8, 8]
@@ -84,18 +99,20 @@ def test_the_table_of_families_says_what_works(script: ModuleType, tmp_path: Pat
 
 @needs_peft
 def test_both_libraries_make_the_same_hidden_states_and_others_would_be_found(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+    families: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("bert", "gpt2"):
-        assert max(script.agreement(name).values()) < 1e-5
-    own = script.PeftProbe.keys_values
-    monkeypatch.setattr(script.PeftProbe, "keys_values", lambda self: own(self).flip(1))
-    assert script.agreement("bert")["all"] > 0.01
+        assert max(families.agreement(name).values()) < 1e-5
+    own = families.PeftProbe.keys_values
+    monkeypatch.setattr(families.PeftProbe, "keys_values", lambda self: own(self).flip(1))
+    assert families.agreement("bert")["all"] > 0.01
 
 
 @needs_peft
-def test_gradients_are_the_same_where_the_text_is_moved(script: ModuleType, a: argparse.Namespace) -> None:
-    found = script.check_gradients(a, backbone_of(script, a))
+def test_gradients_are_the_same_where_the_text_is_moved(
+    study: ModuleType, trainings: ModuleType, a: argparse.Namespace
+) -> None:
+    found = study.check_gradients(a, backbone_of(trainings, a))
     for arm, row in found.items():
         assert row["first_values"] == 0.0
         assert set(row["gradient"]) == set(row["steps"]) >= {"head.weight", "head.bias"}
@@ -106,23 +123,23 @@ def test_gradients_are_the_same_where_the_text_is_moved(script: ModuleType, a: a
 @needs_peft
 @pytest.mark.parametrize("projected", [False, True])
 def test_from_the_same_values_both_come_to_the_same_scores(
-    script: ModuleType, a: argparse.Namespace, projected: bool
+    trainings: ModuleType, a: argparse.Namespace, projected: bool
 ) -> None:
-    ours, theirs = (script.Arm(library, projected) for library in ("trimtab", "PEFT"))
-    p = script.prepared(a, ours, 1, 3e-2)
-    one, other = script.start(p, ours).run(), script.start(p, theirs).run()
+    ours, theirs = (trainings.Arm(library, projected) for library in ("trimtab", "PEFT"))
+    p = trainings.prepared(a, ours, 1, 3e-2)
+    one, other = trainings.start(p, ours).run(), trainings.start(p, theirs).run()
     assert one["step"] == other["step"]
     for split in ("dev", "test"):
         assert one[split] == pytest.approx(other[split], abs=1e-4)
 
 
 @needs_peft
-def test_peft_draws_its_own_prefix_by_seed_beside_the_same_head(script: ModuleType, a: argparse.Namespace) -> None:
+def test_peft_draws_its_own_prefix_by_seed_beside_the_same_head(trainings: ModuleType, a: argparse.Namespace) -> None:
     def first(seed: int, copied: bool) -> Any:
-        p = script.prepared(a, script.ARMS[0], seed, 3e-2, backbone)
-        return script.start(p, script.ARMS[0], copied).parameters
+        p = trainings.prepared(a, trainings.ARMS[0], seed, 3e-2, backbone)
+        return trainings.start(p, trainings.ARMS[0], copied).parameters
 
-    backbone = backbone_of(script, a)
+    backbone = backbone_of(trainings, a)
     own, again, other, copied = first(1, False), first(1, False), first(2, False), first(1, True)
     assert torch.equal(own["rows.self"], again["rows.self"])
     assert not torch.equal(own["rows.self"], other["rows.self"])
@@ -134,7 +151,7 @@ def test_peft_draws_its_own_prefix_by_seed_beside_the_same_head(script: ModuleTy
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.slow
 def test_results_are_written_with_command_and_versions(
-    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, trainings: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def here(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """In this process: starting one takes long."""
@@ -146,7 +163,7 @@ def test_results_are_written_with_command_and_versions(
     out = tmp_path / "deep" / "toy"
     script.main([*arguments, "--out", str(out)])
     outcome = json.loads(out.with_suffix(".json").read_text())
-    arms = [str(arm) for arm in script.ARMS]
+    arms = [str(arm) for arm in trainings.ARMS]
     assert list(outcome["arms"]) == list(outcome["cost"]) == arms
     assert len(set(arms)) == 6
     counts = {name: row["trained"] for name, row in outcome["arms"].items()}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from trimtab.cli.console import err
+from trimtab.sizes import of_time
 
 
 class TrainingProgress:
@@ -84,18 +85,4 @@ class TrainingProgress:
         assert self.began is not None
         clock, first = self.began
         taken, ahead = event["step"] - first, event["of"] - event["step"]
-        return f"{duration((time.monotonic() - clock) / taken * ahead)} left" if taken > 0 and ahead > 0 else ""
-
-
-def duration(seconds: float) -> str:
-    """For a person.
-
-    >>> [duration(s) for s in (0.4, 59.7, 61.0, 3720.0, 90000.0)]
-    ['0 s', '1 min 0 s', '1 min 1 s', '1 h 2 min', '25 h 0 min']
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{of_time((time.monotonic() - clock) / taken * ahead)} left" if taken > 0 and ahead > 0 else ""

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from trimtab.cli.console import AsJson, DataDir, Device, Quiet, Track, print_json, print_table, say
-from trimtab.cli.progress import duration
 from trimtab.cli.report import brief, print_report
 from trimtab.cli.study_progress import StudyProgress
-from trimtab.sizes import of_memory
+from trimtab.sizes import of_memory, of_time
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the study or of its recipe.")
@@ -69,13 +68,13 @@ def _print_plan(found: dict[str, Any]) -> None:
     expected = ", ".join(f"{n} {stage} runs" for stage, n in found["expected"].items())
     say(f"{found['name']}: {expected}, {len(found['lines'])} lines to compare; plan {found['digest']}")
     rows = [
-        [_cells(g["cells"]), g["runs"], f"{g['packs']} x {g['pack']}", _memory(g["bytes"]), duration(g["seconds"])]
+        [_cells(g["cells"]), g["runs"], f"{g['packs']} x {g['pack']}", _memory(g["bytes"]), of_time(g["seconds"])]
         for g in found["groups"]
     ]
     print_table(["trained together", "runs", "packs", "memory", "time"], rows)
     total = sum(g["seconds"] for g in found["groups"]) / max(1, min(found["slots"], len(found["groups"])))
     limits = {_memory(g["limit"]) for g in found["groups"]}
-    say(f"about {duration(total)} on {found['slots']} worker(s); a pack may take {', '.join(sorted(limits))}")
+    say(f"about {of_time(total)} on {found['slots']} worker(s); a pack may take {', '.join(sorted(limits))}")
     if "trial" in found["expected"]:
         say("(of a first batch of trials; the whole search takes longer)")
     say(f"study folder {found['folder']}; nothing was trained or written")

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.cli.console import err
-from trimtab.cli.progress import duration
+from trimtab.sizes import of_time
 
 _PATIENCE = 30.0
 """Seconds without a word, where there is no live table."""
@@ -135,7 +135,7 @@ class StudyProgress:
         done = sum(1.0 if k in self.statuses else self.fractions.get(k, 0.0) for k in self.lines)
         if not done or done >= len(self.lines):
             return ""
-        return f"about {duration((time.monotonic() - self.began) / done * (len(self.lines) - done))} left"
+        return f"about {of_time((time.monotonic() - self.began) / done * (len(self.lines) - done))} left"
 
 
 def _line(cell: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.metric_names import metric_name
-from trimtab.reports import charts, tables
+from trimtab.reports import charts, curve_tables, tables
 from trimtab.reports.charts import Axis, Bar, Dots, Series
 from trimtab.reports.html_tables import confusion_table, html_table
 from trimtab.reports.markup import Html, el
@@ -70,7 +70,7 @@ def rate_curves(facts: Facts, index: int) -> Html:
     grid = facts["rates"][index]
     slug = f"rates-{index}"
     data = [
-        html_table(f"{slug}-data", tables.points(f"Scores over {grid['axis']}", "Rate", grid["curves"])),
+        html_table(f"{slug}-data", curve_tables.points(f"Scores over {grid['axis']}", "Rate", grid["curves"])),
     ]
     about = (
         "Mean test score over seeds at each rate; the thin lines reach from the worst seed to the best, a ring marks "
@@ -86,7 +86,7 @@ def length_curves(facts: Facts) -> Html:
     values = [p["value"] for c in curves for p in c["points"]]
     log = min(values) > 0 and max(values) / min(values) >= 8
     about = "Mean test score over seeds; the thin lines reach from the worst seed to the best."
-    data = [html_table("lengths-data", tables.points("Scores over prompt length", "Length", curves))]
+    data = [html_table("lengths-data", curve_tables.points("Scores over prompt length", "Length", curves))]
     return _along("lengths", "Scores over prompt length", about, curves, log, data, "prompt length")
 
 
@@ -148,7 +148,7 @@ def learning(facts: Facts) -> Html:
     """Dev scores over steps, a thin curve for each seed and a panel for each line."""
     score_of = [_curves(facts, "dev"), _curves(facts, "dev_loss")]
     about = "Dev score at every evaluation, a curve for each seed; dots mark the checkpoint that was kept."
-    data = [html_table(f"learning-data-{i}", tables.curve_ends(c)) for i, c in enumerate(_with_curves(facts))]
+    data = [html_table(f"learning-data-{i}", curve_tables.curve_ends(c)) for i, c in enumerate(_with_curves(facts))]
     loss = el("details", el("summary", "Dev loss"), score_of[1]) if score_of[1] else None
     return figure("learning", "Learning of every seed", about, [score_of[0], loss], data)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab.reports.markup import Html, el
-from trimtab.reports.tables import Cell, Table
+from trimtab.reports.table import Cell, Table
 
 TALL, LONG = 16, 28
 """Tables with more rows scroll inside their box; longer names take a wider column."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.reports import stability, study_surfaces, tables
+from trimtab.reports import comparison_tables, curve_tables, stability, study_surfaces, tables
 from trimtab.reports.numbers import prose
 from trimtab.reports.page import commands, method_facts
-from trimtab.reports.tables import Cell, Table
+from trimtab.reports.table import Cell, Table
 
 Facts = Mapping[str, Any]
 
@@ -22,16 +22,16 @@ def markdown(facts: Facts) -> str:
     shared = tables.of_tasks(facts)
     parts += ["## Results", _table(tables.headline(facts)), _table(shared) if shared else ""]
     if facts["aggregate"]:
-        parts += ["## Tasks", _table(tables.aggregate(facts))]
-        others = tables.other_scores(facts)
+        parts += ["## Tasks", _table(comparison_tables.aggregate(facts))]
+        others = comparison_tables.other_scores(facts)
         parts += [_table(others)] if others else []
     if facts["comparisons"]["pairs"]:
-        parts += ["## Comparisons", _table(tables.comparisons(facts, "baseline"))]
+        parts += ["## Comparisons", _table(comparison_tables.comparisons(facts, "baseline"))]
     for grid in facts["rates"]:
-        parts += [f"## Learning rates: {grid['axis']}", _table(tables.rates(grid))]
-        parts.append(_table(tables.points("", "Rate", grid["curves"])))
+        parts += [f"## Learning rates: {grid['axis']}", _table(curve_tables.rates(grid))]
+        parts.append(_table(curve_tables.points("", "Rate", grid["curves"])))
     if facts["lengths"]:
-        parts += ["## Prompt length", _table(tables.points("", "Length", facts["lengths"]))]
+        parts += ["## Prompt length", _table(curve_tables.points("", "Length", facts["lengths"]))]
     if facts["components"]:
         parts += ["## Sources of variance", _table(tables.components(facts))]
     for group in facts["surfaces"]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.sizes import of_memory
+from trimtab.sizes import of_memory, of_time
 
 Real = float | int
 
@@ -38,6 +38,16 @@ def bounds(low: Real | None, high: Real | None, *, sign: bool = False) -> str:
         return DASH
     show = signed if sign else score
     return f"[{f'{MINUS}∞' if low is None else show(low)}, {'∞' if high is None else show(high)}]"
+
+
+def bounds_if_any(low: Real | None, high: Real | None, *, sign: bool = False) -> str:
+    """The same for small print: empty where there is no lower bound."""
+    return "" if low is None else bounds(low, high, sign=sign)
+
+
+def between(found: Mapping[str, Any] | None) -> str:
+    """The interval of an estimate for small print; empty where there is no estimate."""
+    return bounds(found["low"], found["high"]) if found else ""
 
 
 def interval(found: Mapping[str, Any] | None, *, sign: bool = False) -> str:
@@ -78,19 +88,8 @@ def count(value: Real | None) -> str:
 
 
 def duration(seconds: Real | None) -> str:
-    """Seconds, minutes or hours.
-
-    >>> duration(3.21), duration(75), duration(7300), duration(200000)
-    ('3.2 s', '1 min 15 s', '2 h 1 min', '55 h 33 min')
-    """
-    if seconds is None:
-        return DASH
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    """A measured time."""
+    return DASH if seconds is None else of_time(seconds, tenths=True)
 
 
 def size(value: Real | None) -> str:

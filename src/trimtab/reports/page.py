@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab.metric_names import metric_name
-from trimtab.reports import figures, tables
+from trimtab.reports import comparison_tables, curve_tables, figures, tables
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, count, duration, prose
@@ -76,8 +76,8 @@ def _sections(facts: Facts) -> list[tuple[str, str, Any]]:
         found.append(("seeds", "Seeds", figures.seed_dots(facts)))
     if facts["aggregate"]:
         lead = "Tasks weigh equally in the mean; in the IQM every run counts, and seeds are redrawn within tasks."
-        others = tables.other_scores(facts)
-        found.append(("tasks", "Tasks", [_lead(lead), html_table("tasks-table", tables.aggregate(facts)),
+        others = comparison_tables.other_scores(facts)
+        found.append(("tasks", "Tasks", [_lead(lead), html_table("tasks-table", comparison_tables.aggregate(facts)),
                                          html_table("others-table", others) if others else None]))  # fmt: skip
     if facts["comparisons"]["pairs"]:
         found.append(("comparisons", "Comparisons", _comparisons(facts)))
@@ -127,13 +127,13 @@ def _comparisons(facts: Facts) -> list[Any]:
         f"comparisons by {c['correction']}'s method, is at most 0.05, and there are 5 seeds or more. Differences under "
         f"{c['matters']:g} are held not to matter."
     )
-    parts: list[Any] = [_lead(lead), html_table("versus", tables.comparisons(facts, "baseline"))]
+    parts: list[Any] = [_lead(lead), html_table("versus", comparison_tables.comparisons(facts, "baseline"))]
     sentences = [x[k]["sentence"] for x in c["baseline"] for k in ("verdict", "spread_verdict") if x[k]]
     parts.append(
         el("details", el("summary", "The verdicts in words"), el("ul", [el("li", prose(s)) for s in sentences]))
     )
     if len(c["pairs"]) > len(c["baseline"]):
-        pairs = html_table("pairs", tables.comparisons(facts, "pairs"))
+        pairs = html_table("pairs", comparison_tables.comparisons(facts, "pairs"))
         parts.append(el("details", el("summary", f"All {len(c['pairs'])} pairs"), pairs))
     return parts
 
@@ -141,7 +141,7 @@ def _comparisons(facts: Facts) -> list[Any]:
 def _rates(facts: Facts) -> list[Any]:
     parts: list[Any] = []
     for i, grid in enumerate(facts["rates"]):
-        parts += [figures.rate_curves(facts, i), html_table(f"rates-table-{i}", tables.rates(grid))]
+        parts += [figures.rate_curves(facts, i), html_table(f"rates-table-{i}", curve_tables.rates(grid))]
     note = (
         f"Area is the average of the mean scores over the logarithmic grid: what a rate picked blindly gives. Good "
         f"rates come within {facts['matters']:g} of the best. The best of noisy means is a little too good, and so is "

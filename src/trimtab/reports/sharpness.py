@@ -10,7 +10,7 @@ from typing import Any
 from trimtab.files import read_json, understood
 from trimtab.reports.numbers import DASH, score
 from trimtab.reports.stability import brief
-from trimtab.reports.tables import Cell, Column, Table, table
+from trimtab.reports.table import Cell, Column, Table, table
 from trimtab.storage import prompt_sha256
 from trimtab.studies.analysis.sharpness import MEASURES, check_measured, numbers, way_of
 from trimtab.studies.folder import SHARPNESS_FILE as FILE

@@ -13,7 +13,7 @@ from trimtab.reports.figures import figure
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, MINUS, Real, bounds, mean_sd, score, signed
-from trimtab.reports.tables import Cell, Column, Table, table
+from trimtab.reports.table import Cell, Column, Table, table
 from trimtab.studies.analysis.sharpness import MEASURES
 
 Facts = Mapping[str, Any]

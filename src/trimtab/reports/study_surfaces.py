@@ -12,7 +12,7 @@ from trimtab.landscape.surface import Surface, read_landscape, views_of, way_of
 from trimtab.reports.html_tables import html_table
 from trimtab.reports.markup import el
 from trimtab.reports.surface_panels import numbers, surface_panels
-from trimtab.reports.tables import Table
+from trimtab.reports.table import Table
 from trimtab.studies.analysis.lines import fixed
 
 Facts = Mapping[str, Any]

@@ -14,7 +14,7 @@ from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import score
 from trimtab.reports.shell import contents, document, top
 from trimtab.reports.surface_panels import numbers, surface_panels
-from trimtab.reports.tables import Cell, Column, table
+from trimtab.reports.table import Cell, Column, table
 
 NAMES = {
     "text": "Around the texts",

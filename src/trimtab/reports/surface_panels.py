@@ -10,7 +10,7 @@ from trimtab.landscape.surface import Surface
 from trimtab.reports.colors import VIRIDIS, Scale, shared_scale
 from trimtab.reports.markup import Html, el
 from trimtab.reports.numbers import DASH, score
-from trimtab.reports.tables import Cell, Column, Table, table
+from trimtab.reports.table import Cell, Column, Table, table
 
 KEYS = (
     "Drag a surface, or use the arrow keys on it, to turn it; + and − zoom, 0 resets. Point at a map, or use the arrow "

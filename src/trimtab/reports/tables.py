@@ -1,68 +1,15 @@
-"""The tables of a report, once for HTML, Markdown and the terminal. Each takes the content of study.json."""
+"""Tables of the lines and runs of a study, once for HTML, Markdown and the terminal; from what study.json holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from trimtab.metric_names import metric_name
-from trimtab.reports.numbers import (
-    DASH,
-    Real,
-    bounds,
-    count,
-    duration,
-    mean_sd,
-    p_value,
-    score,
-    share,
-    signed,
-    size,
-)
+from trimtab.reports.numbers import DASH, between, count, duration, mean_sd, score, share, size
+from trimtab.reports.table import Cell, Column, Table, table
 
 Facts = Mapping[str, Any]
-
-OUTCOMES = {
-    "better": "better",
-    "worse": "worse",
-    "no_difference": "no visible difference",
-    "not_enough_seeds": "not enough seeds",
-}
-STEADIER = {**OUTCOMES, "better": "steadier", "worse": "less steady"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """`numeric` aligns right; `about` explains the name."""
-
-    name: str
-    numeric: bool = True
-    about: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is read, what is sorted by, and a second line in small print."""
-
-    text: str
-    key: Real | str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells, as many as columns; the first cell of a row names it."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> Table:
-    """A table; plain text is a cell that is sorted by itself."""
-    cells = (tuple(Cell(c, c) if isinstance(c, str) else c for c in row) for row in rows)
-    return Table(caption, tuple(columns), tuple(cells))
 
 
 def ranked(facts: Facts) -> list[Mapping[str, Any]]:
@@ -102,7 +49,7 @@ def headline(facts: Facts) -> Table:
                 Cell(line["label"], line["label"], "; ".join(x for x in (line["setting"], baseline) if x)),
                 Cell(str(line["n"]), line["n"], statuses(line)),
                 Cell(mean_sd(line["mean"], line["sd"]), line["mean"]),
-                Cell(score(line["iqm"]), line["iqm"], _between(line["iqm_interval"])),
+                Cell(score(line["iqm"]), line["iqm"], between(line["iqm_interval"])),
                 Cell(score(line["median"]), line["median"]),
                 Cell(score(line["min"]), line["min"]),
                 Cell(
@@ -159,179 +106,6 @@ def statuses(line: Facts) -> str:
     '1 failed'
     """
     return ", ".join(f"{n} {status}" for status, n in line["statuses"].items() if status != "done" and n)
-
-
-def comparisons(facts: Facts, family: str) -> Table:
-    """Differences, steadiness and verdicts of one family of comparisons, `baseline` or `pairs`."""
-    columns = [
-        Column("Compared", numeric=False),
-        Column("Difference", about="of mean test scores, with a 95 % interval; paired where seeds are shared"),
-        Column("p", about="t test, corrected by Holm's method"),
-        Column("Wins", about="chance that a run of the first scores above a run of the second"),
-        Column("Verdict", numeric=False),
-        Column("Ratio of sds", about="below 1 the first is steadier; with a 95 % interval"),
-        Column("p of spread", about="Brown and Forsythe's test, corrected by Holm's method"),
-        Column("Steadiness", numeric=False),
-    ]
-    bases, rows = facts["comparisons"]["baselines"], []
-    alone = family == "baseline" and len(bases) == 1
-    for c in facts["comparisons"][family]:
-        d, s = c["difference"], c["spread"]
-        seeds = (
-            (f"{d['n_a']} shared seeds" if d["paired"] else f"{d['n_a']} and {d['n_b']} runs") if d else "too few runs"
-        )
-        ratio = DASH if not s or s["sd_ratio"] is None else f"{s['sd_ratio']:.2f}"
-        spread = c["spread_verdict"]
-        rows.append(
-            [
-                Cell(c["a"], c["a"], seeds if alone else f"against {c['b']}, {seeds}"),
-                Cell(signed(d["mean"]), d["mean"], _if_any(d["low"], d["high"], sign=True)) if d else DASH,
-                Cell(p_value(c["p_adjusted"]), c["p_adjusted"]),
-                Cell(share(c["improvement"]["estimate"]), c["improvement"]["estimate"]) if c["improvement"] else DASH,
-                Cell(OUTCOMES[c["verdict"]["outcome"]], c["verdict"]["outcome"]),
-                Cell(ratio, s["sd_ratio"] if s else None, _ratio_bounds(s) if s else ""),
-                Cell(p_value(c["spread_p_adjusted"]), c["spread_p_adjusted"]),
-                Cell(STEADIER[spread["outcome"]] if spread else DASH, spread["outcome"] if spread else None),
-            ]
-        )
-    name = f"Every line against {bases[0]}" if alone else "Every line against its baseline"
-    return table(name if family == "baseline" else "All pairs", columns, rows)
-
-
-def _ratio_bounds(s: Facts) -> str:
-    if s["low"] is None and s["high"] is None:
-        return ""
-    return f"[{s['low'] or 0.0:.2f}, {'∞' if s['high'] is None else format(s['high'], '.2f')}]"
-
-
-def aggregate(facts: Facts) -> Table:
-    """Methods over all tasks."""
-    its = facts["aggregate"]
-    benchmarks = list(dict.fromkeys(m["benchmark"]["name"] for m in its["methods"] if m.get("benchmark")))
-    about = "as its papers take it: the metrics of a task first, then tasks; with a 95 % interval over seeds"
-    columns = [
-        Column("Method", numeric=False),
-        *(Column(task) for task in its["tasks"]),
-        *(Column(metric_name(name), about=about) for name in benchmarks),
-        Column("Mean of tasks"),
-        Column("IQM of all runs", about="with a 95 % interval"),
-        Column("Wins", about="chance that a run scores above one of the baseline, averaged over tasks; 95 % interval"),
-    ]
-    rows = [
-        [
-            Cell(m["label"], m["label"], "baseline" if m["baseline"] is None else ""),
-            *(Cell(score(m["tasks"].get(task)), m["tasks"].get(task)) for task in its["tasks"]),
-            *(_average(m.get("benchmark"), name) for name in benchmarks),
-            Cell(score(m["mean"]), m["mean"]),
-            Cell(score(m["iqm"]["estimate"]), m["iqm"]["estimate"], _between(m["iqm"])) if m["iqm"] else DASH,
-            Cell(share(m["improvement"]["estimate"]), m["improvement"]["estimate"], _shares(m["improvement"]))
-            if m["improvement"]
-            else DASH,
-        ]
-        for m in its["methods"]
-    ]
-    return table("Methods over all tasks", columns, rows)
-
-
-def _average(found: Facts | None, name: str) -> Cell:
-    if not found or found["name"] != name:
-        return Cell(DASH)
-    return Cell(score(found["mean"]), found["mean"], _between(found["interval"]))
-
-
-def other_scores(facts: Facts) -> Table | None:
-    """Other metrics of methods, as means over tasks; None where the runs have no others."""
-    methods = facts["aggregate"]["methods"]
-    names = list(dict.fromkeys(name for m in methods for name in m["others"]))
-    if not names:
-        return None
-    tasks = len(facts["aggregate"]["tasks"])
-    rows = [
-        [Cell(m["label"], m["label"]), *(_other(m["others"].get(name), tasks) for name in names)] for m in methods
-    ]  # fmt: skip
-    columns = [Column("Method", numeric=False), *(Column(metric_name(name)) for name in names)]
-    return table("Other scores, means over tasks", columns, rows)
-
-
-def _other(found: Facts | None, tasks: int) -> Cell | str:
-    if found is None:
-        return DASH
-    return Cell(
-        score(found["mean"]), found["mean"], f"{found['tasks']} of {tasks} tasks" if found["tasks"] < tasks else ""
-    )
-
-
-def _shares(found: Facts) -> str:
-    return f"[{share(found['low'])}, {share(found['high'])}]"
-
-
-def _between(found: Facts | None) -> str:
-    return bounds(found["low"], found["high"]) if found else ""
-
-
-def rates(grid: Facts) -> Table:
-    """Best, area and worst of every curve over learning rates."""
-    columns = [
-        Column("Line", numeric=False),
-        Column("Chosen on dev"),
-        Column("Best", about="highest mean test score of the grid"),
-        Column("Area", about="average over the logarithmic grid, with a 95 % interval"),
-        Column("Worst", about="lowest mean test score of the grid"),
-        Column("Lost by a blind pick", about="best less area, with a 95 % interval"),
-        Column("Good rates", about="share of rates whose mean is as good as the best, or nearly"),
-        Column("Area on dev"),
-    ]
-    rows: list[list[Cell | str]] = []
-    for c in grid["curves"]:
-        t, d = c["test"], c["dev"]
-        rows.append(
-            [
-                Cell(c["label"], c["label"]),
-                Cell(f"{c['chosen']:g}", c["chosen"]),
-                Cell(score(t["best_mean"]), t["best_mean"], f"at {t['best_rate']:g}"),
-                Cell(score(t["area"]), t["area"], _if_any(t["area_low"], t["area_high"])),
-                Cell(score(t["worst_mean"]), t["worst_mean"]),
-                Cell(score(t["loss"]), t["loss"], _if_any(t["loss_low"], t["loss_high"])),
-                Cell(share(t["within"]), t["within"]),
-                Cell(score(d["area"] if d else None), d["area"] if d else None),
-            ]
-            if t
-            else [Cell(c["label"], c["label"]), *[DASH] * 7]
-        )
-    return table(f"Sensitivity to {grid['axis']}", columns, rows)
-
-
-def _if_any(low: Real | None, high: Real | None, *, sign: bool = False) -> str:
-    return "" if low is None else bounds(low, high, sign=sign)
-
-
-def points(caption: str, axis: str, curves: Sequence[Facts]) -> Table:
-    """Every point of curves along an axis: the data of a figure."""
-    columns = [
-        Column("Line", numeric=False),
-        Column(axis),
-        Column("Runs"),
-        Column("Dev mean"),
-        Column("Test mean ± sd"),
-        Column("Worst seed"),
-        Column("Best seed"),
-        Column("Collapsed"),
-    ]
-    rows = [
-        [
-            Cell(c["label"], c["label"], p["setting"]),
-            Cell(f"{p['value']:g}", p["value"]),
-            Cell(str(p["n"]), p["n"], f"{p['missing']} missing" if p["missing"] else ""),
-            Cell(score(p["dev_mean"]), p["dev_mean"]),
-            Cell(mean_sd(p["mean"], p["sd"]), p["mean"]),
-            Cell(score(p["worst"]), p["worst"]),
-            Cell(score(p["best"]), p["best"]),
-            Cell(str(p["collapsed"]), p["collapsed"]),
-        ]
-        for c in curves
-        for p in c["points"]
-    ]
-    return table(caption, columns, rows)
 
 
 def components(facts: Facts) -> Table:
@@ -452,16 +226,3 @@ def seeds(facts: Facts) -> Table:
                 ]
             )
     return table("Scores by seed", columns, rows)
-
-
-def curve_ends(curve: Facts) -> Table:
-    """Best and last evaluation of every seed of a line: the data of its learning curves."""
-    names = ("Seed", "Best step", "Best dev score", "Last step", "Last dev score")
-    columns = [Column(name, numeric=name != "Seed") for name in names]
-    rows = []
-    for s in curve["seeds"]:
-        best = next((d for step, d in zip(s["steps"], s["dev"], strict=True) if step == s["best_step"]), None)
-        best_step = DASH if s["best_step"] is None else str(s["best_step"])
-        rows.append([s["seed"], Cell(best_step, s["best_step"]), Cell(score(best), best),
-                     Cell(str(s["steps"][-1]), s["steps"][-1]), Cell(score(s["dev"][-1]), s["dev"][-1])])  # fmt: skip
-    return table(f"Learning of {curve['label']}", columns, rows)
