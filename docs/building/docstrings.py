@@ -14,6 +14,7 @@ from trimtab.registry import Registry
 LEADS = re.compile(
     r"^(Symbols|Parameters|Cost per step|Cost|Deviations|As in A2T|Not as in A2T|Reparameterizations|A control)\b"
 )
+WIDE_GAP = re.compile(r"(?<=\S) {4,}(?=[^ =])")
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,37 @@ def _blocks(text: str) -> Iterator[Block]:
         yield Block(inspect.cleandoc("\n" + block) if is_equation else " ".join(lines), is_equation)
 
 
+def folded(equation: str, width: int = 92) -> str:
+    """Lines that are too long for a page go on below, from where a wide gap sets a remark apart.
+
+    >>> print(folded("y = f( x )          x in R", width=20))
+    y = f( x )
+            x in R
+    """
+    lines = []
+    for line in equation.splitlines():
+        while len(line) > width and (gaps := [m for m in WIDE_GAP.finditer(line) if m.start() <= width]):
+            lines.append(line[: gaps[-1].start()])
+            line = " " * 8 + line[gaps[-1].end() :]
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def without_lead(text: str) -> str:
+    """A section's text without the word that is its heading.
+
+    >>> without_lead("**Deviations**: none.")
+    'None.'
+    """
+    return re.sub(r"^\*\*Deviations\*\*[:.] (\w?)", lambda match: match[1].upper(), text)
+
+
 def as_markdown(blocks: tuple[Block, ...]) -> str:
     """Blocks as Markdown: equations as they are written, lead words in bold."""
     shown = []
     for block in blocks:
         if block.is_equation:
-            shown.append(f"```{{code-block}} text\n:class: equation\n\n{block.text}\n```")
+            shown.append(f"```{{code-block}} text\n:class: equation\n\n{folded(block.text)}\n```")
         else:
             shown.append(LEADS.sub(r"**\1**", escaped(block.text)))
     return "\n\n".join(shown)
@@ -85,7 +111,10 @@ def _default(registry: Registry, kind: str, name: str) -> str:
     value = registry.options(kind)[name].default if nested is None else nested[1]
     if value is inspect.Parameter.empty:
         return "required"
-    return f"`{value['kind'] if isinstance(value, dict) else value if value != '' else repr(value)}`"
+    if value is None:
+        return "nothing"
+    shown = str(value).lower() if isinstance(value, bool) else value if value != "" else repr(value)
+    return f"`{value['kind'] if isinstance(value, dict) else shown}`"
 
 
 def values_of(annotation: typing.Any) -> str:

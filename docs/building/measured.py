@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,15 +21,17 @@ class Score:
     """What a method scored on a task over seeds.
 
     Attributes:
-        kind: the method; `method` is what was set, options included.
+        kind: the method; `options` are those that were set.
         readout: where the command named one.
+        rows: of training; None where the file does not say.
         sd: sample standard deviation, None for one seed.
         page: that holds it, relative to docs/results.
     """
 
     kind: str
-    method: str
+    options: str
     task: str
+    rows: int | None
     backbone: str
     readout: str
     metric: str
@@ -60,14 +62,17 @@ def _is_method_table(raw: Any) -> bool:
 
 
 def _of_table(raw: dict[str, Any], page: str) -> Iterator[Score]:
+    """A line for each method, and for each task one of the same template without a prompt."""
     readout = re.search(r"readout\.kind=(\w+)", raw["command"])
+    bare: set[str] = set()
     for line in raw["results"]:
         first, values = line["runs"][0], line["test"]
         metric = next(name for name, value in first["metrics"]["test"].items() if value == values[0])
-        yield Score(
-            kind=line["method"].split(":")[0],
-            method=line["method"],
+        score = Score(
+            kind=line["method"].partition(": ")[0],
+            options=line["method"].partition(": ")[2],
             task=line["task"],
+            rows=first.get("rows", {}).get("train"),
             backbone=first["backbone"],
             readout=readout[1] if readout else "",
             metric=metric,
@@ -76,15 +81,39 @@ def _of_table(raw: dict[str, Any], page: str) -> Iterator[Score]:
             seeds=len(values),
             page=page,
         )
+        yield score
+        without = first.get("baselines", {}).get("no_prompt")
+        if without is not None and line["task"] not in bare:
+            bare.add(line["task"])
+            yield replace(score, kind="manual", options="", rows=None, mean=without, sd=None, seeds=1)
 
 
 def _of_study(raw: dict[str, Any], page: str) -> Iterator[Score]:
+    """Lines that say their method, task and backbone and differ in nothing else: the report has the others."""
     for line in raw["lines"]:
-        kind = line["cell"].get("prompt.kind", line["label"])
-        yield Score(
-            kind, line["label"], raw["tasks"][0], raw["backbones"][0], "", line["metric"],
-            line["mean"], line["sd"], line["n"], page,
-        )  # fmt: skip
+        cell = line["cell"]
+        others = set(cell) - {"prompt.kind", "task", "task.kind", "arm"}
+        task = line["task"].partition(" (")[0] or _only(raw["tasks"])
+        backbone = _only(raw["backbones"])
+        if "prompt.kind" in cell and not others and cell.get("arm", "none") == "none" and task and backbone:
+            yield Score(
+                kind=cell["prompt.kind"],
+                options="",
+                task=task,
+                rows=_only(raw["rows"]["train"]),
+                backbone=Path(backbone).name,
+                readout="",
+                metric=line["metric"],
+                mean=line["mean"],
+                sd=line["sd"],
+                seeds=line["n"],
+                page=page,
+            )
+
+
+def _only(values: list[Any]) -> Any:
+    """The one that there is; None of several."""
+    return values[0] if len(values) == 1 else None
 
 
 def read(name: str, folder: Path = RESULTS) -> Any:

@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from building import measured
 from building.directive import WrittenByCode, escaped, table
-from building.docstrings import as_markdown, options_of, parts_of
+from building.docstrings import as_markdown, options_of, parts_of, without_lead
 from building.pictures import PROMPTS, REGULARIZERS, svg
 from trimtab.registry import Registry, prompts, regularizers
 
@@ -50,10 +50,14 @@ class FromCode(WrittenByCode):
         if options:
             shown += ["## Options", table(["option", "values", "default", "meaning"], options)]
         if sort == "prompts":
-            shown.append(f"Learning rate, where the recipe names none: `{cls.default_learning_rate:g}`.")
+            if cls.default_learning_rate:
+                shown.append(
+                    f"Learning rate, where the recipe names none: `{cls.default_learning_rate:g}`. What studies chose "
+                    "by backbone: [presets](/guide/presets.md)."
+                )
             shown.append(counted(cls, kind))
         if found.deviations:
-            shown += ["## Deviations", as_markdown(found.deviations)]
+            shown += ["## Deviations", without_lead(as_markdown(found.deviations))]
         file = module.__name__.replace(".", "/")
         shown.append(f"Written from the docstring of `src/{file}.py`.")
         return "\n\n".join(part for part in shown if part)
@@ -79,14 +83,16 @@ class Measured(WrittenByCode):
         found = [score for score in measured.scores() if score.kind == kind]
         if not found:
             return unmeasured(kind)
-        rows = [
-            [
-                f"`{s.method}`", f"`{s.task}`", f"`{s.backbone}`" + (f", {s.readout}" if s.readout else ""),
-                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"), str(s.seeds), f"[page](/results/{s.page})",
-            ]
-            for s in found
-        ]  # fmt: skip
-        return table(["method", "task", "frozen backbone", "test, mean ± sd", "seeds", "how"], rows)
+        rows = {
+            (
+                f"`{s.task}`", "" if s.rows is None else f"{s.rows:,}", f"`{s.backbone}`",
+                ", ".join([f"`{s.options.strip('{}')}`"] * bool(s.options) + [s.readout] * bool(s.readout)),
+                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"), str(s.seeds),
+            ): f"[page](/results/{s.page})"
+            for s in reversed(found)  # a line that several pages have is that of the first
+        }  # fmt: skip
+        columns = ["task", "rows", "frozen backbone", "with", "test, mean ± sd", "seeds", "how"]
+        return table(columns, [[*cells, page] for cells, page in reversed(rows.items())])
 
 
 def unmeasured(kind: str) -> str:

@@ -114,9 +114,31 @@ def test_scores_are_read_from_the_data_beside_the_pages(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps({"command": "python s.py readout.kind=head", "results": lines}))
     (tmp_path / "other.json").write_text(json.dumps({"command": "c", "results": {"float32": 1}}))
     first, second = measured.scores(tmp_path)
-    assert (first.kind, first.method, first.metric, first.readout) == ("deep", "deep: {length: 3}", "accuracy", "head")
+    assert (first.kind, first.options, first.metric, first.readout) == ("deep", "{length: 3}", "accuracy", "head")
     assert (str(first), first.seeds, first.page) == ("0.600 ± 0.141", 2, "x.md")
     assert (str(second), second.metric, second.sd) == ("0.250", "f1", None)
+
+
+def test_of_a_study_only_lines_that_are_about_the_method_alone_are_taken(tmp_path: Path) -> None:
+    cells = [
+        {"arm": "none", "prompt.kind": "deep", "task.kind": "sst2"},
+        {"arm": "pgd", "prompt.kind": "deep", "task.kind": "sst2"},
+        {"arm": "none", "prompt.kind": "deep", "task.kind": "sst2", "training.select": "loss"},
+        {"arm": "none"},  # an arm without a regularizer is not the method `none`
+    ]
+    line = {"label": "none", "task": "sst2 (shots 16)", "metric": "accuracy", "mean": 0.5, "sd": 0.25, "n": 3}
+    study = {
+        "verdict": {},
+        "tasks": ["trec", "sst2"],
+        "backbones": ["../models/mini"],
+        "rows": {"train": [32, 96]},
+        "lines": [{**line, "cell": cell} for cell in cells],
+    }
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    (found,) = measured.scores(tmp_path)
+    assert (found.kind, found.task, found.backbone, found.rows) == ("deep", "sst2", "mini", None)
+    (tmp_path / "study.json").write_text(json.dumps({**study, "backbones": ["a", "b"]}))  # which one is not said
+    assert measured.scores(tmp_path) == []
 
 
 def test_scores_of_pages_are_those_that_the_pages_show() -> None:
@@ -125,7 +147,7 @@ def test_scores_of_pages_are_those_that_the_pages_show() -> None:
     assert {"prompt_tuning", "residual", "deep", "none"} <= {score.kind for score in found}
     for score in found:
         page = (measured.RESULTS / score.page).read_text(encoding="utf-8")
-        assert str(score) in page, f"{score.page} does not show {score} of {score.method}"
+        assert str(score) in page, f"{score.page} does not show {score} of {score.kind}"
 
 
 def test_every_page_of_results_is_in_the_index() -> None:
