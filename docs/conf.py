@@ -25,6 +25,7 @@ extensions = [
     "building.journal",
     "building.commands",
     "building.letters",
+    "building.console",
     "building.plain_docstrings",
     "building.outside",
 ]
@@ -32,6 +33,8 @@ exclude_patterns = ["building", "_static"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # logs begin sections below the second level where they like
+
+smartquotes_action = "qe"  # quotes and ellipses; the dashes of an option stay two
 
 html_theme = "furo"
 html_title = "trimtab"

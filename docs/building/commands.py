@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import typer
@@ -20,7 +21,8 @@ def verbs() -> dict[str, Any]:
 def section(name: str, command: Any) -> str:
     """Heading, usage, help, arguments and options of a verb."""
     context = command.make_context(name, [], resilient_parsing=True)
-    usage = " ".join(["trimtab", name, *command.collect_usage_pieces(context)])
+    pieces = [re.sub("[{}]", "", piece).upper() for piece in command.collect_usage_pieces(context)]
+    usage = " ".join(["trimtab", name, *pieces])
     rows = [_line(p, context) for p in command.params if not getattr(p, "hidden", False)]
     text = escaped(inspect.cleandoc(command.help or ""))
     return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", table(["option", "meaning", "default"], rows)])

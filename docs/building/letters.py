@@ -10,17 +10,17 @@ from building.directive import WrittenByCode, table
 
 
 def letters(docstring: str) -> list[tuple[str, str]]:
-    """Letter and meaning, in the order of the docstring.
+    """Letter and meaning, by the letter.
 
     >>> letters("| letter | meaning | letter | meaning |\\n| B | rows | | |\\n| T | length | K | heads |")
-    [('B', 'rows'), ('T', 'length'), ('K', 'heads')]
+    [('B', 'rows'), ('K', 'heads'), ('T', 'length')]
     """
     found = []
     for line in docstring.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("|") and re.fullmatch(r"[A-Z]", cells[0]):
             found += [(a, b) for a, b in zip(cells[::2], cells[1::2], strict=True) if a]
-    return found
+    return sorted(found)
 
 
 class Letters(WrittenByCode):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from building.directive import WrittenByCode, table
-from building.measured import RESULTS, scores
+from building.measured import RESULTS, Score, scores
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 BACKBONES = re.compile(r"minilm-l6-mlm|nano-(?:masked|causal|seq2seq)")
 
 
@@ -26,22 +27,39 @@ class Result:
 
 def results(folder: Path = RESULTS) -> Iterator[Result]:
     """All pages of results, and the files beside them: data, tables, reports to be opened."""
-    tasks: dict[str, dict[str, None]] = {}
-    for score in scores(folder):
-        tasks.setdefault(score.page, {})[score.task] = None
+    found = scores(folder)
     for page in sorted(folder.rglob("*.md")):
         if page.stem == "index":
             continue
         text = page.read_text(encoding="utf-8")
-        title = re.search(r"^# (.+)$", text, re.MULTILINE)
+        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
         beside = page.parent.glob(f"{page.stem}.*") if page.stem != "report" else page.parent.iterdir()
         place = page.relative_to(folder).as_posix()
         yield Result(
             page=place,
-            title=": ".join([", ".join(tasks.get(place, {})), title[1] if title else page.stem]).strip(": "),
+            title=title(place, heading[1] if heading else page.stem, [s for s in found if s.page == place]),
             backbones=tuple(sorted(set(BACKBONES.findall(text)))),
             parts=tuple(sorted(p.relative_to(folder).as_posix() for p in beside if p.suffix != ".md")),
         )
+
+
+def title(place: str, heading: str, found: list[Score]) -> str:
+    """What a page shows: the question of its study, the tasks and methods of a table, or its own heading."""
+    tasks = ", ".join(dict.fromkeys(score.task for score in found))
+    if asked := question(place):
+        return f"{asked} ({tasks})" if tasks else asked
+    methods = ", ".join(dict.fromkeys(score.kind for score in found if score.kind != "manual"))
+    return f"{tasks}: {methods}. {heading}" if found else heading
+
+
+def question(place: str) -> str:
+    """What the study behind a page asks: the first line of its recipe, up to the command; empty if there is none."""
+    name = place.removesuffix(".md").removesuffix("/report")
+    of_study = [RECIPES / name / "study.yaml"] if place.endswith("/report.md") else []
+    for recipe in (RECIPES / f"{name}.yaml", *of_study):
+        if recipe.is_file():
+            return recipe.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").partition("   ")[0].rstrip(".")
+    return ""
 
 
 class ResultsIndex(WrittenByCode):

@@ -157,6 +157,8 @@ def test_every_page_of_results_is_in_the_index() -> None:
     by_page = {result.page: result for result in results_index.results()}
     assert by_page["quickstart.md"].backbones == ("nano-masked",)
     assert by_page["quickstart.md"].title.startswith("support_desk: ")
+    assert by_page["ptp/sst2/report.md"].title == "PTP (2305.02423): do perturbations steady prompt tuning? (sst2)"
+    assert by_page["support_desk/report.md"].title.startswith("Four methods, five learning rates, ten seeds on")
     assert by_page["quickstart.md"].parts == ("quickstart.json",)
     assert "support_desk/report.html" in by_page["support_desk/report.md"].parts
 
@@ -203,8 +205,20 @@ def test_every_verb_has_a_section_with_all_its_options() -> None:
     assert {"run", "study", "serve", "export"} <= set(verbs)
     shown = commands.section("run", verbs["run"])
     assert shown.startswith("## run\n")
+    assert "\ntrimtab run [OPTIONS] RECIPE [KEY=VALUE]...\n" in shown
     for written in ("`RECIPE`", "`--runs-dir`", "`--again`", "`--quiet, -q`", "`TRIMTAB_RUNS`"):
         assert written in shown, written
+
+
+def test_only_a_dollar_begins_a_command() -> None:
+    pytest.importorskip("sphinx")
+    from pygments.token import Generic
+
+    from building.console import Console
+
+    tokens = list(Console().get_tokens("$ cat a.yaml\n# a remark\n(3 seeds) of it\n"))
+    assert tokens[0] == (Generic.Prompt, "$ ")
+    assert tokens[-2:] == [(Generic.Output, "# a remark\n"), (Generic.Output, "(3 seeds) of it\n")]
 
 
 def test_letters_are_those_of_the_types() -> None:

@@ -21,7 +21,7 @@ IS_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160, quiet=not IS_FIRST)
 err = Console(stderr=True, highlight=False, quiet=not IS_FIRST)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any key of the recipe.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, progress to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are.", envvar="TRIMTAB_RUNS")]
@@ -30,7 +30,7 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the model, if the bundle asks for that.")
 ]
 Track = Annotated[
-    list[str] | None, typer.Option("--track", help='Beside metrics.jsonl: tensorboard, "wandb: {project: mine}", ...')
+    list[str] | None, typer.Option("--track", help='Beside metrics.jsonl: tensorboard, `"wandb: {project: mine}"`, ...')
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data: paths start.", envvar="TRIMTAB_DATA")]
 

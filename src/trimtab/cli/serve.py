@@ -14,7 +14,7 @@ from trimtab.cli.console import Device, Quiet, RunsDir, TrustRemoteCode, err
 def command(
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BUNDLE_OR_DIR]...", help="Bundles, runs by folder or id, NAME=PATH, folders of them."),
+        typer.Argument(metavar="BUNDLE_OR_DIR", help="Bundles, runs by folder or id, NAME=PATH, folders of them."),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; by default for this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one.")] = 8000,

@@ -13,7 +13,7 @@ from trimtab.cli.study_progress import StudyProgress
 from trimtab.sizes import of_memory, of_time
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the study or of its recipe.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any key of the study or of its recipe.")
 ]
 
 
