@@ -151,7 +151,7 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     facts = outcome["environment"]
     parts = [_page_of_steps(outcome), _page_of_prompts(outcome), _page_of_rows(outcome)]
     return [
-        "# Growth",
+        "# Growth" if outcome["steps"] else "# Growth of memory",
         "",
         *(line for part, key in zip(parts, ("steps", *MEMORY), strict=True) if outcome[key] for line in [*part, ""]),
         *footer(outcome["command"], facts),
