@@ -12,7 +12,8 @@ import trimtab
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-FRONT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")
+FRONT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md",
+               "benchmarks/README.md")  # fmt: skip
 
 
 def rows() -> list[tuple[str, list[Path]]]:
@@ -44,6 +45,14 @@ def test_links_of_the_front_pages_lead_somewhere(name: str) -> None:
     links = LINK.findall(page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert links
+
+
+def test_the_list_of_benchmarks_misses_none() -> None:
+    listed = set(re.findall(r"`((?:scripts|benchmarks)/[\w./]+)`", (ROOT / "benchmarks/README.md").read_text("utf-8")))
+    there = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("scripts/benchmark_*.py")}
+    assert len(there) >= 10
+    assert there - listed == set()
+    assert [path for path in listed if not (ROOT / path).exists()] == []
 
 
 def test_the_tour_misses_no_room_and_names_none_that_is_gone() -> None:
