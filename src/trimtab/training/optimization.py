@@ -32,7 +32,9 @@ def schedule_factor(schedule: Literal["constant", "linear", "cosine"], warmup: f
 
 
 class StackedOptimizer(ABC):
-    """An optimizer on parameters [R,...], one independent optimizer per run. Inactive runs keep everything they have.
+    """An optimizer on parameters [R,...], one independent optimizer per run. Inactive runs keep everything they have:
+    their rate, and their share of what is new in the statistics, are 0. Updates are in place, as a whole backbone may
+    be trained.
 
     Args:
         parameters: name -> [R,...].
@@ -79,23 +81,27 @@ class StackedOptimizer(ABC):
             factors: of the learning rate, per run, from the schedule.
             active: runs to update.
         """
+        everyone = bool(active.all())
         active = active.to(self.steps.device)
         self.steps += active
-        factor = torch.tensor(list(factors), device=self.steps.device, dtype=torch.float64)
+        factor = torch.tensor(list(factors), device=self.steps.device, dtype=torch.float64) * active
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            on = _like(active, parameter)
-            direction = self._direction(name, torch.where(on, parameter.grad, 0.0), active)
+            gradient = parameter.grad if everyone else _of(active, parameter.grad)
+            direction = self._direction(name, gradient, active)
             rate = self.rates[name] * factor
-            shrunk = parameter * _like((1 - rate * self.decays[name]).float(), parameter)
-            moved = shrunk - _like(rate.float(), parameter) * direction
-            parameter.copy_(torch.where(on, moved, parameter))
+            parameter.mul_(_like(1 - rate * self.decays[name], parameter))
+            parameter.sub_((direction if everyone else _of(active, direction)).mul_(_like(rate, parameter)))
             parameter.grad = None
 
     @abstractmethod
     def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
-        """Update the statistics of the active runs; what a rate of 1 subtracts from the parameter."""
+        """Update the statistics of the active runs; what a rate of 1 subtracts from the parameter, a tensor of its own.
+
+        Args:
+            gradient: [R,...], 0 where a run is not active.
+        """
 
 
 class StackedAdamW(StackedOptimizer):
@@ -123,15 +129,13 @@ class StackedAdamW(StackedOptimizer):
         self.statistics = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
 
     def _direction(self, name: str, gradient: Tensor, active: Bool[Tensor, "R"]) -> Tensor:
-        b1, b2 = self.betas
-        on = _like(active, gradient)
         m, v = self.statistics[name]
-        m.copy_(torch.where(on, m.lerp(gradient, 1 - b1), m))
-        v.copy_(torch.where(on, v * b2 + gradient.square() * (1 - b2), v))
-        correction1 = (1 - b1**self.steps).clamp(min=1e-12)
-        correction2 = (1 - b2**self.steps).clamp(min=1e-12)
-        root = v.sqrt() / _like(correction2.sqrt().float(), v) + self.epsilon
-        return m / _like(correction1.float(), m) / root
+        new1, new2 = (_like((1 - b) * active.double(), gradient) for b in self.betas)
+        m.lerp_(gradient, new1)
+        v.mul_(_like(self.betas[1] ** active.double(), v)).add_(gradient.square().mul_(new2))
+        correction1, correction2 = ((1 - b**self.steps).clamp(min=1e-12) for b in self.betas)
+        root = v.sqrt().div_(_like(correction2.sqrt(), v)).add_(self.epsilon)
+        return m.div(_like(correction1, m)).div_(root)
 
 
 class StackedAdafactor(StackedOptimizer):
@@ -162,8 +166,8 @@ class StackedAdafactor(StackedOptimizer):
         now = (square.mean(-1), square.mean(-2)) if len(means) == 2 else (square,)
         b2 = 1 - self.steps.clamp(min=1) ** -0.8
         for kept, new in zip(means, now, strict=True):
-            share = _like(b2.float(), kept)
-            kept.copy_(torch.where(_like(active, kept), kept * share + new * (1 - share), kept))
+            share = _like(b2 ** active.double(), kept)
+            kept.mul_(share).add_(new * (1 - share))
         if len(means) == 2:
             row, column = means
             tiny = torch.finfo(row.dtype).tiny
@@ -172,7 +176,7 @@ class StackedAdafactor(StackedOptimizer):
         else:
             update = gradient * means[0].clamp(min=torch.finfo(gradient.dtype).tiny).rsqrt()
         size = update.flatten(1).square().mean(1).sqrt()
-        return update / _like(size.clamp(min=1.0), update)
+        return update.div_(_like(size.clamp(min=1.0), update))
 
 
 def build_optimizer(
@@ -187,6 +191,11 @@ def build_optimizer(
     return StackedAdamW(parameters, rates, decays, (training.beta1, training.beta2), training.epsilon)
 
 
+def _of(active: Bool[Tensor, "R"], values: Tensor) -> Tensor:
+    """Values [R,...] of the active runs, 0 in place of the others', which may be no numbers."""
+    return torch.where(active.view(-1, *[1] * (values.ndim - 1)), values, 0.0)
+
+
 def _like(per_run: Tensor, parameter: Tensor) -> Tensor:
-    """[R] -> [R,1,...], to broadcast over a stacked parameter."""
-    return per_run.view(-1, *[1] * (parameter.ndim - 1))
+    """[R] -> [R,1,...] of the parameter's dtype, to broadcast over it."""
+    return per_run.view(-1, *[1] * (parameter.ndim - 1)).to(parameter.dtype)
