@@ -15,6 +15,7 @@ from building import measured
 from building.directive import WrittenByCode, escaped, table
 from building.docstrings import as_markdown, options_of, parts_of, without_lead
 from building.pictures import PROMPTS, REGULARIZERS, svg
+from trimtab.drafting.presets import presets
 from trimtab.registry import Registry, prompts, regularizers
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +51,10 @@ class FromCode(WrittenByCode):
         if options:
             shown += ["## Options", table(["option", "values", "default", "meaning"], options)]
         if sort == "prompts":
-            if cls.default_learning_rate:
-                shown.append(
-                    f"Learning rate, where the recipe names none: `{cls.default_learning_rate:g}`. What studies chose "
-                    "by backbone: [presets](/guide/presets.md)."
-                )
+            if kind == "deep" or cls.count(10, 256):
+                rate = f"Learning rate, where the recipe names none: `{cls.default_learning_rate:g}`."
+                chosen = any(method == kind for _, method in presets())
+                shown.append(rate + " What studies chose by backbone: [presets](/guide/presets.md)." * chosen)
             shown.append(counted(cls, kind))
         if found.deviations:
             shown += ["## Deviations", without_lead(as_markdown(found.deviations))]
@@ -80,19 +80,28 @@ class Measured(WrittenByCode):
         sort, kind = self.arguments
         if sort == "regularizers":
             return costs(kind)
+        for file in measured.RESULTS.rglob("*.json"):
+            self.env.note_dependency(str(file))
         found = [score for score in measured.scores() if score.kind == kind]
         if not found:
             return unmeasured(kind)
-        rows = {
-            (
-                f"`{s.task}`", "" if s.rows is None else f"{s.rows:,}", f"`{s.backbone}`",
+        rows: dict[tuple[str, ...], str] = {}
+        for s in sorted(found, key=lambda score: score.task):
+            cells = (
+                f"`{s.task}`",
+                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"),
+                str(s.seeds),
+                "" if s.rows is None else f"{s.rows:,}",
+                f"`{s.backbone}`",
                 ", ".join([f"`{s.options.strip('{}')}`"] * bool(s.options) + [s.readout] * bool(s.readout)),
-                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"), str(s.seeds),
-            ): f"[page](/results/{s.page})"
-            for s in reversed(found)  # a line that several pages have is that of the first
-        }  # fmt: skip
-        columns = ["task", "rows", "frozen backbone", "with", "test, mean ± sd", "seeds", "how"]
-        return table(columns, [[*cells, page] for cells, page in reversed(rows.items())])
+            )
+            name = s.page.removesuffix(".md").removesuffix("/report")
+            rows.setdefault(cells, f"[{name}](/results/{s.page})")  # what several pages show is that of the first
+        columns = ["task", "test, mean ± sd", "seeds", "rows", "backbone", "with", "page"]
+        told = [i for i in range(len(columns) - 1) if any(cells[i] for cells in rows)]
+        shown = [[*(cells[i] for i in told), page] for cells, page in rows.items()]
+        said = "Test scores on frozen backbones, the learning rate chosen on dev. `rows` are those that trained."
+        return said + "\n\n" + table([*(columns[i] for i in told), columns[-1]], shown)
 
 
 def unmeasured(kind: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from building.directive import WrittenByCode, table
 from building.measured import RESULTS, Score, scores
 
+SHOWN = {".md", ".svg", ".png"}
+"""What a page is, or shows; all else beside it is a file to be had."""
 RECIPES = Path(__file__).parents[2] / "recipes"
 BACKBONES = re.compile(r"minilm-l6-mlm|nano-(?:masked|causal|seq2seq)")
 
@@ -39,7 +41,7 @@ def results(folder: Path = RESULTS) -> Iterator[Result]:
             page=place,
             title=title(place, heading[1] if heading else page.stem, [s for s in found if s.page == place]),
             backbones=tuple(sorted(set(BACKBONES.findall(text)))),
-            parts=tuple(sorted(p.relative_to(folder).as_posix() for p in beside if p.suffix != ".md")),
+            parts=tuple(sorted(p.relative_to(folder).as_posix() for p in beside if p.suffix not in SHOWN)),
         )
 
 

@@ -14,7 +14,7 @@ import yaml
 from trimtab.drafting.label_words import Choice
 from trimtab.tasks import SPLITS, Task
 
-_WIDTH = 100
+_WIDTH = 92
 _FURTHEST_COMMENT = 44
 _TASK_COMMENTS = {
     "name": "how results call it",
@@ -26,7 +26,7 @@ _TASK_COMMENTS = {
 }
 _FRACTION_COMMENTS = {
     "test_fraction": "share of all rows that is kept for the report",
-    "dev_fraction": "share of the rest that picks the checkpoint; about 50 rows where there are enough",
+    "dev_fraction": "share of the rest that picks the checkpoint; about 50 rows if it can be",
     "split_seed": "another number draws other rows",
 }
 _PROMPT_COMMENTS = {
@@ -36,10 +36,10 @@ _PROMPT_COMMENTS = {
 }
 _TRAINING_COMMENTS = {
     "epochs": "passes over the training rows",
-    "min_steps": "but at least so many steps; try more where the score still rises at the end",
+    "min_steps": "but at least so many steps; try more if the score still rises",
     "batch_size": "rows per step",
     "select": "which dev score picks the checkpoint: accuracy or macro_f1",
-    "learning_rate": "chosen by studies of this method on such models; for others: trimtab ls presets",
+    "learning_rate": "chosen by studies on such models; others: trimtab ls presets",
 }
 _TEXT_COMMENTS = {
     "select": "which dev score picks the checkpoint: exact_match, token_f1, rouge_l, or loss (fast)",
@@ -99,13 +99,14 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         for name, its in task.get("label_words", {}).items()
     ]
     explained = [
-        "  # words for each class, averaged: any that fit the template and are one piece of the model's vocabulary;",
-        "  # the first for the reason beside it, those after it because they are typical of the class's training rows",
+        "  # words for each class, averaged: any that fit the template and are one piece of the",
+        "  # model's vocabulary; the first for the reason beside it, the others because they are",
+        "  # typical of the class's training rows",
         "  label_words:",
         *_aligned(label_words),
     ]
     comments = _TRAINING_COMMENTS if label_words else _TRAINING_COMMENTS | _TEXT_COMMENTS
-    fills = "the word that the model fills in" if label_words else "where the model writes"
+    fills = "the word the model fills in" if label_words else "where the model writes"
     return [
         *_aligned([(f"seed: {data['seed']}", "try a few: scores differ from seed to seed")]),
         "",
@@ -115,7 +116,7 @@ def _sections(data: Mapping[str, Any], words: Mapping[str, Choice]) -> list[str]
         "task:",
         f"  kind: {task['kind']}",
         *_aligned([(f"  {k}: {quoted(task[k])}", note) for k, note in _TASK_COMMENTS.items() if k in task]),
-        f"  # {{prompt}}: the learned vectors; {{answer}}: {fills}; other braces: columns",
+        f"  # {{prompt}}: learned vectors; {{answer}}: {fills}; other braces: columns",
         f"  template: {quoted(task['template'])}",
         *(explained if label_words else []),
         *_aligned([(f"  {k}: {task[k]}", note) for k, note in _FRACTION_COMMENTS.items() if k in task]),
