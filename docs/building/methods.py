@@ -89,18 +89,21 @@ class Measured(WrittenByCode):
         for s in sorted(found, key=lambda score: score.task):
             cells = (
                 f"`{s.task}`",
-                f"{s.metric.replace('_', ' ')} {s}".replace(" ", "\u00a0"),
+                (f"{s.metric.replace('_', ' ')} " if s.metric != "accuracy" else "") + str(s).replace(" ", "\u00a0"),
                 str(s.seeds),
                 "" if s.rows is None else f"{s.rows:,}",
                 f"`{s.backbone}`",
                 ", ".join([f"`{s.options.strip('{}')}`"] * bool(s.options) + [s.readout] * bool(s.readout)),
             )
-            name = s.page.removesuffix(".md").removesuffix("/report")
+            name = re.sub("(?<=[/_])", "\u200b", s.page.removesuffix(".md").removesuffix("/report"))
             rows.setdefault(cells, f"[{name}](/results/{s.page})")  # what several pages show is that of the first
-        columns = ["task", "test, mean ± sd", "seeds", "rows", "backbone", "with", "page"]
+        columns = ["task", "test accuracy", "seeds", "rows", "backbone", "with", "page"]
         told = [i for i in range(len(columns) - 1) if any(cells[i] for cells in rows)]
         shown = [[*(cells[i] for i in told), page] for cells, page in rows.items()]
-        said = "Test scores on frozen backbones, the learning rate chosen on dev. `rows` are those that trained."
+        said = (
+            "Mean and standard deviation over seeds, on test. The backbones are frozen, learning rates were chosen on "
+            "dev, `rows` are those of train."
+        )
         return said + "\n\n" + table([*(columns[i] for i in told), columns[-1]], shown)
 
 
