@@ -34,9 +34,22 @@ def test_every_number_stands_in_its_file(found: str, files: list[Path]) -> None:
     assert unknown(re.sub(r"`\w+`", "", found), text) == set()
 
 
+def lines_of_the_readme() -> list[str]:
+    """The table of what was measured, a line of it each."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Measured", 1)[1].split("\n## ", 1)[0]
+    return [line for line in text.splitlines() if line.startswith("|") and LINK.search(line)]
+
+
+@pytest.mark.parametrize("line", lines_of_the_readme(), ids=lambda line: Path(LINK.findall(line)[0]).stem)
+def test_every_number_of_the_readme_stands_in_its_file(line: str) -> None:
+    text = "\n".join((ROOT / link).read_text(encoding="utf-8") for link in LINK.findall(line))
+    assert unknown(re.sub(r"\]\([^)]*\)", "", line), text) == set()
+
+
 def test_a_number_that_is_another_is_found() -> None:
     assert unknown("0.50 of 1,000, 2.3e-06 and 7", "0.500, 1000 and 2.3e-06; 17") == {"0.50", "7"}
     assert len(rows()) >= 20
+    assert len(lines_of_the_readme()) >= 8
 
 
 @pytest.mark.parametrize("name", FRONT_PAGES)
