@@ -24,7 +24,7 @@ def weight_files(place: str, revision: str | None = None) -> list[Path]:
         index = single or cached_file(place, "model.safetensors.index.json", **options)
         folder = Path(index).parent  # type: ignore[arg-type]
     index_file = folder / "model.safetensors.index.json"
-    if index_file.exists():
+    if index_file.exists() and not (folder / "model.safetensors").exists():  # which is what transformers takes first
         return sorted({folder / name for name in json.loads(index_file.read_text())["weight_map"].values()})
     return sorted(folder.glob("*.safetensors"))
 

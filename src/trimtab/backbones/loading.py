@@ -130,23 +130,23 @@ def load_backbone(
             model, info = _random_model(loader, config, options, random_weights), {"missing_keys": ()}
         family.adopt(model, options["attn_implementation"])
         tokenizer = load_tokenizer(place, revision=revision, trust_remote_code=trust_remote_code)
-    _check_loaded(name, model, tokenizer, info, family)
-    if not quantization:
-        model = model.to(on)
-    model.requires_grad_(False).eval()
-    if model.can_generate():  # sampling, penalties, forced tokens: a prompt must not depend on what lies beside weights
-        model.generation_config = transformers.GenerationConfig()
-    return Backbone(
-        name=name,
-        model=model,
-        family=family,
-        encoder=TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal),
-        fingerprint=fingerprint_of(weight_files(place, revision))
-        if random_weights is None
-        else drawn_fingerprint(model),
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
-        revision=getattr(config, "_commit_hash", None),
-    )
+        _check_loaded(name, model, tokenizer, info, family)
+        if not quantization:
+            model = model.to(on)
+        model.requires_grad_(False).eval()
+        if model.can_generate():  # a prompt must not depend on sampling or penalties that lie beside the weights
+            model.generation_config = transformers.GenerationConfig()
+        return Backbone(
+            name=name,
+            model=model,
+            family=family,
+            encoder=TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal),
+            fingerprint=fingerprint_of(weight_files(place, revision))
+            if random_weights is None
+            else drawn_fingerprint(model),
+            tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+            revision=getattr(config, "_commit_hash", None),
+        )
 
 
 class TextSide(NamedTuple):

@@ -156,6 +156,14 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         tiny_backbone(tmp_path)
 
 
+@pytest.mark.parametrize("limit", ["x", {}, []])
+def test_a_tokenizer_that_fails_once_it_is_used_is_refused(folder: Path, limit: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": limit}))
+    with cannot_load(folder):
+        tiny_backbone(folder)
+
+
 def test_a_broken_config_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with cannot_load(folder):
@@ -289,6 +297,14 @@ def test_weight_files_of_a_sharded_model_are_those_of_its_index(tmp_path: Path) 
     assert len(names) > 1
     assert names == sorted(names)
     assert all(n.startswith("model-0") for n in names)
+
+
+@pytest.mark.parametrize("stale", ["{", '{"weight_map": {"a": "gone.safetensors"}}'])
+def test_an_index_beside_the_whole_file_is_not_asked(folder: Path, stale: str) -> None:
+    """As transformers takes the whole file then."""
+    before = tiny_backbone(folder).fingerprint
+    (folder / "model.safetensors.index.json").write_text(stale)
+    assert tiny_backbone(folder).fingerprint == before
 
 
 def test_the_tokenizer_s_fingerprint_ignores_padding_and_truncation_state() -> None:
