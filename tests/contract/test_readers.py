@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from tests.study_folders import Result, write_study
 from tests.tiny import bundle_metadata
 from trimtab.api.listing import ls
 from trimtab.config import read_recipe, resolve
@@ -36,10 +37,12 @@ from trimtab.fetching.records import check
 from trimtab.fetching.unpacking import unpack
 from trimtab.landscape.surface import read_landscape
 from trimtab.reports.sharpness import read_sharpness, sharpness_tables
+from trimtab.reports.study import write_report
 from trimtab.storage import read_bundle
 from trimtab.studies.definition import read_study
 from trimtab.studies.folder import StudyFolder
-from trimtab.studies.results import read_results
+from trimtab.studies.results import FILE as FILE_OF_RESULTS
+from trimtab.studies.results import read_results, write_results
 from trimtab.tasks.facts import Relation, read_facts, read_relations, read_words
 from trimtab.tasks.forms import Reading
 from trimtab.tasks.reading import read_table
@@ -93,6 +96,31 @@ def checkpoint() -> bytes:
     with TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), Checkpoint(("a",), LoopState({"prompt.x": torch.ones(1, 2)}, facts)))
         return (Path(folder) / FILE).read_bytes()
+
+
+MADE = {"axes": {"prompt.kind": ["prompt_tuning", "residual"]}, "seeds": 2}
+"""A study whose runs have ended elsewhere."""
+
+
+def results() -> list[Any]:
+    """The lines of its file, as `trimtab study --from` takes them."""
+    from tempfile import TemporaryDirectory
+
+    sharp = {"text": {"top_eigenvalue": 1.0}, "prompt": None, "words": {"mean_absolute": 0.1}}
+    with TemporaryDirectory() as folder:
+        ended = write_study(Path(folder) / "s", MADE, lambda run: Result(0.5, sharpness=sharp))
+        write_results(ended, ended.read())
+        lines = [json.loads(line) for line in gzip.decompress((ended.path / FILE_OF_RESULTS).read_bytes()).splitlines()]
+    for line in lines[1:]:
+        stated = line["record"]["metrics"]["test"]["confusion"]
+        stated["counts"] = [[3] * len(stated["classes"])] * len(stated["classes"])
+    return lines
+
+
+def taken_over(folder: Path) -> Any:
+    study = write_study(folder / "s", MADE, lambda run: Result(status="missing"))
+    assert study.adopt(folder / "r.gz") <= 4
+    return write_report(study)
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
@@ -196,6 +224,7 @@ READERS: dict[str, Reader] = {
     "study, fits.json": Reader(lambda f: StudyFolder(f).fits(), STUDY_FILES, "fits.json"),
     "results": Reader(lambda f: read_results(f / "r.gz"), {"r.gz": gzip.compress(raw(RESULTS), mtime=0)}, "r.gz"),
     "results, unpacked": Reader(lambda f: read_results(f / "r.gz"), {"r.gz": RESULTS}, "r.gz", zipped=True),
+    "results, taken over": Reader(taken_over, {"r.gz": results()}, "r.gz", zipped=True),
     "adapter": Reader(
         read_adapter, {"adapter_config.json": ADAPTER,
                        "adapter_model.safetensors": save({"prompt_embeddings": PROMPT["inputs"]})},

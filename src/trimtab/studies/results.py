@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from trimtab.errors import BundleError, ConfigError
 from trimtab.files import write_atomically
+from trimtab.studies.results_schema import check_results
 
 if TYPE_CHECKING:
     from trimtab.studies.folder import StudyFolder, StudyRun
@@ -59,9 +62,13 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise BundleError(f"{what}: unpacked it has more than {MAX_BYTES:,} bytes.", where=str(path), fix=_FIX)
     try:
         head, *runs = [json.loads(line) for line in data.splitlines()]
-        if not (isinstance(head.get("plan"), dict) and all({"key", "status"} <= set(run["line"]) for run in runs)):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        check_results(head, runs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = f"the key {key!r} must be otherwise: {first['msg']}"
+        raise BundleError(f"{what}, or it is damaged ({said}).", where=str(path), fix=_FIX) from None
+    except (ValueError, RecursionError):
         raise BundleError(f"{what}, or it is damaged.", where=str(path), fix=_FIX) from None
     if head.get("schema") != SCHEMA:
         what = f"the results have schema {head.get('schema')!r}, this version of trimtab reads {SCHEMA}."

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,34 @@ def test_results_of_other_data_are_refused(left: StudyFolder, study: StudyConfig
 def test_damaged_results_are_refused(left: StudyFolder, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(damage((left.path / FILE).read_bytes()))
     with pytest.raises(BundleError, match=r"no results\.jsonl\.gz of a study"):
+        read_results(tmp_path / FILE)
+
+
+@pytest.mark.parametrize(
+    ("at", "place", "value", "key"),
+    [
+        (0, ("fits",), [1], "fits"),
+        (0, ("packs",), None, "packs"),
+        (0, ("plan", "sources"), ["a"], "plan.sources"),
+        (1, ("line", "key"), ["k"], "line.key"),
+        (1, ("line", "status"), "running", "line.status"),
+        (1, ("record", "baselines"), [1], "record.baselines"),
+        (1, ("record", "metrics", "test", "confusion", "counts"), [[1]], "record.metrics.test.confusion"),
+        (1, ("events",), [{"dev": {}}], "events.0.step"),
+    ],
+)
+def test_results_whose_parts_are_of_another_sort_are_refused(
+    left: StudyFolder, at: int, place: tuple[str, ...], value: Any, key: str, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in gzip.decompress((left.path / FILE).read_bytes()).splitlines()]
+    holder = lines[at]
+    for name in place[:-1]:
+        holder = holder[name]
+    holder[place[-1]] = value
+    (tmp_path / FILE).write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
+    with refused(
+        BundleError, f"the key {key!r} must be otherwise", where=str(tmp_path / FILE), fix="beside the report"
+    ):
         read_results(tmp_path / FILE)
 
 

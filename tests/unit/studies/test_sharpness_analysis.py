@@ -105,6 +105,13 @@ def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
     assert caught.value.fix == "Measure it again: trimtab landscape."
 
 
+@pytest.mark.parametrize("damage", [{"text": "x"}, {"text": {"top_eigenvalue": "x"}}, {"batch": "x"}])
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="the file was edited or damaged") as caught:
+        analyse(study(tmp_path / "s", lambda run: damage))
+    assert "landscape/sharpness.json" in str(caught.value.where)
+
+
 def test_it_reads_what_the_landscape_writes() -> None:
     assert f"{FOLDER}/{written.FILE}" == FILE
     assert written.SCHEMA == SCHEMA

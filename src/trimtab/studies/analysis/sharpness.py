@@ -15,6 +15,7 @@ from typing import Any
 
 from trimtab.documents import read_yaml
 from trimtab.errors import BundleError, DataError
+from trimtab.files import understood
 from trimtab.storage import prompt_sha256
 from trimtab.studies.analysis.lines import Line, build_lines, fixed
 from trimtab.studies.analysis.pairs import attempt
@@ -114,7 +115,7 @@ def check_measured(its: Mapping[str, Any], where: str, prompt: str | None) -> No
         prompt: SHA-256 of the prompt that it should be of.
 
     Raises:
-        BundleError: they are of another schema, or of another prompt.
+        BundleError: they are of another schema, of another prompt, or no numbers.
     """
     if its.get("schema") != SCHEMA:
         raise BundleError(
@@ -128,6 +129,8 @@ def check_measured(its: Mapping[str, Any], where: str, prompt: str | None) -> No
             where=where,
             fix="Measure it again: trimtab landscape.",
         )
+    with understood(Path(where)):
+        numbers(its), way_of(its)
 
 
 def way_of(its: Mapping[str, Any]) -> str:
