@@ -180,6 +180,9 @@ def page(outcome: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
+        "Answers of generation agree where a batch has no pads (a test checks it): PEFT drops the positions of "
+        "left-padded rows, so their texts depend on their batch mates.",
+        "",
         *footer(outcome["command"], facts),
     ]
 
