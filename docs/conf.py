@@ -34,8 +34,6 @@ myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # logs begin sections below the second level where they like
 
-smartquotes_action = "qe"  # quotes and ellipses; the dashes of an option stay two
-
 html_theme = "furo"
 html_title = "trimtab"
 html_static_path = ["_static"]

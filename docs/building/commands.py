@@ -24,8 +24,19 @@ def section(name: str, command: Any) -> str:
     pieces = [re.sub("[{}]", "", piece).upper() for piece in command.collect_usage_pieces(context)]
     usage = " ".join(["trimtab", name, *pieces])
     rows = [_line(p, context) for p in command.params if not getattr(p, "hidden", False)]
-    text = escaped(inspect.cleandoc(command.help or ""))
+    text = marked(inspect.cleandoc(command.help or ""))
     return "\n\n".join([f"## {name}", text, f"```text\n{usage}\n```", table(["option", "meaning", "default"], rows)])
+
+
+def marked(text: str) -> str:
+    """Help as Markdown, its options as code: in prose two dashes would become one.
+
+    >>> marked("an id under --runs-dir, `--to peft`")
+    'an id under `--runs-dir`, `--to peft`'
+    """
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<!\S)--[a-z][a-z-]*", r"`\g<0>`", part) for part in parts[::2]]
+    return escaped("`".join(parts))
 
 
 def _line(parameter: Any, context: Any) -> list[str]:
@@ -36,7 +47,7 @@ def _line(parameter: Any, context: Any) -> list[str]:
     shown = "required" if parameter.required else "" if default in (None, False, [], ()) else f"`{default}`"
     if getattr(parameter, "envvar", None):
         shown += f" or `{parameter.envvar}`"
-    return [f"`{written}`".replace("|", "\\|"), escaped(parameter.help or ""), shown]
+    return [f"`{written}`".replace("|", "\\|"), marked(parameter.help or ""), shown]
 
 
 class Commands(WrittenByCode):

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("name", ["directive", "docstrings", "journal", "letters", "plain_docstrings"])
+@pytest.mark.parametrize("name", ["commands", "directive", "docstrings", "journal", "letters", "plain_docstrings"])
 def test_examples_in_docstrings_give_their_output(name: str) -> None:
-    if name in ("directive", "docstrings", "journal", "letters"):
+    if name in ("commands", "directive", "docstrings", "journal", "letters"):
         pytest.importorskip("sphinx")
     result = doctest.testmod(importlib.import_module(f"building.{name}"))
     assert result.attempted > 0
