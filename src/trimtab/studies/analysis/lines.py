@@ -222,12 +222,16 @@ def same(one: Any, other: Any) -> bool:
 
 
 def short(axis: str, axes: Sequence[str]) -> str:
-    """The last word of an axis where it tells it from the others.
+    """The last word of an axis where it tells it from the others; of a rate, whose it is.
 
     >>> short("training.learning_rate", ["training.learning_rate"]), short("a.length", ["a.length", "b.length"])
     ('learning rate', 'a.length')
+    >>> short("training.learning_rates.backbone", ["training.learning_rates.backbone"])
+    'backbone learning rate'
     """
-    last = axis.rpartition(".")[2]
+    rest, _, last = axis.rpartition(".")
+    if rest.endswith("learning_rates"):
+        return f"{last} learning rate"
     return last.replace("_", " ") if sum(a.rpartition(".")[2] == last for a in axes) == 1 else axis
 
 
