@@ -14,6 +14,7 @@ leave files of their own beside it, such as `swaps.jsonl`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def read_bundle(folder: Path) -> Bundle:
             corrupted, of another shape than stated, or not finite, or a trained backbone that is missing or not the
             one that is stated.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BundleError("there is no such folder.", where=str(folder), fix="`trimtab ls runs` lists finished runs.")
     if not (folder / "bundle.json").exists():
         status = read_json(folder / "run.json").get("status") if (folder / "run.json").exists() else None
@@ -274,7 +275,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     Raises:
         BundleError: nothing, or more than one, is so called.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False also of what no file can be called
         return Path(name)
     ids = [r.path.name for r in list_runs(runs_dir)]
     matches = [name] if name in ids else [i for i in ids if i.startswith(name) or i.endswith(name)]

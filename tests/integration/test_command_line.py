@@ -569,6 +569,24 @@ def test_debug_shows_the_traceback_and_a_defect_exits_1(
         main(["validate", str(recipe), "--debug"])
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("run", "{recipe}", "backbone.model=./{name}"),
+        ("run", "{recipe}", "--runs-dir", "{name}"),
+        ("evaluate", "{name}"),
+        ("serve", "{name}"),
+        ("landscape", "{name}"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_what_no_file_can_be_called_is_no_defect(trimtab: Trimtab, recipe: Path, given: tuple[str, ...]) -> None:
+    refused = trimtab(*(part.format(recipe=recipe, name="x" * 300) for part in given))
+    assert refused.code == 2
+    assert "xxx" in refused.err
+    assert "defect" not in refused.err
+
+
 TELLS_ITS_LAST_THREADS = """
 import atexit, os, pathlib, trimtab.cli
 def tell():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging import ERROR, getLogger
@@ -235,7 +236,7 @@ def _embedded() -> str:
 def _explained(name: str, where: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into one sentence."""
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if is_path and not Path(name).exists():
+    if is_path and not os.path.exists(name):
         raise BackboneError(f"there is no folder {name!r}.", where=where, fix=f"Embedded: {_embedded()}.")
     try:
         yield
@@ -243,7 +244,7 @@ def _explained(name: str, where: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        is_folder = Path(name).exists()
+        is_folder = os.path.exists(name)
         raise BackboneError(
             f"the model {name!r} {'in this folder cannot be loaded' if is_folder else 'is unknown or unreachable'}: "
             f"{reason}.",

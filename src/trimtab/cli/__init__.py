@@ -70,6 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # the system's refusal where none was foreseen: a name too long, a folder without access
+        if debug:
+            raise
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        complain(f"the system refuses: {what}. Run again with --debug for a traceback.", always=True)
+        _refuse()
     except Exception as error:
         if debug:
             raise

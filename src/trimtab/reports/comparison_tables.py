@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from trimtab.metric_names import metric_name
@@ -89,7 +90,23 @@ def aggregate(facts: Facts) -> Table:
         ]
         for m in its["methods"]
     ]
+    rest = len(columns) - 2 - len(its["tasks"])
+    for name, key in (("No prompt", "no_prompt"), ("Majority", "majority")):
+        if constant := _constant(facts, key):
+            mean = fmean(constant.values())
+            cells = [Cell(score(constant[task]), constant[task]) for task in its["tasks"]]
+            gap, last = [DASH] * len(benchmarks), [DASH] * (rest - len(benchmarks))
+            rows.append([Cell(name, name), *cells, *gap, Cell(score(mean), mean), *last])
     return table("Methods over all tasks", columns, rows)
+
+
+def _constant(facts: Facts, key: str) -> dict[str, float] | None:
+    """Task -> what its lines have without training; None where they differ, or a task has none."""
+    found: dict[str, set[float]] = {task: set() for task in facts["aggregate"]["tasks"]}
+    for line in facts["lines"]:
+        if line[key] is not None:
+            found[line["task"]].add(line[key])
+    return {task: its.pop() for task, its in found.items()} if all(len(its) == 1 for its in found.values()) else None
 
 
 def _average(found: Facts | None, name: str) -> Cell:

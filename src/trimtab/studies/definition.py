@@ -11,6 +11,7 @@ Any key of a recipe can be an axis. `arms` are named sets of keys that change to
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -320,7 +321,7 @@ def _recipe(given: Any, path: Path) -> dict[str, Any]:
         what = "a study needs a recipe" if given is None else f"this is a file or a mapping, got {given!r}"
         raise ConfigError(f"{what}.", where="recipe", fix="Give the path of a recipe, or write it out here.")
     beside = path.parent / given
-    return read_recipe(beside if beside.exists() else Path(given))
+    return read_recipe(beside if os.path.exists(beside) else Path(given))
 
 
 def _with_own_keys(raw: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

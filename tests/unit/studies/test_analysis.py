@@ -14,6 +14,7 @@ import pytest
 
 from tests.study_folders import ROWS, Result, enter, write_study
 from trimtab.errors import BundleError, TrimtabError
+from trimtab.reports.comparison_tables import aggregate
 from trimtab.reports.study import write_report
 from trimtab.reports.tables import cost, headline
 from trimtab.studies.analysis import analyse
@@ -325,9 +326,45 @@ def test_relations_are_tasks_with_means_over_them(tmp_path: Path) -> None:
     assert len(facts["comparisons"]["pairs"]) == 2, "relations are not compared with each other"
     write_report(folder)
     text = (folder.path / "report.md").read_text()
+    assert "| No prompt | 0.300 | 0.300 | 0.300 | – | – |" in text
+    assert "| Majority | 0.250 | 0.250 | 0.250 | – | – |" in text
     assert "| Method | MRR | P@1 of new objects |" in text
     assert "| prompt_tuning | 0.420 | 0.050 (1 of 2 tasks) |" in text
     assert "Other scores, means over tasks" in (folder.path / "report.html").read_text()
+
+
+def test_many_tasks_are_told_by_method(tmp_path: Path) -> None:
+    relations = {f"P{i}": 0.1 * i for i in range(1, 8)}
+
+    def result(run: PlannedRun) -> Result:
+        relation, ahead = run.cell["task.relation"], run.cell["prompt.kind"] == "residual"
+        gain = 0.0 if not ahead else -0.01 if relation == "P7" else 0.06
+        seed = run.seeds["init"]
+        own = 0.31 if relation == "P1" else 0.3
+        return Result(relations[relation] + gain + 0.001 * (seed + ahead * (seed % 2)), task=relation, no_prompt=own)
+
+    raw = {
+        "recipe": {"task": {"kind": "lama/trex"}, "prompt": {"kind": "prompt_tuning", "length": 9}},
+        "axes": {"task.relation": list(relations), "prompt.kind": KINDS},
+        "seeds": 6,
+    }
+    facts = analyse(write_study(tmp_path / "s", raw, result))
+    first = facts["verdict"]["sentences"][0]
+    assert first.startswith(
+        "residual against prompt_tuning: its mean over 7 tasks is 0.050 higher; a run of it scores above one of "
+        "prompt_tuning with probability 0.86 ["
+    )
+    assert first.endswith("task by task: better on 6, worse on 1.")
+    assert not [text for text in facts["verdict"]["sentences"] if "P3" in text]
+
+
+def test_what_lines_of_a_task_have_differently_is_no_constant(tmp_path: Path) -> None:
+    def result(run: PlannedRun) -> Result:
+        return Result(0.5, no_prompt=0.3 if run.cell["prompt.kind"] == "residual" else 0.2, task=run.cell["task.kind"])
+
+    raw = {"axes": {"task.kind": ["sst2", "trec"], "prompt.kind": KINDS}, "seeds": 2}
+    rows = aggregate(analyse(write_study(tmp_path / "s", raw, result))).rows
+    assert [row[0].text for row in rows] == [*KINDS, "Majority"]
 
 
 def test_metrics_that_only_some_runs_have_are_not_averaged(tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ def findings(facts: Mapping[str, Any]) -> dict[str, Any]:
     if all(s["imputed"] for line in lines for s in line["scores"]):
         text = f"No run has a result: all {facts['counts']['ended']} failed, or diverged before their first evaluation."
         return {"headline": text, "sentences": [], "cautions": _cautions(facts, lines)}
-    sentences = [*_versus_baseline(facts["comparisons"]["baseline"]), *_steadiness(facts["comparisons"]["baseline"])]
+    versus = facts["comparisons"]["baseline"]
+    over_tasks = facts["aggregate"] and len(versus) > MANY
+    told = _over_tasks(facts["aggregate"], versus) if over_tasks else _versus_baseline(versus)
+    sentences = [*told, *_steadiness(versus)]
     sentences += [s for grid in facts["rates"] for s in _rates(grid)]
     return {
         "headline": _headline(facts, lines),
@@ -104,6 +107,30 @@ def _versus_baseline(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(comparisons) <= MANY:
         return [c["verdict"]["sentence"] for c in comparisons]
     return _summed(comparisons)
+
+
+def _over_tasks(aggregate: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each method against its baseline: means over tasks, runs over tasks, and the count of verdicts."""
+    methods, tasks = {m["label"]: m for m in aggregate["methods"]}, len(aggregate["tasks"])
+    sentences = []
+    for label, m in methods.items():
+        if m["baseline"] is None:
+            continue
+        base, parts = methods[m["baseline"]], []
+        if m["mean"] is not None and base["mean"] is not None:
+            less = base["mean"] - m["mean"]
+            parts.append(f"its mean over {tasks} tasks is {abs(less):.3f} {'lower' if less > 0 else 'higher'}")
+        if better := m["improvement"]:
+            parts.append(
+                f"a run of it scores above one of {base['label']} with probability {better['estimate']:.2f} "
+                f"[{better['low']:.2f}, {better['high']:.2f}]"
+            )
+        its = [c["verdict"]["outcome"] for c in comparisons if c["a"] in m["lines"] and c["b"] in base["lines"]]
+        counts = [f"{said} on {its.count(o)}" for o, said in _OUTCOMES.items() if o in its]
+        if counts:
+            parts.append(f"task by task: {', '.join(counts)}")
+        sentences.append(f"{label} against {base['label']}: {'; '.join(parts)}.")
+    return sentences
 
 
 def _summed(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -143,7 +143,7 @@ def aggregate(study: StudyConfig, lines: Sequence[Line]) -> dict[str, Any] | Non
     bases = [baselines_of(study, lines, its[0])[0] for its in groups.values()]
     at = [next(i for i, its in enumerate(groups.values()) if base in its) for base in bases]
     methods = [
-        {"label": label, "baseline": None if i == k else labels[k],
+        {"label": label, "lines": [line.label for line in of], "baseline": None if i == k else labels[k],
          **_over_tasks(its, None if i == k else scores[k], len(tasks)), "others": other_means(of),
          "benchmark": benchmark_average(of)}
         for i, (k, label, its, of) in enumerate(zip(at, labels, scores, groups.values(), strict=True))
