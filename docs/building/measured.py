@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from trimtab.registry import prompts
+
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -89,15 +91,17 @@ def _of_table(raw: dict[str, Any], page: str) -> Iterator[Score]:
 
 
 def _of_study(raw: dict[str, Any], page: str) -> Iterator[Score]:
-    """Lines that say their method, task and backbone and differ in nothing else: the report has the others."""
+    """Lines that say their method, task and backbone and differ in nothing else, and means over LAMA's relations: the
+    report has the others. An arm that is called like a method is that method."""
+    backbone = _only(raw["backbones"])
     for line in raw["lines"]:
         cell = line["cell"]
         others = set(cell) - {"prompt.kind", "task", "task.kind", "arm"}
         task = line["task"].partition(" (")[0] or _only(raw["tasks"])
-        backbone = _only(raw["backbones"])
-        if "prompt.kind" in cell and not others and cell.get("arm", "none") == "none" and task and backbone:
+        kind = cell.get("prompt.kind") if cell.get("arm", "none") == "none" else _method(cell["arm"])
+        if kind and not others and task and backbone:
             yield Score(
-                kind=cell["prompt.kind"],
+                kind=kind,
                 options="",
                 task=task,
                 rows=_only(raw["rows"]["train"]),
@@ -109,6 +113,26 @@ def _of_study(raw: dict[str, Any], page: str) -> Iterator[Score]:
                 seeds=line["n"],
                 page=page,
             )
+    whole = raw["aggregate"]
+    if whole and backbone and set(raw["compared"]) == {"task.relation", "prompt.kind"}:
+        for method in whole["methods"]:
+            yield Score(
+                kind=method["label"],
+                options="",
+                task=f"mean of {len(whole['tasks'])} relations of LAMA",
+                rows=None,
+                backbone=Path(backbone).name,
+                readout="",
+                metric=whole["metrics"][0],
+                mean=method["mean"],
+                sd=None,
+                seeds=method["runs"] // len(whole["tasks"]),
+                page=page,
+            )
+
+
+def _method(arm: str) -> str | None:
+    return arm if arm in prompts.kinds() else None
 
 
 def _only(values: list[Any]) -> Any:

@@ -101,8 +101,8 @@ class Measured(WrittenByCode):
         told = [i for i in range(len(columns) - 1) if any(cells[i] for cells in rows)]
         shown = [[*(cells[i] for i in told), page] for cells, page in rows.items()]
         said = (
-            "Mean and standard deviation over seeds, on test. The backbones are frozen, learning rates were chosen on "
-            "dev, `rows` are those of train."
+            "Mean and standard deviation over seeds, on test. The backbones are frozen, `rows` are those of train; how "
+            "the learning rate was chosen stands on the page."
         )
         return said + "\n\n" + table([*(columns[i] for i in told), columns[-1]], shown)
 

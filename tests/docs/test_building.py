@@ -125,6 +125,7 @@ def test_of_a_study_only_lines_that_are_about_the_method_alone_are_taken(tmp_pat
         {"arm": "pgd", "prompt.kind": "deep", "task.kind": "sst2"},
         {"arm": "none", "prompt.kind": "deep", "task.kind": "sst2", "training.select": "loss"},
         {"arm": "none"},  # an arm without a regularizer is not the method `none`
+        {"arm": "discrete_search"},
     ]
     line = {"label": "none", "task": "sst2 (shots 16)", "metric": "accuracy", "mean": 0.5, "sd": 0.25, "n": 3}
     study = {
@@ -133,12 +134,33 @@ def test_of_a_study_only_lines_that_are_about_the_method_alone_are_taken(tmp_pat
         "backbones": ["../models/mini"],
         "rows": {"train": [32, 96]},
         "lines": [{**line, "cell": cell} for cell in cells],
+        "compared": ["task.kind", "arm", "prompt.kind"],
+        "aggregate": None,
+    }
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    found, named = measured.scores(tmp_path)
+    assert (found.kind, found.task, found.backbone, found.rows) == ("deep", "sst2", "mini", None)
+    assert named.kind == "discrete_search"
+    (tmp_path / "study.json").write_text(json.dumps({**study, "backbones": ["a", "b"]}))  # which one is not said
+    assert measured.scores(tmp_path) == []
+
+
+def test_a_study_of_relations_is_told_by_its_means(tmp_path: Path) -> None:
+    cell = {"task.relation": "P19", "prompt.kind": "residual"}
+    line = {"label": "P19, residual", "task": "P19", "metric": "p_at_1", "mean": 0.5, "sd": 0.25, "n": 3, "cell": cell}
+    whole = {"tasks": ["P19", "P20"], "metrics": ["p_at_1"]}
+    study = {
+        "verdict": {},
+        "tasks": ["lama/trex/P19", "lama/trex/P20"],
+        "backbones": ["mini"],
+        "rows": {"train": [32]},
+        "lines": [line],
+        "compared": ["task.relation", "prompt.kind"],
+        "aggregate": {**whole, "methods": [{"label": "residual", "mean": 0.375, "runs": 6}]},
     }
     (tmp_path / "study.json").write_text(json.dumps(study))
     (found,) = measured.scores(tmp_path)
-    assert (found.kind, found.task, found.backbone, found.rows) == ("deep", "sst2", "mini", None)
-    (tmp_path / "study.json").write_text(json.dumps({**study, "backbones": ["a", "b"]}))  # which one is not said
-    assert measured.scores(tmp_path) == []
+    assert (found.kind, found.task, str(found), found.seeds) == ("residual", "mean of 2 relations of LAMA", "0.375", 3)
 
 
 def test_scores_of_pages_are_those_that_the_pages_show() -> None:
