@@ -110,6 +110,7 @@ def test_the_task_that_waits_longest_is_next_with_all_that_waits_for_it(
 
 @needs_peft
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by PEFT
 @pytest.mark.parametrize("kind", ["nano-20", "minilm-20"])
 def test_both_sides_give_the_answers_of_each_prompt_alone(script: ModuleType, kind: str, tmp_path: Path) -> None:
     if kind == "minilm-20" and not Path(script.MINILM).exists():
