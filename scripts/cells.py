@@ -17,6 +17,7 @@ from typing import Any
 
 from publishing import command_line, publish
 from trimtab.metric_names import metric_name
+from trimtab.reports.numbers import mean_sd
 from trimtab.studies.definition import ARM, StudyConfig, read_study
 from trimtab.studies.driver import plan_of, planned_runs
 from trimtab.studies.plan import lines
@@ -35,7 +36,7 @@ class Score:
     setting: str
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.sd is None else f" ± {self.sd:.3f}")
+        return mean_sd(self.mean, self.sd)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from trimtab.registry import prompts
+from trimtab.reports.numbers import mean_sd
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -43,7 +45,7 @@ class Score:
     page: str
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.sd is None else f" ± {self.sd:.3f}")
+        return mean_sd(self.mean, self.sd)
 
 
 def scores(folder: Path = RESULTS) -> list[Score]:
@@ -94,41 +96,24 @@ def _of_study(raw: dict[str, Any], page: str) -> Iterator[Score]:
     """Lines that say their method, task and backbone and differ in nothing else, and means over LAMA's relations: the
     report has the others. An arm that is called like a method is that method."""
     backbone = _only(raw["backbones"])
+    if not backbone:
+        return
+    score = partial(Score, options="", backbone=Path(backbone).name, readout="", page=page)
     for line in raw["lines"]:
         cell = line["cell"]
         others = set(cell) - {"prompt.kind", "task", "task.kind", "arm"}
         task = line["task"].partition(" (")[0] or _only(raw["tasks"])
         kind = cell.get("prompt.kind") if cell.get("arm", "none") == "none" else _method(cell["arm"])
-        if kind and not others and task and backbone:
-            yield Score(
-                kind=kind,
-                options="",
-                task=task,
-                rows=_only(raw["rows"]["train"]),
-                backbone=Path(backbone).name,
-                readout="",
-                metric=line["metric"],
-                mean=line["mean"],
-                sd=line["sd"],
-                seeds=line["n"],
-                page=page,
-            )
+        if kind and not others and task:
+            rows = _only(raw["rows"]["train"])
+            its = {"metric": line["metric"], "mean": line["mean"], "sd": line["sd"], "seeds": line["n"]}
+            yield score(kind=kind, task=task, rows=rows, **its)
     whole = raw["aggregate"]
-    if whole and backbone and set(raw["compared"]) == {"task.relation", "prompt.kind"}:
+    if whole and set(raw["compared"]) == {"task.relation", "prompt.kind"}:
+        tasks, metric = len(whole["tasks"]), whole["metrics"][0]
         for method in whole["methods"]:
-            yield Score(
-                kind=method["label"],
-                options="",
-                task=f"mean of {len(whole['tasks'])} relations of LAMA",
-                rows=None,
-                backbone=Path(backbone).name,
-                readout="",
-                metric=whole["metrics"][0],
-                mean=method["mean"],
-                sd=None,
-                seeds=method["runs"] // len(whole["tasks"]),
-                page=page,
-            )
+            its = {"metric": metric, "mean": method["mean"], "sd": None, "seeds": method["runs"] // tasks}
+            yield score(kind=method["label"], task=f"mean of {tasks} relations of LAMA", rows=None, **its)
 
 
 def _method(arm: str) -> str | None:

@@ -90,13 +90,11 @@ def aggregate(facts: Facts) -> Table:
         ]
         for m in its["methods"]
     ]
-    rest = len(columns) - 2 - len(its["tasks"])
     for name, key in (("No prompt", "no_prompt"), ("Majority", "majority")):
         if constant := _constant(facts, key):
             mean = fmean(constant.values())
             cells = [Cell(score(constant[task]), constant[task]) for task in its["tasks"]]
-            gap, last = [DASH] * len(benchmarks), [DASH] * (rest - len(benchmarks))
-            rows.append([Cell(name, name), *cells, *gap, Cell(score(mean), mean), *last])
+            rows.append([Cell(name, name), *cells, *[DASH] * len(benchmarks), Cell(score(mean), mean), DASH, DASH])
     return table("Methods over all tasks", columns, rows)
 
 

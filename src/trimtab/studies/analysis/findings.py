@@ -87,11 +87,12 @@ def _headline_of_tasks(aggregate: Mapping[str, Any]) -> str:
     text = f"Over {len(aggregate['tasks'])} tasks, {best['label']} has the highest mean test score: {best['mean']:.3f}."
     better = best["improvement"]
     if better:
-        text += (
-            f" A run of it scores above a run of {best['baseline']} with probability {better['estimate']:.2f} "
-            f"[{better['low']:.2f}, {better['high']:.2f}], on average over tasks."
-        )
+        text += f" A run of it scores above a run of {best['baseline']} {_chance(better)}, on average over tasks."
     return text
+
+
+def _chance(better: Mapping[str, Any]) -> str:
+    return f"with probability {better['estimate']:.2f} [{better['low']:.2f}, {better['high']:.2f}]"
 
 
 def _names(names: Sequence[str]) -> str:
@@ -121,10 +122,7 @@ def _over_tasks(aggregate: Mapping[str, Any], comparisons: Sequence[Mapping[str,
             less = base["mean"] - m["mean"]
             parts.append(f"its mean over {tasks} tasks is {abs(less):.3f} {'lower' if less > 0 else 'higher'}")
         if better := m["improvement"]:
-            parts.append(
-                f"a run of it scores above one of {base['label']} with probability {better['estimate']:.2f} "
-                f"[{better['low']:.2f}, {better['high']:.2f}]"
-            )
+            parts.append(f"a run of it scores above one of {base['label']} {_chance(better)}")
         its = [c["verdict"]["outcome"] for c in comparisons if c["a"] in m["lines"] and c["b"] in base["lines"]]
         counts = [f"{said} on {its.count(o)}" for o, said in _OUTCOMES.items() if o in its]
         if counts:
