@@ -21,7 +21,7 @@ from tests.contract.fake_services import pretend
 from tests.contract.test_choice import choice_rows
 from tests.contract.test_span import span_sections
 from tests.contract.tiny_families import BUILDERS
-from tests.tiny import ANSWERS, tagged_task, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
+from tests.tiny import ANSWERS, tagged_rows, tagged_task, tiny_bert, toy_rows, toy_task, write_jsonl, written_task
 from tests.tiny_chats import CHATML, chatml, save_tiny_chat_model
 from trimtab.cli import console, main
 from trimtab.cli.console import shown_metrics
@@ -687,6 +687,18 @@ def test_tagged_sentences_from_recipe_to_entities(trimtab: Trimtab, tmp_path: Pa
     again = trimtab("evaluate", record["run"], "--json").json["metrics"]
     assert again == record["metrics"]["test"]
 
+    own = {"kind": "tagged", "test": str(names)}
+    assert trimtab("evaluate", record["run"], "--task", json.dumps(own), "--json").json["metrics"] == again
+    other = {"kind": "tagged", "test": str(write_jsonl(tmp_path / "other.jsonl", tagged_rows(5, 9)))}
+    elsewhere = trimtab("evaluate", record["run"], "--task", json.dumps(other), "--json").json["metrics"]
+    assert elsewhere["rows"] == 5
+    assert elsewhere["per_type"].keys() != again["per_type"].keys()
+    table = write_jsonl(tmp_path / "table.jsonl", [{"text": "the cat", "label": "a"}])
+    wrong = {"kind": "table", "test": str(table), "label_words": {"a": "a", "b": "b"}}
+    refused = trimtab("evaluate", record["run"], "--task", json.dumps(wrong))
+    assert (refused.code, refused.out) == (2, "")
+    assert "table.jsonl:1: the example has no tags" in refused.err
+
     rows = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "tokens": ["the", "cat", "old"]}])
     (line,) = trimtab("predict", record["run"], "-i", rows).out.splitlines()
     found = json.loads(line)
@@ -758,6 +770,10 @@ def test_questions_from_recipe_to_answers(trimtab: Trimtab, tmp_path: Path, tiny
     scores = trimtab("evaluate", "squad", "--json").json["metrics"]
     assert scores["no_answer"]["rows"] == 2
     assert scores == done.json["metrics"]["test"]
+    files = {split: json.dumps({"kind": "squad", "test": sections["task"][split]}) for split in ("test", "dev")}
+    of_file = {split: trimtab("evaluate", "squad", "--task", file, "--json") for split, file in files.items()}
+    assert of_file["test"].json["metrics"] == scores
+    assert of_file["dev"].json["metrics"] == trimtab("evaluate", "squad", "--split", "dev", "--json").json["metrics"]
 
 
 def test_a_run_is_followed_by_trackers(

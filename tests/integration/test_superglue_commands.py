@@ -106,7 +106,7 @@ def test_mistakes_say_what_to_do(trimtab: Trimtab, recipe: Path, data: Path, tmp
         ("A line of the form 'multirc' is", ("predict", run, "-i", wrong)),
         ("has no file of the dev split", ("evaluate", run, "--task", "superglue/ax_b", "--split", "dev")),
         ("the label 'not_entailment' is not one of true, false", ("evaluate", run, "--task", "superglue/ax_b")),
-        ("rows of another task come from a table", ("evaluate", run, "--task", "wnut17")),
+        ("rows of another task come from a table", ("evaluate", run, "--task", "lama/trex")),
         ("there is no task 'superglue/axb'", ("evaluate", run, "--task", "superglue/axb")),
     ):
         done = trimtab(*arguments)

@@ -14,6 +14,7 @@ from trimtab.registry import tasks, validated
 from trimtab.storage import RunFolder, read_bundle
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
+from trimtab.tasks.splits import FromFiles
 from trimtab.types import Example
 
 Recipe = str | Path | Mapping[str, Any]
@@ -31,12 +32,18 @@ def places_of(data_dir: str | Path | None) -> Places:
     return Places(Path(given) if given else None)
 
 
-def other_task(task: str | Mapping[str, Any]) -> Any:
-    """A table, built."""
+def other_task(task: str | Mapping[str, Any]) -> FromFiles:
+    """A task whose rows a run of another one can be scored on, built.
+
+    Raises:
+        ConfigError: its kind takes no files of rows, such as several tasks at once.
+    """
     built = tasks.build(tasks.resolve(task, "task"))
-    if not hasattr(built, "examples"):
+    if not isinstance(built, FromFiles):
         raise ConfigError(
-            "rows of another task come from a table.", where="task", fix="Name one, as in `trimtab ls tasks`."
+            "rows of another task come from a table, from tagged sentences or from questions.",
+            where="task",
+            fix="Name one of `trimtab ls tasks`, or a file: '{kind: tagged, test: FILE}'.",
         )
     return built
 

@@ -41,9 +41,9 @@ def evaluate(
     Args:
         run: a run folder, or an id under `runs_dir`.
         split: train, dev or test.
-        task: another table, whose rows and metrics are taken: a preset such as `superglue/ax_b`, or its options. The
-            template and the label words are those of the run. Of a run on several tasks, the name of one of them; all
-            by default.
+        task: another task, whose rows and metrics are taken: a preset such as `superglue/ax_b`, or its options, such
+            as `{"kind": "tagged", "test": "other.conll"}`. The template and the classes are those of the run. Of a run
+            on several tasks, the name of one of them; all by default.
 
     Raises:
         BundleError, DataError, BackboneError: see `load` and the task.
@@ -123,8 +123,7 @@ def reading_of(
     """How files of the task that a prompt was trained on are read, or those of another task. Where it was trained on
     several and none is named, a line is a row."""
     if task is not None and not tasks_of(find_run(str(run_or_bundle), Path(runs_dir))):
-        found: Reading = other_task(task).reading
-        return found
+        return other_task(task).reading
     bundle = read_bundle(find_run(str(run_or_bundle), Path(runs_dir)))
     if bundle.tasks and task is None:
         return Reading()
@@ -160,8 +159,9 @@ def submit(
     folder = find_run(str(run_or_bundle), Path(runs_dir))
     own = named_task(task, names) if (names := tasks_of(folder)) else None
     predictor = load(folder, task=own, device=device, trust_remote_code=trust_remote_code)
-    is_other = task is not None and own is None
-    name = other_task(task).submission if is_other else predictor.metadata["task"].get("submission")  # type: ignore[arg-type]
+    name: Any = predictor.metadata["task"].get("submission")
+    if task is not None and own is None:
+        name = other_task(task).submission
     check_task(name)
     records = predictor.predict(list(examples))
     content, unnamed = submission(name, judged(examples, records), predictor.classes)

@@ -26,7 +26,9 @@ def command(
     task: Annotated[
         str | None,
         typer.Option(
-            "--task", help="Rows and metrics of another table, such as superglue/ax_b; or one of several tasks."
+            "--task",
+            help="Rows and metrics of another task, such as superglue/ax_b or '{kind: tagged, test: FILE}'; or one of "
+            "several tasks.",
         ),
     ] = None,
     runs_dir: RunsDir = Path("runs"),

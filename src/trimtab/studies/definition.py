@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -165,7 +166,7 @@ class StudyConfig(_Section):
 
     Attributes:
         recipe: the base recipe, as plain data.
-        axes: key of the recipe -> values.
+        axes: key of the recipe -> values. One that is a mapping with a `name`, such as a task, goes by it in reports.
         arms: name -> keys with values that belong together.
         seeds: how many (0, 1, ...), which, or per random stream how many or which; streams are crossed with each other,
             and those that are not named keep the recipe's seed.
@@ -269,6 +270,10 @@ def check_study(raw: Mapping[str, Any]) -> StudyConfig:
             raise ConfigError(f"an axis has a list of values, got {values!r}.", where=f"axes.{key}")
         if not values:
             raise ConfigError("an axis without values leaves no runs.", where=f"axes.{key}", fix="Name at least one.")
+        names = Counter(str(v["name"]) for v in values if isinstance(v, Mapping) and v.get("name"))
+        if twice := [name for name, n in names.items() if n > 1]:
+            what = f"{names[twice[0]]} values of the axis are called {twice[0]!r}, so no report could tell them apart."
+            raise ConfigError(what, where=f"axes.{key}", fix="Give each a `name` of its own.")
     if isinstance(raw.get("seeds"), Mapping):
         for stream in raw["seeds"]:
             if stream not in STREAMS:

@@ -130,12 +130,16 @@ def plan_digest(study: StudyConfig, runs: Sequence[PlannedRun]) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A value of an axis for people.
+    """A value of an axis for people; a component that has a name, such as a task, goes by it.
 
     >>> show_value(0.001), show_value({"kind": "residual", "length": 10}), show_value(True), show_value([1, 2])
     ('0.001', 'residual (length 10)', 'true', '[1, 2]')
+    >>> show_value({"kind": "tagged", "name": "news", "train": "news/train.conll"})
+    'news'
     """
     if isinstance(value, Mapping):
+        if value.get("name"):
+            return str(value["name"])
         rest = [f"{k} {show_value(v)}" for k, v in value.items() if k != "kind"]
         kind = str(value.get("kind", ""))
         return f"{kind} ({', '.join(rest)})".strip() if rest else kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, final
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from trimtab.registry import tasks
 from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.reading import Places, resolve_path
-from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of
+from trimtab.tasks.splits import FromFiles, check_filled, claim_id, draw, few, files_of
 from trimtab.tasks.squad import Question, read_squad
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -24,7 +24,7 @@ MOST = 384
 
 @final
 @tasks.register("squad")
-class Squad:
+class Squad(FromFiles):
     """Questions in a file of SQuAD's form: give `path`, or `train` and where they exist `dev` and `test`.
 
     Splits that have no file are drawn from the training questions with `split_seed`: contexts are drawn, so all
@@ -66,7 +66,7 @@ class Squad:
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self.files = files_of(path, train, dev, test)
+        self.files = files_of(path, train, dev, test, test_alone=True)
         self.template, self.name, self.max_length = template, name, max_length or None
         self._drops, self._repairs = unanswerable == "drop", repair_offsets
         self._rows = {"train": rows, "dev": dev_rows}
@@ -79,7 +79,8 @@ class Squad:
             DataError: see `trimtab.tasks.squad`; also an id that stands in two files, too few contexts to draw a split,
                 an empty split, or fewer questions than are asked for.
         """
-        splits = self._read(places)
+        self.check_train()
+        splits = self._read(self.files, places)
         for split in ("test", "dev"):
             if split not in splits:
                 splits["train"], splits[split] = self._draw(splits["train"], split)
@@ -93,10 +94,13 @@ class Squad:
         free = Verbalizer.free()
         return Task(self.name, examples, self.template, (), free, self.max_length, "span", most=MOST)
 
-    def _read(self, places: Places) -> dict[str, list[Question]]:
+    def examples(self, split: str, places: Places) -> tuple[Example, ...]:
+        return tuple(map(_example, self._read({split: self.file_of(split)}, places)[split]))
+
+    def _read(self, files: Mapping[str, str], places: Places) -> dict[str, list[Question]]:
         splits: dict[str, list[Question]] = {}
         seen: dict[str, str] = {}
-        for split, given in self.files.items():
+        for split, given in files.items():
             shown = given if ":" in given else None
             found = read_squad(resolve_path(given, places), shown, repair_offsets=self._repairs)
             splits[split] = [q for q in found if not (self._drops and q.is_impossible)]

@@ -16,7 +16,7 @@ from trimtab.seeding import stream
 from trimtab.tasks import SPLITS, Task
 from trimtab.tasks.bio import parts
 from trimtab.tasks.reading import Places, resolve_path
-from trimtab.tasks.splits import check_filled, draw, few, files_of
+from trimtab.tasks.splits import FromFiles, check_filled, draw, few, files_of
 from trimtab.tasks.tagged import Sentence, Tagged, read_conll, read_rows
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -27,7 +27,7 @@ Column = Annotated[int | str | None, Field(union_mode="left_to_right")]
 
 @final
 @tasks.register("tagged")
-class TaggedSentences:
+class TaggedSentences(FromFiles):
     """Sentences with a tag for every word: give `path`, or `train` and where they exist `dev` and `test`.
 
     Files that end in .jsonl or .parquet hold a sentence a row, all others a word a line, see `trimtab.tasks.tagged`.
@@ -82,7 +82,7 @@ class TaggedSentences:
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self.files = files_of(path, train, dev, test)
+        self.files = files_of(path, train, dev, test, test_alone=True)
         self.name, self.token_column, self.tag_column = name, token_column, tag_column
         self.predicate_column, self.template = predicate_column, template
         self.tags = _checked(tags)
@@ -96,6 +96,7 @@ class TaggedSentences:
             DataError: see `trimtab.tasks.tagged`; also an empty split, no entity in train, a tag of train that is not
                 among `tags`, or fewer training sentences than `train_rows`.
         """
+        self.check_train()
         read = {split: self._read(split, given, places) for split, given in self.files.items()}
         notes = [f"{self.files[s]}: {t.remark}" for s, t in read.items() if t.remark]
         tags = self._tags(read["train"].sentences)
@@ -116,9 +117,12 @@ class TaggedSentences:
             self.name, ordered, template, self.truncate, verbalizer, self.max_length, "tags", notes=tuple(notes)
         )
 
+    def examples(self, split: str, places: Places) -> tuple[Example, ...]:
+        return tuple(_example(s) for s in self._read(split, self.file_of(split), places).sentences)
+
     def _read(self, split: str, given: str, places: Places) -> Tagged:
         path, shown = resolve_path(given, places), given if ":" in given else None
-        stem = split if len(self.files) > 1 else "sentence"
+        stem = "sentence" if self.files.keys() == {"train"} else split
         words, tags = self.token_column, self.tag_column
         if Path(path).suffix.lower() in (".jsonl", ".parquet"):
             names = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
@@ -10,9 +11,59 @@ import numpy as np
 
 from trimtab.errors import ConfigError, DataError
 from trimtab.tasks import SPLITS
+from trimtab.tasks.forms import Reading
+from trimtab.tasks.reading import Places
 from trimtab.types import Example
 
 T = TypeVar("T")
+
+
+class FromFiles(ABC):
+    """A task whose splits are files, so that runs of another task can be scored on the rows of one.
+
+    Attributes:
+        files: split -> file, as `files_of` gives them; a test file alone is for scoring.
+        metrics, headline, reading, submission: see `trimtab.tasks.Task`.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    metrics: tuple[str, ...] = ()
+    headline: str | None = None
+    reading: Reading = Reading()
+    submission: str | None = None
+
+    @abstractmethod
+    def examples(self, split: str, places: Places) -> tuple[Example, ...]:
+        """The rows of one file, as they stand in it.
+
+        Raises:
+            DataError: the split has no file of its own; else as `load`.
+        """
+
+    def file_of(self, split: str) -> str:
+        """The file of a split.
+
+        Raises:
+            DataError: it has none of its own.
+        """
+        if split not in self.files:
+            known = f"Splits with a file: {', '.join(self.files)}."
+            raise DataError(f"the task {self.name!r} has no file of the {split} split.", where="split", fix=known)
+        return self.files[split]
+
+    def check_train(self) -> None:
+        """Refuse to be learned from without a training file.
+
+        Raises:
+            DataError: there is a test file alone.
+        """
+        if "train" not in self.files:
+            raise DataError(
+                "the task has a test file only, to score prompts that were trained on another task.",
+                where="task",
+                fix="Use trimtab evaluate RUN --task, or give task.train.",
+            )
 
 
 def files_of(

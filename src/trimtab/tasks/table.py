@@ -21,7 +21,7 @@ from trimtab.tasks import SPLITS, Answer, Task
 from trimtab.tasks.forms import Reading, check_form
 from trimtab.tasks.labeled import Columns
 from trimtab.tasks.reading import Places, as_text, read_table, resolve_path
-from trimtab.tasks.splits import check_filled, claim_id, draw, few, files_of, whole_groups
+from trimtab.tasks.splits import FromFiles, check_filled, claim_id, draw, few, files_of, whole_groups
 from trimtab.template_pieces import read_pieces
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
@@ -31,7 +31,7 @@ _MIN_DEV = 50
 
 @final
 @tasks.register("table")
-class Table:
+class Table(FromFiles):
     """A table with a column of labels or free text: give `path`, or `train` and where they exist `dev` and `test`.
 
     Give `label_words` for classes, `target` for free text, `choices` where every row has choices of its own, or
@@ -147,12 +147,7 @@ class Table:
             DataError: see `trimtab.tasks.reading`; also a missing label column, a label that has no label words, a
                 multi-label row, an empty split, a class missing from train, or fewer rows in a class than `shots`.
         """
-        if self.files.keys() == {"test"}:
-            raise DataError(
-                "the task has a test file only, to score prompts that were trained on another task.",
-                where="task",
-                fix="Use trimtab evaluate RUN --task, or give task.train.",
-            )
+        self.check_train()
         splits, notes = self._read(self.files, places)
         splits.setdefault("train", [])
         if "test" not in splits:
@@ -181,15 +176,7 @@ class Table:
         )  # fmt: skip
 
     def examples(self, split: str, places: Places) -> tuple[Example, ...]:
-        """The rows of one file, as they stand in it.
-
-        Raises:
-            DataError: the split has no file of its own; else as `load`.
-        """
-        if split not in self.files:
-            known = f"Splits with a file: {', '.join(self.files)}."
-            raise DataError(f"the task {self.name!r} has no file of the {split} split.", where="split", fix=known)
-        found, _ = self._read({split: self.files[split]}, places)
+        found, _ = self._read({split: self.file_of(split)}, places)
         return tuple(self._kept(found.get(split, []), split))
 
     @property

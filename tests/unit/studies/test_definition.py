@@ -85,11 +85,15 @@ def test_overrides_reach_the_study_and_its_recipe(tmp_path: Path) -> None:
         read_study(file, ["seeds.init=2"])
 
 
+TWIN = {"kind": "tagged", "name": "a"}
+
+
 @pytest.mark.parametrize(
     ("given", "what", "where", "fix"),
     [
         ({"axis": {}}, "no such key", "axis", "'axes'"),
         ({"axes": {"prompt.length": []}}, "without values leaves no runs", "axes.prompt.length", "at least one"),
+        ({"axes": {"task": [TWIN, TWIN]}}, "2 values of the axis are called 'a'", "axes.task", "`name` of its own"),
         ({"axes": {"prompt.length": 5}}, "has a list of values, got 5", "axes.prompt.length", None),
         ({"axes": {"seed": [1, 2]}}, "seeds are no axis", "seed", "{init: 5"),
         ({"arms": {"a": {"seeds.init": 1}}}, "seeds are no axis", "seeds.init", "{init: 5"),

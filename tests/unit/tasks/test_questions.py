@@ -120,3 +120,13 @@ def test_offsets_may_be_repaired(tmp_path: Path) -> None:
     with refused(DataError, "does not stand at character 1", where=f"{path}:1", fix="repair offsets"):
         load(path=str(path))
     assert load(path=str(path), repair_offsets=True).splits["train"][0].answers == (("it", 0),)
+
+
+def test_a_test_file_alone_is_to_score_runs_on(tmp_path: Path) -> None:
+    built = tasks.build(tasks.resolve({"kind": "squad", "test": write(tmp_path, "b", 3)}, "task"))
+    files = {"train": write(tmp_path, "a", 9), "dev": write(tmp_path, "c", 3), "test": built.files["test"]}
+    assert built.examples("test", Places()) == load(**files).splits["test"]
+    with refused(DataError, "the task has a test file only", where="task", fix="trimtab evaluate RUN --task"):
+        built.load(0, Places())
+    with refused(DataError, "the task 'squad' has no file of the dev split", where="split", fix="test."):
+        built.examples("dev", Places())

@@ -218,3 +218,13 @@ def test_the_text_must_be_in_the_template(tmp_path: Path, tiny_folder: Path) -> 
     recipe = sections(dict.fromkeys(("train", "dev", "test"), train), str(tiny_folder), template="{prompt} {topic}")
     with refused(TemplateError, "reads the field {text}", where="task.template", fix="Write {text}"):
         api.validate(recipe)
+
+
+def test_a_test_file_alone_is_to_score_runs_on(tmp_path: Path) -> None:
+    built = tasks.build(tasks.resolve({"kind": "tagged", "test": three(tmp_path)["test"]}, "task"))
+    files = three(tmp_path)
+    assert built.examples("test", Places()) == load(**files).splits["test"]
+    with refused(DataError, "the task has a test file only", where="task", fix="trimtab evaluate RUN --task"):
+        built.load(0, Places())
+    with refused(DataError, "the task 'tagged' has no file of the dev split", where="split", fix="test."):
+        built.examples("dev", Places())
