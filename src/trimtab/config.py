@@ -85,6 +85,7 @@ class TrainingConfig(_Section):
         recompute_layers: save memory by computing each layer anew in the backward pass; results are the same, bit for
             bit, and a step takes about a third longer.
         buckets: batches sorted by length together, 1 for none; off in epochs of no more batches than this.
+        shuffle: the rows before `every_epoch`, or `once`: then all epochs have the batches of the first, in its order.
         evaluations: how often the dev split is scored, evenly over the run.
         patience: stop after this many evaluations without gain; 0 never stops early.
         select: dev metric that picks the checkpoint: `loss`, or one of the readout's; `auto` is the readout's first.
@@ -109,6 +110,7 @@ class TrainingConfig(_Section):
     max_tokens: int = Field(0, ge=0)
     recompute_layers: bool = False
     buckets: int = Field(8, ge=1)
+    shuffle: Literal["once", "every_epoch"] = "every_epoch"
     evaluations: int = Field(25, ge=1)
     patience: int = Field(0, ge=0)
     select: str = "auto"
@@ -148,12 +150,14 @@ class RunConfig(_Section):
         return raw
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as it is saved with the run. A control that is off is left out, so ids are those of before it."""
+        """Plain data, as it is saved with the run. A switch that is off is left out, so ids are those of before it."""
         raw = self.model_dump(mode="json")
         if self.backbone.random_weights is None:
             del raw["backbone"]["random_weights"]
         if not self.backbone.compile:
             del raw["backbone"]["compile"]
+        if self.training.shuffle == "every_epoch":
+            del raw["training"]["shuffle"]
         return raw
 
     def digest(self, *fingerprints: str) -> str:

@@ -295,6 +295,12 @@ def test_numbers_stay_plain_numbers_however_they_are_written() -> None:
                                             "backbone.quantization": {"a": 1000.0}}).config.digest()  # fmt: skip
 
 
+def test_a_switch_that_is_off_is_left_out_so_ids_are_those_of_before_it() -> None:
+    off = config("training.shuffle=every_epoch")
+    assert "shuffle" not in off.as_dict()["training"]
+    assert off.digest() == config().digest() != config("training.shuffle=once").digest()
+
+
 # What is refused
 
 

@@ -96,9 +96,10 @@ class Member:
     def batches(self) -> Iterator[list[int]]:
         """Logical batches without end: indices of training rows. Depends on (seed, lengths) only."""
         lengths, t, epoch, seed = costs_of(self.train), self.training, 0, self.seeds.data_order
+        once = t.shuffle == "once"
         while True:
-            order = stream(seed, "data_order", epoch)
-            rows = range(len(lengths)) if self.mixture is None else self.mixture.rows(seed, epoch)
+            order = stream(seed, "data_order", 0 if once else epoch)
+            rows = range(len(lengths)) if self.mixture is None else self.mixture.rows(seed, epoch, once)
             for batch in epoch_batches([lengths[i] for i in rows], t.batch_size, order, t.buckets):
                 yield [rows[i] for i in batch]
             epoch += 1

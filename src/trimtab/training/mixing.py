@@ -20,10 +20,13 @@ class Mixture:
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
 
-    def rows(self, seed: int, epoch: int) -> list[int]:
+    def rows(self, seed: int, epoch: int, once: bool = False) -> list[int]:
         """Numbers of training rows, task by task. Depends on (seed, sizes, counts) only.
 
         The rows of a task are shuffled anew for every pass over them, and dealt one pass after the other.
+
+        Args:
+            once: every pass has the order of the first.
 
         >>> Mixture((2, 4), (3, 3)).rows(13, 0)[:3]
         [0, 1, 0]
@@ -32,7 +35,7 @@ class Mixture:
         for task, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
             begin, end = epoch * count, (epoch + 1) * count
             for number in range(begin // size, -(-end // size)):
-                order = stream(seed, "data_order:task", task, number).permutation(size)
+                order = stream(seed, "data_order:task", task, 0 if once else number).permutation(size)
                 dealt += [first + int(i) for i in order[max(0, begin - number * size) : end - number * size]]
             first += size
         return dealt

@@ -59,6 +59,7 @@ def test_runs_that_differ_in_seeds_rates_initializer_and_weights_share_a_pack_ke
     assert len(runs) == 32
     assert len({r.pack_key for r in runs}) == 1
     for key, values in {"prompt.length": [3, 4], "training.batch_size": [4, 8], "backbone.dropout": [False, True],
+                        "training.shuffle": ["every_epoch", "once"],
                         "regularizers.0.sigma_relative": [0.1, 0.2]}.items():  # fmt: skip
         others = grid_runs(check_study({"recipe": recipe, "axes": {key: values}, "seeds": 1}))
         assert len({r.pack_key for r in others}) == 2, key

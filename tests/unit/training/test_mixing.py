@@ -56,6 +56,15 @@ def test_what_is_dealt_depends_on_seed_and_epoch_alone() -> None:
     assert [longer.rows(1, e) for e in range(4)][3] == its.rows(1, 3), "nothing is remembered"
 
 
+def test_rows_that_are_shuffled_once_are_dealt_in_one_order() -> None:
+    its = Mixture((5, 9), (7, 7))
+    passes = {once: [row for e in range(5) for row in its.rows(1, e, once) if row < 5] for once in (True, False)}
+    assert passes[True] == passes[True][:5] * 7
+    assert passes[False][:5] == passes[True][:5] != passes[False][5:10]
+    seen = {row for e in range(2) for row in its.rows(1, e, once=True)}
+    assert seen == set(range(14)), "rows that the first epoch has no room for come in the next"
+
+
 def test_another_task_changes_nothing_in_what_is_dealt_of_the_first() -> None:
     assert Mixture((5, 9), (7, 7)).rows(1, 2)[:7] == Mixture((5, 100), (7, 40)).rows(1, 2)[:7]
 

@@ -92,6 +92,15 @@ def test_a_pack_killed_again_and_again_ends_as_if_undisturbed(
     assert not list((tmp_path / "killed").rglob(FILE)), "a finished pack keeps no checkpoint"
 
 
+def test_a_killed_pack_whose_rows_are_shuffled_once_ends_as_if_undisturbed(tmp_path: Path, backbone: Backbone) -> None:
+    pack = pack_of(tmp_path, backbone, "training.shuffle=once")
+    expected = outcome(run_pack(pack, tmp_path / "undisturbed"))
+    with pytest.raises(Killed):
+        run_pack(pack, tmp_path / "killed", report=killer(17))
+    assert outcome(run_pack(pack, tmp_path / "killed")) == expected
+    assert outcome(run_pack(pack_of(tmp_path, backbone), tmp_path / "others")) != expected
+
+
 @pytest.mark.parametrize("select", ["token_f1", "loss"])
 def test_a_killed_run_that_writes_ends_as_if_undisturbed(select: str, tmp_path: Path) -> None:
     writer = tiny_backbone(BUILDERS["llama"](tmp_path / "llama"))

@@ -630,3 +630,4 @@ def test_training_batches_depend_on_the_data_order_seed_only(tmp_path: Path, bac
     assert base[:2] != base[2:4]
     assert sorted(i for b in base[:2] for i in b) == list(range(16))
     assert stream(1, "data_order", 0).permutation(16)[:8].tolist() == base[0]
+    assert order("seed=1", "training.shuffle=once") == base[:2] * 3, "the first epoch again and again"
