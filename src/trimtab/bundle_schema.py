@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trimtab.errors import BundleError
+from trimtab.rewriting import Rewrite
 
 
 class _Part(BaseModel):
@@ -57,6 +58,8 @@ class _Task(_Part):
     rename: dict[str, str] = {}
     submission: str | None = None
     allowed: dict[str, list[str]] = {}
+    rewrite: dict[str, list[Rewrite]] = {}
+    nothing_matches: bool = False
 
     @model_validator(mode="after")
     def _chats_are_rendered(self) -> _Task:

@@ -165,11 +165,18 @@ class RunConfig(_Section):
         return _digest([self.as_dict(), fingerprints])
 
     @property
+    def mixes_examples(self) -> bool:
+        """Whether the loss of an example depends on those beside it in a batch (`batch_hinge`)."""
+        its = (self.readout, *self.readout.get("readouts", {}).values())
+        return any(isinstance(readout, Mapping) and readout.get("batch_hinge") for readout in its)
+
+    @property
     def pack_key(self) -> str:
         """Equal for runs that may train in one pack: those that differ only in seeds, learning rates, weight decay,
-        initializer and regularizer weights, on a frozen backbone without dropout."""
+        initializer and regularizer weights, on a frozen backbone without dropout, each example with a loss of its own.
+        """
         raw = self.as_dict()
-        if self.backbone.dropout or self.training.tunes_backbone:
+        if self.backbone.dropout or self.training.tunes_backbone or self.mixes_examples:
             return _digest(raw)
         raw.pop("seeds")
         raw["prompt"].pop("initializer", None)

@@ -33,12 +33,14 @@ class Grader:
         metrics: that the task names, see `trimtab.benchmark_metrics`.
         headline: the metric that stands for a run; None for the readout's.
         candidate: the field that what the model says is compared with, where classes say whether it is right.
+        nothing_matches: whether an answer without words counts as the candidate, as in P-tuning's released code.
     """
 
     verbalizer: Verbalizer
     metrics: tuple[str, ...] = ()
     headline: str | None = None
     candidate: str | None = None
+    nothing_matches: bool = False
 
     @property
     def parts(self) -> Mapping[str, Grader]:
@@ -104,7 +106,7 @@ class Grader:
     def _class_of(self, example: Example, text: str) -> str | None:
         if self.candidate is None:
             return self.verbalizer.class_of(text)
-        return self.classes[int(means_the_same(text, example.fields[self.candidate]))]
+        return self.classes[int(means_the_same(text, example.fields[self.candidate], self.nothing_matches))]
 
     def _benchmark(self, examples: Sequence[Example], records: Records) -> dict[str, float]:
         return benchmark(self.metrics, judged(examples, records), self.classes)
@@ -169,17 +171,19 @@ PLAIN = Grader(Verbalizer.free())
 """The metrics of the readout, and no others."""
 
 
-def means_the_same(said: str, candidate: str) -> bool:
+def means_the_same(said: str, candidate: str, nothing_matches: bool = False) -> bool:
     """Whether one of two phrases has all words of the other: letters only, case aside (Raffel et al. 2020, appendix
     C.2.1 on WSC; P-tuning's code). Nothing means nothing.
 
-    Deviation: P-tuning's code takes an empty answer, whose words are all in any phrase, for right.
+    Args:
+        nothing_matches: as in P-tuning's code, which takes an answer without words, all of which are in any phrase,
+            for right.
 
     >>> means_the_same("the councilmen.", "The city councilmen"), means_the_same("", "The city councilmen")
     (True, False)
     """
     ours, theirs = (set(_LETTERS.findall(text.lower())) for text in (said, candidate))
-    return bool(ours and theirs) and (ours <= theirs or theirs <= ours)
+    return (nothing_matches or bool(ours and theirs)) and (ours <= theirs or theirs <= ours)
 
 
 def judged(examples: Sequence[Example], records: Records) -> list[Judged]:

@@ -157,6 +157,8 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
         tuple(task.get("metrics", ())),
         task.get("headline"),
         {group: tuple(words) for group, words in task.get("allowed", {}).items()},
+        task.get("rewrite", {}),
+        task.get("nothing_matches", False),
     )
     reader = readouts.build(readout, backbone, [rendering.plan(backbone.encoder)])
     return Predictor(PromptedModel(backbone, reader), rendering, table_from(bundle, backbone.device), meta)

@@ -122,6 +122,9 @@ class Registry:
     def resolve(self, spec: Spec, path: str) -> dict[str, Any]:
         """Plain data with every option filled in, presets expanded and nested components resolved.
 
+        Options that a component names in `controls` are left out where they are at their defaults, so ids of runs are
+        those of before there were such options.
+
         Raises:
             ConfigError: no kind, an unknown kind, an unknown or missing option, a value of the wrong type.
         """
@@ -153,7 +156,9 @@ class Registry:
                 if isinstance(value, Mapping) and isinstance(default, Mapping) and "kind" not in value:
                     value = {**default, **value}
                 given[option] = registry.resolve(value, f"{path}.{option}")
-        return {"kind": kind, **validated(_schema(cls), given, path).model_dump()}
+        full = validated(_schema(cls), given, path).model_dump()
+        off = [name for name in getattr(cls, "controls", ()) if full[name] == options[name].default]
+        return {"kind": kind, **{name: value for name, value in full.items() if name not in off}}
 
     def _resolve_list(self, given: Any, path: str) -> list[dict[str, Any]]:
         """Several components of this sort."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from trimtab.errors import ConfigError, DataError, TemplateError, suggest
 from trimtab.grading import Grader
 from trimtab.readouts import plan_answers
 from trimtab.registry import readouts
+from trimtab.rewriting import rewritten
 from trimtab.tasks.choices import choices_of
 from trimtab.templates import Template
 from trimtab.text_encoder import TextEncoder
@@ -32,6 +33,8 @@ class Rendering:
         metrics: that the task names.
         headline: the metric that stands for a run; None for the readout's.
         allowed: relation -> the words that may be their answers; empty where any may.
+        rewrite: field -> how its text is changed, see `trimtab.rewriting`.
+        nothing_matches: see `trimtab.grading.Grader`.
     """
 
     template: Template
@@ -44,6 +47,8 @@ class Rendering:
     metrics: tuple[str, ...] = ()
     headline: str | None = None
     allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rewrite: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    nothing_matches: bool = False
     _plans: dict[TextEncoder, AnswerPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
     _words: dict[TextEncoder, dict[int, set[tuple[int, ...]]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -94,7 +99,7 @@ class Rendering:
 
     def _contents(self, example: Example, plan: AnswerPlan, name: str) -> list[Mapping[str, str]]:
         """The fields that templates are filled with: once, or once per choice."""
-        fields = dict(example.fields)
+        fields = dict(rewritten(example.fields, self.rewrite))
         for column, texts in self.replace.items():
             value = fields.get(column, "").strip()
             if column in fields and value not in texts:
@@ -123,7 +128,7 @@ class Rendering:
     @property
     def grader(self) -> Grader:
         """How answers are scored."""
-        return Grader(self.verbalizer, self.metrics, self.headline, self.candidate)
+        return Grader(self.verbalizer, self.metrics, self.headline, self.candidate, self.nothing_matches)
 
     def rows(self, example: Example, encoder: TextEncoder, prompt: int = 0) -> list[Row]:
         """Render one example, as several rows where the readout reads it in parts.
@@ -143,10 +148,11 @@ class Rendering:
         candidate where it is right; empty if it is not known."""
         if example.label is None or self.verbalizer.is_free:
             return example.label or ""
+        fields = rewritten(example.fields, self.rewrite)
         if self.candidate is not None:
-            return example.fields[self.candidate] if example.label == self.verbalizer.classes[1] else ""
+            return fields[self.candidate] if example.label == self.verbalizer.classes[1] else ""
         if self.answer == "infill":
-            return example.fields[example.label]
+            return fields[example.label]
         words = dict(zip(self.verbalizer.classes, self.verbalizer.words, strict=True))
         return words[example.label][0] if example.label in words else ""
 

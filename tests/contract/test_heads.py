@@ -20,12 +20,14 @@ from trimtab.errors import ConfigError, TemplateError
 from trimtab.loading import from_bundle
 from trimtab.model import PromptedModel
 from trimtab.prompt_table import PromptTable
-from trimtab.readouts import first_head
+from trimtab.readouts import first_head, plan_answers
+from trimtab.readouts.head import pooler
 from trimtab.registry import readouts
 from trimtab.training.packs import train_pack
 from trimtab.training.preparing import Prepared
 from trimtab.training.records import make_bundle
 from trimtab.training.runs import run_pack
+from trimtab.types import Encoded, Row
 
 HEAD = {"readout": {"kind": "head"}}
 __all__ = ["family_folder"]
@@ -114,6 +116,37 @@ def test_each_position_reads_where_it_says(tmp_path: Path, backbone: Backbone) -
         found = model.readout.scores(hidden[:, batch.answer_at[0]], batch, table.heads)
         pooled = hidden[0, places].mean(0)
         torch.testing.assert_close(found[0], table.heads["weight"][0] @ pooled + table.heads["bias"][0])
+
+
+@pytest.mark.parametrize("kind", ["head", "choice"])
+def test_a_random_pooler_stands_before_a_head_and_depends_on_its_seed(kind: str, backbone: Backbone) -> None:
+    hidden, table = torch.randn(1, 1, 32), table_of(backbone)
+    row = Row(Encoded((1, 2), (), (0,)), 0, 0)
+    batch, found = collate([row], 0, "right"), {}
+    heads = {n: v[:, :1] if kind == "choice" else v for n, v in table.heads.items() if n == "weight" or kind == "head"}
+    for seed in (None, 0, 1):
+        spec = readouts.resolve({"kind": kind, "random_pooler": seed}, "readout")
+        assert ("random_pooler" in spec) == (seed is not None)
+        plan = plan_answers(spec, backbone.encoder, [])
+        found[seed] = readouts.build(spec, backbone, [plan]).scores(hidden, batch, heads)
+        assert torch.equal(readouts.build(spec, backbone, [plan]).scores(hidden, batch, heads), found[seed])
+    assert len({its.flatten()[0].item() for its in found.values()}) == 3
+    weight = pooler(backbone, 0)
+    assert weight is not None
+    assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+    expected = heads["weight"][0] @ (weight @ hidden[0, 0]).tanh() + (heads["bias"][0] if kind == "head" else 0)
+    torch.testing.assert_close(found[0][0], expected)
+
+
+def test_a_reloaded_prompt_is_read_through_its_random_pooler(tmp_path: Path, backbone: Backbone) -> None:
+    p = toy_run(tmp_path, backbone, {"readout": {"kind": "head", "random_pooler": 7}}, n=8)
+    trained = train_pack([p])[0]
+    assert set(trained.tensors) == {"inputs", "head.weight", "head.bias"}, "the pooler is frozen, and drawn again"
+    again = from_bundle(make_bundle(trained), backbone)
+    scores = again.score(p.task.splits["test"])
+    torch.testing.assert_close(scores, model_of(p).score_rows(p.rows["test"], again.table, predictor.MAX_TOKENS))
+    other = readouts.build({"kind": "head"}, backbone, [p.rendering.plan(backbone.encoder)])
+    assert not torch.allclose(scores, PromptedModel(backbone, other).score_rows(p.rows["test"], again.table, 512))
 
 
 def test_rows_without_a_head_score_nothing(tmp_path: Path, backbone: Backbone) -> None:

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from tests.contract.tiny_families import BUILDERS
+from tests.tiny import write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
-from trimtab.errors import TemplateError
+from trimtab.config import resolve
+from trimtab.errors import ConfigError, TemplateError
+from trimtab.loading import from_bundle
 from trimtab.model import PromptedModel
 from trimtab.predictor import Predictor
 from trimtab.prompt_table import PromptTable
@@ -23,6 +26,9 @@ from trimtab.readouts import cloze_choice, cloze_span, filling
 from trimtab.registry import readouts
 from trimtab.rendering import Rendering
 from trimtab.templates import Template
+from trimtab.training.packs import train_pack
+from trimtab.training.preparing import Prepared, prepare
+from trimtab.training.records import make_bundle
 from trimtab.types import Example
 from trimtab.verbalizers import Verbalizer
 
@@ -135,6 +141,23 @@ def check_hinge(backbone: Backbone) -> None:
         assert loss == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def check_hinge_of_the_batch(backbone: Backbone) -> None:
+    rendering = rendering_of("cloze_choice", batch_hinge=True)
+    predictor = predictor_of(backbone, rendering)
+    model, totals, counts = predictor.model, {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    batch = model.collate([rendering.row(e, backbone.encoder) for e in INFILL])
+    losses = model.readout.loss(model.scores(batch, predictor.table), batch.labels).tolist()
+    for example in INFILL[:2]:
+        its = by_hand(backbone, predictor, example)
+        ids = {c: its.ids_of(example.fields[c]) for c in ("one", "two")}
+        open_masks = its.log_p([its.tokenizer.mask_token_id] * max(map(len, ids.values())))
+        for choice, tokens in ids.items():
+            totals[choice == example.label] -= sum(float(open_masks[k, w]) for k, w in enumerate(tokens))
+            counts[choice == example.label] += len(tokens)
+    expected = max(0.0, 1 + totals[True] / counts[True] - totals[False] / counts[False])
+    assert losses == pytest.approx([expected, expected, 0.0], rel=1e-4, abs=1e-4)
+
+
 def check_phrases(backbone: Backbone, extra: int = 1) -> None:
     predictor = predictor_of(backbone, rendering_of("cloze_span", extra_masks=extra))
     found = predictor.predict(MATCH)
@@ -179,6 +202,10 @@ def test_the_hinge_is_that_of_the_equation(opened: Backbone) -> None:
     check_hinge(opened)
 
 
+def test_the_hinge_may_be_that_of_the_batch(opened: Backbone) -> None:
+    check_hinge_of_the_batch(opened)
+
+
 @pytest.mark.parametrize("extra", [0, 1])
 def test_phrases_are_written_as_by_hand(extra: int, opened: Backbone) -> None:
     check_phrases(opened, extra)
@@ -201,6 +228,24 @@ def test_more_masks_than_while_training_fit_into_the_longest_rows(backbone: Back
     long = Example("a", {"text": " ".join(["cat"] * 200), "who": "the dog"}, "true")
     assert len(rendering.row(long, backbone.encoder).encoded) == 64 - 3
     predictor_of(backbone, rendering).predict([long])
+
+
+def test_runs_with_a_hinge_of_the_batch_train_alone(tmp_path: Path, backbone: Backbone) -> None:
+    rows = [{**e.fields, "label": str(e.label)} for e in INFILL[:2]]
+    files = {split: str(write_jsonl(tmp_path / f"{split}.jsonl", rows)) for split in ("train", "dev", "test")}
+    task = {"kind": "table", "choices": ["one", "two"], "template": "{text} {prompt} {answer}.", **files}
+    training = {"max_steps": 4, "batch_size": 2, "evaluations": 2}
+
+    def run(of_batch: bool, seed: int = 1) -> Prepared:
+        readout = {"kind": "cloze_choice", "batch_hinge": of_batch}
+        return prepare(resolve({"task": task, "readout": readout, "training": training, "seed": seed}).config, backbone)
+
+    with refused(ConfigError, "a hinge of whole batches", where="readout.batch_hinge", fix="one after the other"):
+        train_pack([run(True), run(True, seed=2)])
+    (own,), (plain,) = train_pack([run(True)]), train_pack([run(False)])
+    assert own.member.history[0]["dev"]["loss"] != plain.member.history[0]["dev"]["loss"]
+    assert from_bundle(make_bundle(own), backbone).rendering.readout["batch_hinge"]
+    assert "batch_hinge" not in from_bundle(make_bundle(plain), backbone).rendering.readout
 
 
 # Saboteurs: what a wrong readout does is seen by the checks above ----------------------------------------------------
@@ -242,6 +287,7 @@ def adds_instead_of_averaging(monkeypatch: pytest.MonkeyPatch) -> None:
         (fills_from_the_left, check_phrases),
         (fills_all_at_once, check_phrases),
         (adds_instead_of_averaging, check_hinge),
+        (adds_instead_of_averaging, check_hinge_of_the_batch),
     ],
 )
 def test_a_wrong_order_is_seen(

@@ -34,6 +34,7 @@ def test_names_of_metrics_begin_with_what_selects() -> None:
 )
 def test_phrases_mean_the_same_where_one_has_all_words_of_the_other(said: str, candidate: str, is_same: bool) -> None:
     assert means_the_same(said, candidate) == is_same
+    assert means_the_same(said, candidate, nothing_matches=True) == (is_same or said in ("", "12"))
 
 
 def test_what_was_written_is_compared_with_the_candidate_of_the_example() -> None:
@@ -43,6 +44,14 @@ def test_what_was_written_is_compared_with_the_candidate_of_the_example() -> Non
     assert [(p.label, p.text, p.gold) for p in found if isinstance(p, Prediction)] == [
         ("true", "cup", "true"), ("false", "the cup", "false")
     ]  # fmt: skip
+
+
+def test_nothing_may_count_as_the_candidate() -> None:
+    examples = [Example("a", {"referent": "the cup"}, "true")]
+    for nothing_matches, label in ((False, "false"), (True, "true")):
+        (found,) = Grader(TRUTH, candidate="referent", nothing_matches=nothing_matches).named(examples, ["..."])
+        assert isinstance(found, Prediction)
+        assert found.label == label
 
 
 def test_free_text_and_classes_are_named_as_before() -> None:

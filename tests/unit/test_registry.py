@@ -120,6 +120,23 @@ def test_resolve_fills_in_every_option_and_the_nested_ones() -> None:
     }
 
 
+def test_a_control_that_is_off_is_left_out() -> None:
+    @inner.register("glaze")
+    @dataclass(frozen=True, kw_only=True)
+    class Glaze(Filling):
+        """Shiny."""
+
+        controls = ("salted",)
+        sugar: int = 1
+        salted: bool = False
+
+    assert inner.resolve("glaze", "f") == inner.resolve({"kind": "glaze", "salted": False}, "f")
+    assert inner.resolve("glaze", "f") == {"kind": "glaze", "sugar": 1}
+    salted = inner.resolve({"kind": "glaze", "salted": True}, "f")
+    assert salted == {"kind": "glaze", "sugar": 1, "salted": True}
+    assert [inner.build(its).salted for its in (salted, inner.resolve("glaze", "f"))] == [True, False]
+
+
 def test_positional_parameters_are_context_and_no_options() -> None:
     assert "oven" not in outer.options("tart")
     with refused(ConfigError, "there is no such key", where="cake.oven", fix="Known: filling"):

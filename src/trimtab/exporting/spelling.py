@@ -23,6 +23,7 @@ from torch import Tensor
 from trimtab.errors import BundleError
 from trimtab.exporting import Source
 from trimtab.predictor import Predictor
+from trimtab.rewriting import rewritten
 from trimtab.tasks.tagged import with_words
 from trimtab.template_pieces import Piece
 from trimtab.types import Encoded, Example
@@ -77,7 +78,8 @@ def probe(predictor: Predictor, number: int) -> tuple[dict[str, str], Encoded]:
         fields["relation"] = next(iter(rendering.allowed))
     example = with_words(Example("probe", fields, None), fields)
     encoded = rendering.row(example, encoder).encoded
-    written = {name: rendering.replace.get(name, {}).get(value, value) for name, value in fields.items()}
+    changed = rewritten(fields, rendering.rewrite)
+    written = {name: rendering.replace.get(name, {}).get(value, value) for name, value in changed.items()}
     fills = rendering.plan(encoder).fills
     return written, encoded.opened() if any(f.is_last for f in fills) else encoded
 

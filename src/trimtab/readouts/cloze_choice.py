@@ -10,8 +10,11 @@ has. To predict, each choice has as many masks as tokens, and they are filled wi
 the most confident first, so a choice of n tokens takes n passes. Nothing is trained but the prompt.
 
 Deviations: the hinge is taken per example and averaged; P-tuning's code takes it of the batch's mean cross-entropies,
-over all tokens of the batch at once, which would make an example's weight depend on its batch mates. With two choices,
-all that COPA has, the average over wrong ones is the paper's.
+over all tokens of the batch at once, which makes an example's weight depend on its batch mates (`batch_hinge`):
+
+    loss = max(0, 1 - mean over all tokens of right choices of log p + mean over all tokens of wrong ones)
+
+With two choices, all that COPA has, the average over wrong ones is the paper's.
 """
 
 from __future__ import annotations
@@ -39,13 +42,20 @@ from trimtab.types import AnswerPlan, Batch, Fill, Label, Row
 @final
 @readouts.register("cloze_choice")
 class ClozeChoice(Classes):
-    """One of several texts of the example, by how well a masked language model writes each into the slot."""
+    """One of several texts of the example, by how well a masked language model writes each into the slot.
 
+    Args:
+        batch_hinge: take the hinge of a batch, as P-tuning's released code does. Runs then train alone, in one process,
+            and each micro-batch is a batch; the dev loss is that of all dev rows at once.
+    """
+
+    controls: ClassVar[tuple[str, ...]] = ("batch_hinge",)
     kinds: ClassVar[tuple[str, ...]] = ("infill",)
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
-    def __init__(self, backbone: Backbone, plans: Sequence[AnswerPlan]) -> None:
+    def __init__(self, backbone: Backbone, plans: Sequence[AnswerPlan], *, batch_hinge: bool = False) -> None:
         self._mask, self._vocabulary = mask_of(backbone.encoder, "cloze_choice"), Vocabulary(backbone)
+        self._of_batch = batch_hinge
 
     @classmethod
     def plan(cls, encoder: TextEncoder, words: WordIds, **options: Any) -> AnswerPlan:
@@ -67,9 +77,11 @@ class ClozeChoice(Classes):
     def loss(self, scores: Float[Tensor, "X C"], labels: Int[Tensor, "X Y"]) -> Float[Tensor, "X"]:
         """The hinge; 0 where the right choice is not known."""
         sizes, right = _sizes(labels)[:, : scores.shape[1]], labels[:, :1]
+        wrong = (sizes > 0) & (torch.arange(sizes.shape[1], device=sizes.device) != right)
+        if self._of_batch:
+            return _hinge_of_batch(scores, sizes, right, wrong)
         per_token = torch.where(sizes > 0, scores, 0.0) / sizes.clamp(min=1)
         margin = (1 - per_token.gather(1, right.clamp(min=0)) + per_token).clamp(min=0)
-        wrong = (sizes > 0) & (torch.arange(sizes.shape[1], device=sizes.device) != right)
         mean = torch.where(wrong, margin, 0.0).sum(1) / wrong.sum(1).clamp(min=1)
         return torch.where(right[:, 0] >= 0, mean, 0.0)
 
@@ -111,6 +123,19 @@ def _compose(mask: int, choices: Sequence[tuple[int, ...]], right: int, name: st
     reads = tuple(k for tokens in choices for k in range(len(tokens)))
     targets = tuple(token for tokens in choices for token in tokens)
     return Fill(masks, reads, targets=targets), (right, *map(len, choices))
+
+
+def _hinge_of_batch(
+    scores: Float[Tensor, "X C"], sizes: Int[Tensor, "X C"], right: Int[Tensor, "X 1"], wrong: Bool[Tensor, "X C"]
+) -> Float[Tensor, "X"]:
+    """The loss of a batch, for each of its examples whose right choice is known."""
+    known = right >= 0
+    of_right = torch.zeros_like(wrong).scatter(1, right.clamp(min=0), known)
+    likelihoods = [
+        torch.where(mask, scores, 0.0).sum() / torch.where(mask, sizes, 0).sum().clamp(min=1)
+        for mask in (of_right, wrong & known)
+    ]
+    return torch.where(known[:, 0], (1 - likelihoods[0] + likelihoods[1]).clamp(min=0), 0.0)
 
 
 def _sizes(labels: Int[Tensor, "X Y"]) -> Int[Tensor, "X C"]:

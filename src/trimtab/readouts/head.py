@@ -7,18 +7,23 @@ Symbols: w_c, b_c trained with the prompt, kept with it; H + 1 numbers per class
 in a template is left out, unless it is the position that is read.
 
 Deviations: the released code of P-tuning v2 reads RoBERTa through the model's pooler, which that checkpoint does not
-have: a random, frozen projection that depends on the seed. Here nothing random stands between hidden state and head.
-No dropout before the head. Encoder-decoders are read in the encoder.
+have: a random, frozen projection that depends on the seed,
+
+    h  <-  tanh(A h),        A [H,H] normal with a standard deviation of 0.02, a bias of 0
+
+Here nothing random stands between hidden state and head unless `random_pooler` asks for it. No dropout before the
+head. Encoder-decoders are read in the encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from trimtab.backbones import Backbone
@@ -26,6 +31,7 @@ from trimtab.errors import TemplateError
 from trimtab.readouts import WordIds
 from trimtab.readouts.classes import Classes
 from trimtab.registry import readouts
+from trimtab.seeding import torch_stream
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Encoded, Example, Fill
 
@@ -41,12 +47,22 @@ class Head(Classes):
         position: the `first` token (the [CLS] of encoders), the `last`, that of `{answer}` (a mask token where there is
             one, else the token before), or the `mean` over all tokens but the prompt; `auto`: first for masked, last
             for causal language models, mean for encoder-decoders.
+        random_pooler: seed of a random, frozen pooler, as P-tuning v2's released code has on RoBERTa; null for none.
+            It is drawn again from its seed wherever the prompt is used.
     """
 
     trains: ClassVar[bool] = True
+    controls: ClassVar[tuple[str, ...]] = ("random_pooler",)
 
-    def __init__(self, backbone: Backbone, plans: Sequence[AnswerPlan], *, position: Position = "auto") -> None:
-        pass
+    def __init__(
+        self,
+        backbone: Backbone,
+        plans: Sequence[AnswerPlan],
+        *,
+        position: Position = "auto",
+        random_pooler: Annotated[int | None, Field(ge=0)] = None,
+    ) -> None:
+        self._pooler = pooler(backbone, random_pooler)
 
     @classmethod
     def plan(cls, encoder: TextEncoder, words: WordIds, *, position: Position = "auto", **options: Any) -> AnswerPlan:
@@ -62,7 +78,8 @@ class Head(Classes):
         self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
     ) -> Float[Tensor, "X C"]:
         """Class scores of each example; not a number for rows without a prompt, which have no head."""
-        return linear(pooled(hidden, batch)[batch.first_row], batch.prompt_of_example, heads)
+        features = pooled(hidden, batch, self._pooler)
+        return linear(features[batch.first_row], batch.prompt_of_example, heads)
 
 
 def plan_at(encoder: TextEncoder, position: Position) -> AnswerPlan:
@@ -84,10 +101,21 @@ def plan_at(encoder: TextEncoder, position: Position) -> AnswerPlan:
     return AnswerPlan((Fill((), ()),), locate=partial(_locate, where))
 
 
-def pooled(hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B H"]:
-    """The mean of what is read of each row, float32."""
+def pooler(backbone: Backbone, seed: int | None) -> Float[Tensor, "H H"] | None:
+    """The weight of a random pooler as BERT's begin (Devlin et al. 2019, their code), float32; None without a seed."""
+    if seed is None:
+        return None
+    shape = (backbone.hidden_size, backbone.hidden_size)
+    return (0.02 * torch.randn(shape, generator=torch_stream(seed, "pooler"))).to(backbone.device)
+
+
+def pooled(
+    hidden: Float[Tensor, "B A H"], batch: Batch, weight: Float[Tensor, "H H"] | None = None
+) -> Float[Tensor, "B H"]:
+    """The mean of what is read of each row, float32; through a pooler where there is one."""
     real = batch.answer_mask[..., None]
-    return torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
+    mean = torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
+    return mean if weight is None else (mean @ weight.T).tanh()
 
 
 def linear(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -45,6 +45,8 @@ class Task:
         manual: what the bare model is asked for the baseline without a prompt, where that is not the template without
             its slots, and what a model that reads from left to right is asked, if it can be.
         allowed: relation -> the words that may be answers to it; empty where any may.
+        rewrite: field -> how its text is changed before the template is filled, see `trimtab.rewriting`.
+        nothing_matches: whether an answer without words counts as the candidate.
         parts: of several tasks that share a prompt, each by its name. What is asked is then theirs to say; here are
             all examples, task by task, and what was found.
         shares: of several tasks, how much of an epoch is rows of each; none where every row is seen once.
@@ -68,6 +70,8 @@ class Task:
     causal: str | None = None
     manual: tuple[str, str | None] | None = None
     allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rewrite: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    nothing_matches: bool = False
     parts: Mapping[str, Task] = field(default_factory=dict)
     shares: tuple[float, ...] = ()
 

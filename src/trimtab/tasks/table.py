@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from trimtab.benchmark_metrics import MEAN, METRICS
 from trimtab.chat import TemplateSource
 from trimtab.errors import ConfigError, DataError, suggest
 from trimtab.registry import tasks
+from trimtab.rewriting import Rewrite
 from trimtab.seeding import stream
 from trimtab.stored import FieldStore
 from trimtab.tasks import SPLITS, Answer, Task
@@ -60,7 +61,9 @@ class Table(FromFiles):
             its text, or its number from 0.
         candidate: the column of a text that may be the answer. The model says its own, and the label, true or false, is
             whether that means the same.
+        nothing_matches: whether an answer without words means the same as any, as in P-tuning's released code.
         replace: column -> what stands in the data -> what the template shall have instead; every value must be named.
+        rewrite: column -> how its texts are changed, see `trimtab.rewriting`.
         split_column: a column of `path` that says train, dev or test.
         id_column: a column of ids, unique over all files; null takes `id` where it exists, else the position in the
             file; false always takes the position.
@@ -80,6 +83,8 @@ class Table(FromFiles):
         submission: what SuperGLUE calls the task, for `trimtab predict --format superglue`.
     """
 
+    controls: ClassVar[tuple[str, ...]] = ("rewrite", "nothing_matches")
+
     def __init__(
         self,
         *,
@@ -94,6 +99,7 @@ class Table(FromFiles):
         target: str | None = None,
         choices: list[str] | None = None,
         replace: dict[str, dict[str, str]] = {},  # noqa: B006  (likewise)
+        rewrite: dict[str, list[Rewrite]] = {},  # noqa: B006  (likewise)
         split_column: str | None = None,
         id_column: Annotated[str | Literal[False] | None, Field(union_mode="left_to_right")] = None,
         truncate: list[str] = [],  # noqa: B006  (a schema default, never mutated)
@@ -105,6 +111,7 @@ class Table(FromFiles):
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         split_seed: Annotated[int, Field(ge=0)] = 0,
         candidate: str | None = None,
+        nothing_matches: bool = False,
         form: str | None = None,
         rename: dict[str, str] = {},  # noqa: B006  (likewise)
         only: dict[Literal["train", "dev", "test"], list[str]] = {},  # noqa: B006  (likewise)
@@ -120,12 +127,19 @@ class Table(FromFiles):
                 where="task",
             )
         self.choices, self.replace, self.candidate = tuple(choices or ()), replace, candidate
+        self.rewrite, self.nothing_matches = rewrite, nothing_matches
         if choices is not None:
             if len(set(choices)) < max(2, len(choices)):
                 raise ConfigError(f"name at least two columns, each once, got {choices}.", where="task.choices")
             label_words = {c: c for c in choices}
         if candidate is not None:
             label_words = {c: c for c in ("false", "true")}
+        elif nothing_matches:
+            raise ConfigError(
+                "only what is compared with a candidate can match.",
+                where="task.nothing_matches",
+                fix="Leave it out, or give task.candidate.",
+            )
         self.verbalizer = Verbalizer.free() if label_words is None else Verbalizer.of(label_words)
         self.columns = Columns(target or label, self.verbalizer, self.choices, split_column, id_column)
         check_form(form)
@@ -172,7 +186,8 @@ class Table(FromFiles):
         options = (template, self.truncate, self.verbalizer, self.max_length, self._answer)
         return Task(
             self.name, ordered, *options, notes, replace=self.replace, candidate=self.candidate, metrics=self.metrics,
-            headline=self.headline, reading=self.reading, submission=self.submission,
+            headline=self.headline, reading=self.reading, submission=self.submission, rewrite=self.rewrite,
+            nothing_matches=self.nothing_matches,
         )  # fmt: skip
 
     def examples(self, split: str, places: Places) -> tuple[Example, ...]:
@@ -212,7 +227,7 @@ class Table(FromFiles):
 
     def _check_columns(self, columns: Sequence[str], given: str) -> None:
         its = self.columns
-        for column in (its.label, its.split, its.id, self.candidate, *self.choices, *self.replace):
+        for column in (its.label, its.split, its.id, self.candidate, *self.choices, *self.replace, *self.rewrite):
             if column and column not in columns:
                 raise DataError(f"there is no column {column!r}.", where=given, fix=suggest(column, columns))
         if self.choices and "choice" in columns:

@@ -181,6 +181,12 @@ def check_pack(pack: Sequence[Prepared], processes: Processes = ALONE) -> None:
             where="training.learning_rates.backbone",
             fix="Train the runs one after the other.",
         )
+    if max(len(pack), processes.size) > 1 and pack[0].config.mixes_examples:
+        raise ConfigError(
+            "a hinge of whole batches needs a run of its own, in one process.",
+            where="readout.batch_hinge",
+            fix="Train the runs one after the other, without torchrun; or leave it off.",
+        )
     key = pack[0].config.pack_key
     if any(p.config.pack_key != key or p.backbone is not pack[0].backbone for p in pack):
         raise ConfigError(

@@ -202,6 +202,8 @@ def _asked(p: Prepared) -> dict[str, Any]:
         "form": p.task.reading.form,
         "rename": dict(p.task.reading.rename),
         "submission": p.task.submission,
+        **({"rewrite": {field: list(how) for field, how in p.task.rewrite.items()}} if p.task.rewrite else {}),
+        **({"nothing_matches": True} if p.task.nothing_matches else {}),
         **({"allowed": {g: list(w) for g, w in p.task.allowed.items()}} if p.task.allowed else {}),
     }
 

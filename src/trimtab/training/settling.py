@@ -80,7 +80,7 @@ def _resolved(spec: Mapping[str, Any] | str, task: str) -> dict[str, Any]:
 
 
 def _grader(task: Task) -> Grader:
-    return Grader(task.verbalizer, task.metrics, task.headline, task.candidate)
+    return Grader(task.verbalizer, task.metrics, task.headline, task.candidate, task.nothing_matches)
 
 
 def _selected(select: str, known: Sequence[str], of: str) -> str:

@@ -72,6 +72,14 @@ def test_runs_with_a_trained_backbone_or_its_dropout_are_alone() -> None:
         assert len({r.pack_key for r in runs}) == 3, key
 
 
+def test_runs_whose_examples_share_a_loss_are_alone() -> None:
+    of_one = {"readout": {"kind": "cloze_choice", "batch_hinge": True}}
+    of_several = {"readout": {"kind": "by_task", "readouts": {"a": "head", "b": of_one["readout"]}}}
+    for more, expected in ((of_one, 2), (of_several, 2), ({"readout": "cloze_choice"}, 1)):
+        runs = grid_runs(check_study({"recipe": {**RECIPE, **more}, "seeds": 2}))
+        assert len({r.pack_key for r in runs}) == expected, more
+
+
 def test_arms_set_keys_together_and_axes_win() -> None:
     arms = {"bare": {"prompt.kind": "prompt_tuning", "prompt.length": 3}, "deep": {"prompt.kind": "deep"}}
     runs = grid_runs(check_study({"recipe": RECIPE, "arms": arms, "axes": {"prompt.length": [2, 9]}, "seeds": 1}))
