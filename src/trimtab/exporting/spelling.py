@@ -11,8 +11,8 @@ and the one is taken whose ids are those of the template, on a few probes; where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product, zip_longest
 from typing import Any
 
@@ -51,21 +51,28 @@ class Spelling:
     Attributes:
         text: with `{field}`s, for `str.format`; fields without white space at their ends.
         is_exact: whether the ids were those of the template on all probes.
+        changes: how fields are changed before they are put in: `rewrite` and `replace` of the task, where it has them.
     """
 
     text: str
     is_exact: bool
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """What a user must know of it."""
-        if self.is_exact:
-            return []
-        return ["no spelling of the text gave the trained token ids on all probes: compare ids before you rely on it."]
+        said = []
+        if not self.is_exact:
+            said.append("no spelling of the text gave the trained token ids on all probes: compare ids before you rely "
+                        "on it.")  # fmt: skip
+        if self.changes:
+            names = ", ".join(dict.fromkeys(name for its in self.changes.values() for name in its))
+            said.append(f"fields are changed before they enter the text ({names}): see {' and '.join(self.changes)}.")
+        return said
 
     def as_json(self) -> dict[str, Any]:
-        """`{text, add_special_tokens, exact}`."""
-        return {"text": self.text, "add_special_tokens": False, "exact": self.is_exact}
+        """`{text, add_special_tokens, exact}`, and the changes."""
+        return {"text": self.text, "add_special_tokens": False, "exact": self.is_exact, **self.changes}
 
 
 def probe(predictor: Predictor, number: int) -> tuple[dict[str, str], Encoded]:
@@ -132,11 +139,12 @@ def spell(predictor: Predictor, slots: Sequence[str] = (), begin: int = 0, token
     if not slots:
         units = units[max((i for i, unit in enumerate(units) if unit.kind == "slots"), default=-1) + 1 :]
     plan = predictor.rendering.plan(encoder)
-    is_verbatim = predictor.rendering.template.is_verbatim
+    is_verbatim, its = predictor.rendering.template.is_verbatim, predictor.rendering
+    changes = {name: how for name, how in (("rewrite", its.rewrite), ("replace", its.replace)) if how}
     candidates = [_joined(units, first, later, is_verbatim) for first, later in product((None, "", " "), repeat=2)]
     is_formatted = not any(set(name) & set(".[]!:") for name in predictor.rendering.template.fields)
     if plan.each is not None or plan.compose is not None or not is_formatted:
-        return Spelling(candidates[0], False)
+        return Spelling(candidates[0], False, changes)
     known = [probe(predictor, n) for n in range(len(PROBES))]
     names = tokenizer.convert_tokens_to_ids(list(slots))
     wanted = [_with_names(encoded, names)[begin:] for _, encoded in known]
@@ -144,8 +152,8 @@ def spell(predictor: Predictor, slots: Sequence[str] = (), begin: int = 0, token
         texts = [text.format(**fields) for fields, _ in known]
         got = [tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in texts]
         if got == wanted:
-            return Spelling(text, True)
-    return Spelling(candidates[0], False)
+            return Spelling(text, True, changes)
+    return Spelling(candidates[0], False, changes)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,15 @@ def test_all_that_is_constant_leads(run_of: RunOf) -> None:
     assert got == list(encoded.opened().ids[len(ahead.ids) :])
 
 
+def test_fields_that_are_changed_first_are_told(run_of: RunOf) -> None:
+    rewrite = {"text": ["lower_first", "no_final_punctuation"]}
+    predictor = Source.read(run_of("bert", INPUT, rewrite=rewrite)).predictor
+    spelled = spell(predictor, ["[UNK]"] * 4)
+    assert spelled.is_exact, "probes are changed as rows are"
+    assert spelled.as_json()["rewrite"] == rewrite
+    assert spelled.notes == ["fields are changed before they enter the text (text): see rewrite."]
+
+
 def test_a_field_before_a_virtual_token_is_refused(run_of: RunOf) -> None:
     source = Source.read(run_of("gpt2", INPUT, template="{prompt:1} {text} was {prompt:3} {answer}"))
     with refused(BundleError, "{text} stands before a virtual token", where=str(source.path), fix="baked"):
