@@ -29,6 +29,7 @@ class _Options(_Part):
     trust_remote_code: bool
     attention: Literal["auto", "eager", "sdpa"]
     quantization: dict[str, Any] | None
+    embed_twice: bool = False
 
 
 class _Backbone(_Part):

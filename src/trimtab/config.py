@@ -38,6 +38,8 @@ class BackboneConfig(_Section):
         tuning: how it is trained, if it is: `all` its weights, its `biases`, or by `lora`; see `trimtab.tunings`.
         random_weights: seed of random weights in the place of the checkpoint's, by the model's own rule of
             initialization: the control for what is learned without any knowledge in the model.
+        embed_twice: embed the text of prompts at the input by the whole embedding layer, and then again with the
+            prompt, as P-tuning v2's released code does; see `trimtab.backbones.Backbone.embed`.
         compile: run its layers by torch.compile, which needs a C++ compiler (on a GPU Triton) and takes a while at the
             first step; other last bits. See `trimtab.backbones.compiling`.
     """
@@ -51,6 +53,7 @@ class BackboneConfig(_Section):
     dropout: bool = False
     tuning: dict[str, Any] = {"kind": "all"}
     random_weights: int | None = Field(None, ge=0)
+    embed_twice: bool = False
     compile: bool = False
 
 
@@ -154,8 +157,9 @@ class RunConfig(_Section):
         raw = self.model_dump(mode="json")
         if self.backbone.random_weights is None:
             del raw["backbone"]["random_weights"]
-        if not self.backbone.compile:
-            del raw["backbone"]["compile"]
+        for switch in ("embed_twice", "compile"):
+            if not raw["backbone"][switch]:
+                del raw["backbone"][switch]
         if self.training.shuffle == "every_epoch":
             del raw["training"]["shuffle"]
         return raw

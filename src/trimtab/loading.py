@@ -97,7 +97,7 @@ def backbone_of(
     stated = bundle.metadata["backbone"]
     check_code(stated, trust_remote_code)
     options = {k: stated["options"][k] for k in ("revision", "trust_remote_code", "attention", "quantization")}
-    options["random_weights"] = stated["options"].get("random_weights")
+    options |= {"random_weights": stated["options"].get("random_weights"), "embed_twice": bundle.embed_twice}
     options["attention"] = attention or options["attention"]
     return load_backbone(
         backbone or stated["model"], dtype=dtype or stated["options"]["dtype"], device=device, **options
@@ -123,7 +123,7 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
     """A predictor from a bundle and the backbone it was trained on.
 
     Raises:
-        BundleError: fingerprints differ, or trained weights that do not fit.
+        BundleError: fingerprints differ, one embeds text once and the other twice, or trained weights that do not fit.
     """
     meta = bundle.metadata
     for what, got, stated in (
@@ -137,6 +137,13 @@ def from_bundle(bundle: Bundle, backbone: Backbone, where: str = "bundle") -> Pr
                 where=where,
                 fix=f"Use the {what} of {meta['backbone']['model']!r} that it was trained with.",
             )
+    if backbone.embed_twice != bundle.embed_twice:
+        raise BundleError(
+            f"the prompt was trained with backbone.embed_twice={str(bundle.embed_twice).lower()}, and "
+            f"{backbone.name!r} was opened with the opposite.",
+            where=where,
+            fix=f"Open it with load_backbone(..., embed_twice={bundle.embed_twice}); serve such prompts by themselves.",
+        )
     if bundle.tuned:
         backbone = _tuned(backbone, bundle, where)
     task = meta["task"]

@@ -31,8 +31,8 @@ class PromptedBackbone:
     backbone: Backbone
 
     def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
-        """Text embeddings; slots hold a filler until the prompt is placed."""
-        return self.backbone.family.embed(self.backbone.model, batch.ids)
+        """Text embeddings; slots hold a filler until the prompt is placed. See `Backbone.embed`."""
+        return self.backbone.embed(batch)
 
     def at_reads(
         self, batch: Batch, table: PromptTable | None, delta: Delta = NOTHING

@@ -147,8 +147,8 @@ class Lexicon(Protocol):
         """The text behind ids, without special tokens."""
         ...
 
-    def embed(self, ids: Int[Tensor, "N"]) -> Float[Tensor, "N E"]:
-        """Word embeddings, float32."""
+    def embed(self, ids: Int[Tensor, "N"], batch: Batch, row: int, position: int) -> Float[Tensor, "N E"]:
+        """Embeddings of words in one place of a batch, float32."""
         ...
 
     def neighbours(self, token: int, count: int, similarity: float) -> tuple[int, ...]:

@@ -69,6 +69,11 @@ class Bundle:
         return len(self.prompt) // (len(self.tensors["router"]) if "router" in self.tensors else 1)
 
     @property
+    def embed_twice(self) -> bool:
+        """Whether text is embedded twice with it, see `trimtab.backbones.Backbone.embed`."""
+        return bool(self.metadata["backbone"]["options"].get("embed_twice", False))
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The names of its tasks, where it has several."""
         return tuple(its["name"] for its in self.metadata.get("tasks", ()))

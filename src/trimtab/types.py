@@ -295,6 +295,18 @@ class Batch:
         """Which entries of `answer_at` are real."""
         return torch.arange(self.answer_at.shape[1], device=self.answers.device) < self.answers[:, None]
 
+    @property
+    def has_slots(self) -> Bool[Tensor, "B"]:
+        """Rows with a prompt at the input."""
+        return (self.prompt_of >= 0) & (self.slots >= 0).any(1)
+
+    @property
+    def text_position_ids(self) -> Int[Tensor, "B T"]:
+        """Positions counted as if there were no slots, those of the slots aside."""
+        row, slot = (self.slots >= 0).nonzero(as_tuple=True)
+        said = self.attention_mask.index_put((row, self.slots[row, slot]), torch.zeros_like(row))
+        return (said.cumsum(1) - 1).clamp(min=0)
+
     def rows_of(self, examples: Int[Tensor, "N"]) -> Int[Tensor, "B"]:
         """The rows of some examples."""
         return torch.isin(self.example_of, examples).nonzero()[:, 0]

@@ -514,7 +514,7 @@ class ByHand:
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(VOCABULARY[i] for i in ids)
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, batch: Batch, row: int, position: int) -> Tensor:
         return VECTORS[ids]
 
     def neighbours(self, token: int, count: int, similarity: float) -> tuple[int, ...]:

@@ -296,9 +296,12 @@ def test_numbers_stay_plain_numbers_however_they_are_written() -> None:
 
 
 def test_a_switch_that_is_off_is_left_out_so_ids_are_those_of_before_it() -> None:
-    off = config("training.shuffle=every_epoch")
+    off = config("training.shuffle=every_epoch", "backbone.embed_twice=false")
     assert "shuffle" not in off.as_dict()["training"]
-    assert off.digest() == config().digest() != config("training.shuffle=once").digest()
+    assert "embed_twice" not in off.as_dict()["backbone"]
+    on = [config(switch) for switch in ("training.shuffle=once", "backbone.embed_twice=true")]
+    assert len({off.digest(), config().digest(), *(its.digest() for its in on)}) == 3
+    assert len({off.pack_key, *(its.pack_key for its in on)}) == 3
 
 
 # What is refused

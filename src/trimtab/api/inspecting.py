@@ -92,7 +92,8 @@ def validate(recipe: Recipe, overrides: Overrides = (), *, data_dir: str | Path 
     resolution = resolved(recipe, overrides)
     config = resolution.config
     check_components(config)
-    side = load_encoder(config.backbone.model, **config.backbone.model_dump(include={"revision", "trust_remote_code"}))
+    asked_of_it = config.backbone.model_dump(include={"revision", "trust_remote_code", "embed_twice"})
+    side = load_encoder(config.backbone.model, **asked_of_it)
     encoder = side.encoder
     task: Task = tasks.build(config.task).load(config.seeds.subset, places_of(data_dir))
     config, asked = ask(config, task, side.family, encoder, side.positions)

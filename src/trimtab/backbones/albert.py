@@ -25,6 +25,7 @@ from trimtab.registry import families
 class Albert(Family):
     """ALBERT: small word embeddings, one layer's weights shared by all."""
 
+    embeds_whole = True
     head_prefix = "predictions"
 
     def sites(self, config: Any) -> dict[str, Site]:

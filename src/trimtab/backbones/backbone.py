@@ -18,7 +18,7 @@ from trimtab.batching import collate
 from trimtab.errors import BackboneError
 from trimtab.prompt_table import Site
 from trimtab.text_encoder import TextEncoder
-from trimtab.types import Encoded, Row
+from trimtab.types import Batch, Encoded, Row
 
 NO_WORDS = ("[unused", "madeupword", "<0x")
 """How BERT and fairseq (RoBERTa) begin the names of entries that fill up the matrix, SentencePiece those of bytes."""
@@ -36,6 +36,7 @@ class Backbone:
         fingerprint: SHA-256 over the weight files (files over 1 GiB: size and 64 samples of 1 MiB).
         tokenizer_fingerprint: SHA-256 over the tokenizer's definition.
         revision: commit of a Hugging Face id, where known.
+        embed_twice: rows with a prompt at the input have their text embedded twice, see `embed`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Backbone:
     fingerprint: str
     tokenizer_fingerprint: str
     revision: str | None = None
+    embed_twice: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +75,29 @@ class Backbone:
     def hidden_size(self) -> int:
         """H, the width of the last hidden states."""
         return self.family.hidden_size(self.model.config)
+
+    def embed(self, batch: Batch) -> Float[Tensor, "B T E"]:
+        """What the model is given as `inputs_embeds`: word embeddings; slots hold a filler.
+
+        With `embed_twice`, the text of rows with a prompt at the input has been through the whole embedding layer, at
+        positions that count no slots, and the model will apply that layer to it again. So does the released code of
+        P-tuning v2 (Liu et al. 2022) for its baseline of input prompts. Bare rows stay those of the bare model.
+        """
+        words = self.family.embed(self.model, batch.ids)
+        if not self.embed_twice:
+            return words
+        whole = self.family.embed_whole(self.model, batch.ids, self._text_positions(batch))
+        return torch.where(batch.has_slots[:, None, None], whole, words)
+
+    def embed_words(self, ids: Int[Tensor, "N"], batch: Batch, row: int, position: int) -> Float[Tensor, "N E"]:
+        """What `embed` would make of words, each in one place of a batch."""
+        if not (self.embed_twice and batch.has_slots[row]):
+            return self.family.embed(self.model, ids[None])[0]
+        there = self._text_positions(batch)[row, position].expand(1, len(ids))
+        return self.family.embed_whole(self.model, ids[None], there)[0]
+
+    def _text_positions(self, batch: Batch) -> Int[Tensor, "B T"]:
+        return self.family.positions(self.model, replace(batch, position_ids=batch.text_position_ids))
 
     @cached_property
     def embedding_scale(self) -> float:

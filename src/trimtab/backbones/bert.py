@@ -16,6 +16,7 @@ from trimtab.registry import families
 class Bert(Family):
     """BERT and models of its shape, such as MiniLM and the embedded nano-masked."""
 
+    embeds_whole = True
     head_prefix = "cls.predictions"
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:

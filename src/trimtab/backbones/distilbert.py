@@ -18,6 +18,7 @@ from trimtab.registry import families
 class DistilBert(Family):
     """DistilBERT: BERT without segments."""
 
+    embeds_whole = True
     head_prefix = "vocab_"
 
     def vocabulary_features(self, model: Any, hidden: Float[Tensor, "B A H"]) -> Float[Tensor, "B A F"]:

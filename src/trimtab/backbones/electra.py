@@ -21,6 +21,7 @@ from trimtab.registry import families
 class Electra(Family):
     """ELECTRA generators; discriminators predict no words."""
 
+    embeds_whole = True
     head_prefix = "generator_"
     head_advice = (
         "An ELECTRA discriminator predicts no words. Use the generator, such as google/electra-small-generator."

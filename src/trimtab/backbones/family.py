@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trimtab.backbones.attention import KEYWORD, Passage, adopt, check_adopted
 from trimtab.errors import BackboneError
 from trimtab.prompt_table import AttentionPrompts, Site
+from trimtab.registry import families
 from trimtab.types import Batch
 
 HEADS = ("head", "tokens", "choice", "span")
@@ -35,6 +36,8 @@ class Family(ABC):
     """Whether transformers offers PyTorch's fused attention (SDPA) for it beside the eager one."""
     takes_positions: ClassVar[bool] = True
     """Whether the model counts from the positions that it is given, so that a shift of them means something."""
+    embeds_whole: ClassVar[bool] = False
+    """Whether the base model's `embeddings` make vectors of ids and positions that can be given as `inputs_embeds`."""
     head_prefix: ClassVar[str | tuple[str, ...]]
     """Parameter names of the vocabulary head start so; used to refuse checkpoints that lack it."""
     head_advice: ClassVar[str] = "Use a checkpoint that was saved with its masked-LM head."
@@ -43,6 +46,31 @@ class Family(ABC):
     def embed(self, model: nn.Module, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
         """Word embeddings as `inputs_embeds` wants them: before positions, segments and LayerNorm."""
         return model.get_input_embeddings()(ids)  # type: ignore[operator]
+
+    def embed_whole(
+        self, model: nn.Module, ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T E"]:
+        """What the whole embedding layer makes of ids: words, positions and segments together, and LayerNorm.
+
+        Args:
+            positions: as the model numbers them.
+        """
+        base: Any = model.base_model
+        return base.embeddings(input_ids=ids, position_ids=positions)  # type: ignore[no-any-return]
+
+    def check_embed_twice(self, name: str) -> None:
+        """Refuse to embed text twice, where there is no such layer.
+
+        Raises:
+            BackboneError: with the model types that have one.
+        """
+        if not self.embeds_whole:
+            able = [kind for kind in families.kinds() if families.get(kind).embeds_whole]  # type: ignore[attr-defined]
+            raise BackboneError(
+                f"models such as {name!r} have no embedding layer that takes what it has made a second time.",
+                where="backbone.embed_twice",
+                fix=f"Set backbone.embed_twice: false, or take one of {', '.join(able)}.",
+            )
 
     def hidden(
         self,

@@ -86,6 +86,7 @@ def load_backbone(
     attention: Literal["auto", "eager", "sdpa"] = "auto",
     quantization: dict[str, Any] | None = None,
     random_weights: int | None = None,
+    embed_twice: bool = False,
 ) -> Backbone:
     """Load and freeze a model. Safetensors only.
 
@@ -101,11 +102,12 @@ def load_backbone(
         random_weights: seed of random weights in the place of the checkpoint's, which are not read (Zhong et al. 2021,
             arXiv 2104.05240, section 4.1, their random model). The same seed gives the same weights with the same
             versions of torch and transformers; the fingerprint is that of the weights.
+        embed_twice: text is embedded twice where a prompt is at the input, see `Backbone.embed`.
 
     Raises:
         BackboneError: unknown or unreachable model, no safetensors, an unsupported family, a checkpoint without the
-            vocabulary head, a slow tokenizer, SDPA asked of a family that has eager attention only, or random weights
-            that shall be quantized.
+            vocabulary head, a slow tokenizer, SDPA asked of a family that has eager attention only, random weights
+            that shall be quantized, or `embed_twice` of a family whose embedding layer cannot be called alone.
     """
     import transformers
 
@@ -117,7 +119,7 @@ def load_backbone(
     source: dict[str, Any] = {"revision": revision} if revision else {}
     with _explained(name, where), quietly():
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **source)
-        family = _family(name, config)
+        family = _family(name, config, embed_twice)
         on = resolve_device(device)
         kind = resolve_dtype(dtype, on)
         options = dict(source, trust_remote_code=trust_remote_code, dtype=kind, use_safetensors=True)
@@ -147,6 +149,7 @@ def load_backbone(
             else drawn_fingerprint(model),
             tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
             revision=getattr(config, "_commit_hash", None),
+            embed_twice=embed_twice,
         )
 
 
@@ -165,7 +168,12 @@ class TextSide(NamedTuple):
 
 
 def load_encoder(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False, **ignored: Any
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    embed_twice: bool = False,
+    **ignored: Any,
 ) -> TextSide:
     """What renders text for a model, without its weights.
 
@@ -177,14 +185,14 @@ def load_encoder(
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     with _explained(name, "backbone.model"), quietly():
         config = transformers.AutoConfig.from_pretrained(locate(name), **options)
-        family = _family(name, config)
+        family = _family(name, config, embed_twice)
         tokenizer = load_tokenizer(locate(name), **options)
         _check_tokenizer(name, tokenizer)
         encoder = TextEncoder(tokenizer, family.decoder_start_id(config), family.is_causal)
         return TextSide(encoder, family.max_positions(config), family, config)
 
 
-def _family(name: str, config: Any) -> Family:
+def _family(name: str, config: Any, embed_twice: bool) -> Family:
     if config.model_type not in families.kinds():
         raise BackboneError(
             f"{name!r} is of the family {config.model_type!r}, which is not supported.",
@@ -192,6 +200,8 @@ def _family(name: str, config: Any) -> Family:
             fix=suggest(config.model_type, families.kinds()),
         )
     family: Family = families.build({"kind": config.model_type})
+    if embed_twice:
+        family.check_embed_twice(name)
     return family
 
 

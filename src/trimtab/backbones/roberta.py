@@ -29,6 +29,7 @@ from trimtab.types import Batch
 class Roberta(Family):
     """RoBERTa, XLM-R and CamemBERT: positions start behind the padding index."""
 
+    embeds_whole = True
     head_prefix = "lm_head"
 
     def positions(self, model: Any, batch: Batch) -> Int[Tensor, "B T"]:

@@ -103,10 +103,10 @@ class Words:
         """The text behind ids, without special tokens."""
         return self._backbone.encoder.decode(ids)
 
-    def embed(self, ids: Int[Tensor, "N"]) -> Float[Tensor, "N E"]:
-        """Word embeddings as the model reads them, float32."""
+    def embed(self, ids: Int[Tensor, "N"], batch: Batch, row: int, position: int) -> Float[Tensor, "N E"]:
+        """Embeddings of words as the model would read them in one place of a batch, float32."""
         with torch.no_grad():
-            return self._backbone.family.embed(self._backbone.model, ids[None])[0].float()
+            return self._backbone.embed_words(ids, batch, row, position).float()
 
     def neighbours(self, token: int, count: int, similarity: float) -> tuple[int, ...]:
         """Words of the same form, nearest first by the cosine of their input embeddings.

@@ -60,7 +60,7 @@ class Baked(Export):
 
     def write(self, sources: Sequence[Source], folder: Path) -> Written:
         for source in sources:
-            refuse(source, "baked", "deep", "gate", "text_offset", "router", "drawn", "nothing")
+            refuse(source, "baked", "deep", "gate", "text_offset", "router", "drawn", "embed_twice", "nothing")
             _check_together(source, sources)
         dtype = self._dtype(sources[0])
         predictors = _opened(sources, dtype)

@@ -49,11 +49,15 @@ REFUSALS: dict[str, Refusal] = {
         "the weights of its backbone were drawn from a seed, so no checkpoint holds them.",
         "Train without backbone.random_weights.",
     ),
+    "embed_twice": Refusal(
+        "it was trained with text that is embedded twice, and {to} embeds it once.",
+        "Train without backbone.embed_twice.",
+    ),
     "nothing": Refusal("it has no virtual tokens at all, so there is nothing to export.", "Name a run with a prompt."),
 }
 """Parts of a prompt, or of its run, by what they are called here."""
 
-EXPORTED_ALONE = ("gate", "text_offset", "router", "tuned", "drawn", "nothing")
+EXPORTED_ALONE = ("gate", "text_offset", "router", "tuned", "drawn", "embed_twice", "nothing")
 """What nothing but its own bundle can express, unless the backbone goes along."""
 
 
@@ -64,6 +68,8 @@ def found(bundle: Bundle) -> set[str]:
         its.add("tuned")
     if bundle.metadata["backbone"]["options"].get("random_weights") is not None:
         its.add("drawn")
+    if bundle.embed_twice:
+        its.add("embed_twice")
     if not bundle.slots and "deep" not in its:
         its.add("nothing")
     return its

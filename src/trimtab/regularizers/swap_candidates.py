@@ -73,7 +73,7 @@ def choose(step: TrainStep, x: int, n: int, row: int, position: int, rules: Rule
     words = candidates(batch, row, position, rules, lexicon)
     if not words:
         return None
-    embeds = lexicon.embed(torch.tensor([old, *words], device=batch.ids.device))
+    embeds = lexicon.embed(torch.tensor([old, *words], device=batch.ids.device), batch, row, position)
     gains = ((embeds[1:] - embeds[0]) @ step.gradient[TEXT][x, n].float()).tolist()
     best = sorted((-gain, i) for gain, i in zip(gains, words, strict=True) if gain > 0)
     place = (row, position)

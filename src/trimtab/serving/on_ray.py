@@ -162,12 +162,14 @@ def _check(replica: Replica, scaling: Scaling) -> None:
             fix="Use --replicas 1, or put bundles into the folder that is served and start again.",
         )
     check_anything(replica.bundles, replica.backbone)
-    first: str | None = None
+    first: tuple[str, bool] | None = None
     for name, path in replica.bundles.items():
-        found = str(read_bundle(path).metadata["backbone"]["fingerprint"])
+        bundle = read_bundle(path)
+        found = (str(bundle.metadata["backbone"]["fingerprint"]), bundle.embed_twice)
         first = first or found
         if found != first:
-            what = "it was trained on another backbone than the first bundle."
+            which = "backbone" if found[0] != first[0] else "backbone.embed_twice"
+            what = f"it was trained with another {which} than the first bundle."
             raise BundleError(what, where=f"the bundle {name!r}", fix="Serve one backbone at a time.")
 
 

@@ -119,6 +119,16 @@ def prepare(config: RunConfig, backbone: Backbone, places: Places | None = None)
     return Preparer(backbone, places).prepare(config)
 
 
+def _check_embedding(config: BackboneConfig, backbone: Backbone) -> None:
+    """Refuse a backbone that was opened for another way of embedding than the config's."""
+    if config.embed_twice != backbone.embed_twice:
+        raise ConfigError(
+            f"the config says {str(config.embed_twice).lower()}, and {backbone.name!r} was opened with the opposite.",
+            where="backbone.embed_twice",
+            fix=f"Open it with load_backbone(..., embed_twice={config.embed_twice}).",
+        )
+
+
 class Preparer:
     """Prepares many runs on one backbone; what they share is loaded and rendered once.
 
@@ -134,6 +144,7 @@ class Preparer:
     def prepare(self, config: RunConfig) -> Prepared:
         """As the function `prepare`, which see."""
         backbone = self.backbone
+        _check_embedding(config.backbone, backbone)
         dtype = str(backbone.dtype).removeprefix("torch.")
         tokens = config.training.tokens_per_pass(backbone.device.type)
         known = {

@@ -32,6 +32,8 @@ def changed(run: Path, folder: Path, part: str) -> Source:
     def change(metadata: dict[str, Any]) -> None:
         if part == "drawn":
             metadata["backbone"]["options"]["random_weights"] = 0
+        if part == "embed_twice":
+            metadata["backbone"]["options"]["embed_twice"] = True
 
     return Source.read(bundle_folder(run, folder, change, **tensors.get(part, {})))
 
@@ -49,7 +51,7 @@ def test_each_part_is_found_and_refused(run_of: RunOf, tmp_path: Path, part: str
 
 
 @pytest.mark.parametrize("to", ["peft", "vllm", "baked", "kv"])
-@pytest.mark.parametrize("part", ["gate", "text_offset", "router", "drawn", "nothing"])
+@pytest.mark.parametrize("part", ["gate", "text_offset", "router", "drawn", "embed_twice", "nothing"])
 def test_no_target_takes_what_only_a_bundle_can_say(run_of: RunOf, tmp_path: Path, part: str, to: str) -> None:
     source = changed(run_of("gpt2"), tmp_path / "bundle", part)
     with refused(BundleError, "cannot be exported", where=str(source.path), fix=REFUSALS[part].fix):

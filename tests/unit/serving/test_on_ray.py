@@ -63,6 +63,13 @@ def test_a_bundle_that_no_replica_could_serve_is_told_before_one_tries(
     write_bundle(tmp_path / "z", Bundle(other, good.tensors))
     with refused(BundleError, "another backbone", where="the bundle 'z'", fix="one backbone at a time"):
         run_on_ray(Replica({**shelf, "z": tmp_path / "z"}, Settings()), Scaling())
+    options = {**good.metadata["backbone"]["options"], "embed_twice": True}
+    write_bundle(
+        tmp_path / "z",
+        Bundle({**good.metadata, "backbone": {**good.metadata["backbone"], "options": options}}, good.tensors),
+    )
+    with refused(BundleError, "another backbone.embed_twice", where="the bundle 'z'", fix="one backbone at a time"):
+        run_on_ray(Replica({**shelf, "z": tmp_path / "z"}, Settings()), Scaling())
     (tmp_path / "z" / "bundle.json").write_text("{")
     with pytest.raises(BundleError):
         run_on_ray(Replica({"z": tmp_path / "z"}, Settings()), Scaling())
