@@ -100,6 +100,16 @@ def test_the_headline_says_of_a_planned_comparison_what_its_own_sentence_says(fa
     assert findings(told)["headline"].endswith("It is better than prompt_tuning.")
 
 
+def test_what_is_no_better_than_the_bare_model_is_told_but_not_of_that_model_itself(tmp_path: Path) -> None:
+    def result(run: PlannedRun) -> Result:
+        trained = 0 if run.cell["prompt.kind"] == "manual" else 100
+        return Result(0.3, no_prompt=0.3, parameters={"trained": trained, "kept": trained})
+
+    study = {**GRID, "axes": {"prompt.kind": ["prompt_tuning", "manual"]}, "baseline": None}
+    told = analyse(write_study(tmp_path / "bare", study, result))["verdict"]
+    assert "Not clearly above the same model without any prompt: prompt_tuning." in told["cautions"]
+
+
 def test_sensitivity_to_the_rate_has_all_runs_of_the_grid(facts: dict[str, Any]) -> None:
     (grid,) = facts["rates"]
     plain, residual = grid["curves"]

@@ -222,7 +222,8 @@ def _cautions(facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> l
         line["label"]
         for line in lines
         if line["no_prompt"] is not None and line["mean_interval"] and line["mean_interval"]["low"] <= line["no_prompt"]
-    ]
+        and line["cost"]["trained"] != 0  # where nothing is trained, the line is that model itself
+    ]  # fmt: skip
     if close:
         found.append(f"Not clearly above the same model without any prompt: {_names(close)}.")
     found += _at_the_edge(facts["rates"], lines)
