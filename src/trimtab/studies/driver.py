@@ -93,6 +93,7 @@ class Driver:
 
     def complete(self, runs: Sequence[PlannedRun]) -> None:
         """Train those of some runs that have not ended: packs that were begun first, then new ones."""
+        self.folder.place({run.key: run.cell for run in runs})
         todo = self._todo(runs)
         cells = {key: dict(run.cell) for key, run in todo.items()}
         self.events({"event": "plan", "runs": len(runs), "ended": len(runs) - len(todo), "todo": cells})

@@ -115,7 +115,7 @@ class StudyFolder:
 
     def begin(self, definition: Mapping[str, Any], plan: Mapping[str, Any], *, extend: bool = False) -> None:
         """Create the folder, or find the same plan in it. What decides no outcome (the baseline, what matters, limits
-        of packs) may have changed since.
+        of packs, names of arms) may have changed since.
 
         Args:
             extend: put the new plan in the place of another; runs of the old one that the new one has too are kept.
@@ -135,7 +135,7 @@ class StudyFolder:
                     where=str(self.path),
                     fix="Use another --name, or --extend to keep the finished runs that the new plan has too.",
                 )
-            is_same = there["digest"] == plan["digest"]
+            is_same = there["digest"] == plan["digest"] and _cells(there) == _cells(plan)
         self._define(definition)
         if not is_same:
             write_json(self.path / "plan.json", {"schema": STUDY_SCHEMA, **plan})
@@ -170,6 +170,17 @@ class StudyFolder:
         run = line.get("run")
         files = seal(self.runs_dir / run) if run else {}
         _append(self.path / "ledger.jsonl", {**line, "files": files})
+
+    def place(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let runs that have ended stand where the plan has them: an arm may have got another name since.
+
+        Args:
+            cells: key -> cell.
+        """
+        ended = self.ledger()
+        moved = [{**ended[key], "cell": dict(cell)} for key, cell in cells.items() if key in ended
+                 and ended[key]["cell"] != dict(cell)]  # fmt: skip
+        _append(self.path / "ledger.jsonl", *moved)
 
     def packs(self) -> list[dict[str, Any]]:
         """The packs that were begun, in order: `number`, `keys`."""
@@ -294,6 +305,10 @@ def _check_sources(there: Mapping[str, str], now: Mapping[str, str], folder: Pat
             where=str(folder),
             fix="Restore the data, or begin another study with --name.",
         )
+
+
+def _cells(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {run["key"]: run.get("cell") for run in plan["runs"]}
 
 
 def _difference(there: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ from trimtab.errors import BundleError, ConfigError, DataError
 from trimtab.files import write_json
 from trimtab.studies import results
 from trimtab.studies.analysis import analyse
-from trimtab.studies.definition import StudyConfig
+from trimtab.studies.analysis.lines import build_lines
+from trimtab.studies.definition import StudyConfig, check_study
 from trimtab.studies.driver import Driver
 from trimtab.studies.folder import SHARPNESS_FILE, StudyFolder
 from trimtab.studies.results import FILE, read_results, write_results
@@ -101,6 +102,24 @@ def test_results_of_another_plan_are_refused(left: StudyFolder, study: StudyConf
     Driver(other, folder, executor).run(results=left.path / FILE, extend=True)
     assert executor.jobs == []
     assert len(folder.read()) == 4
+
+
+@pytest.mark.parametrize("search", [None, {"space": {"training.learning_rate": [1e-3, 1e-2]}, "sampler": "grid"}])
+def test_runs_of_an_arm_that_was_renamed_stand_under_its_new_name(
+    search: Any, study: StudyConfig, tmp_path: Path
+) -> None:
+    def named(name: str) -> StudyConfig:
+        return check_study({"recipe": study.recipe, "arms": {name: {}}, "seeds": 1, "search": search})
+
+    folder, other = StudyFolder(tmp_path / "study"), StudyFolder(tmp_path / "other")
+    Driver(named("old"), folder, Recorder()).run()
+    write_results(folder, folder.read())
+    for now, options in ((folder, {}), (other, {"results": folder.path / FILE})):
+        executor = Recorder()
+        Driver(named("new"), now, executor).run(extend=True, **options)
+        assert executor.jobs == []
+        (line,) = build_lines(named("new"), now.read())
+        assert (len(line.reported), len(line.trials)) == (1, 2 if search else 0)
 
 
 def test_results_of_other_data_are_refused(left: StudyFolder, study: StudyConfig, tmp_path: Path) -> None:
