@@ -20,18 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from trimtab.backbones import Backbone
 from trimtab.predictions import Prediction
 from trimtab.readouts import WordIds
-from trimtab.readouts.classes import Classes, own_choices
-from trimtab.readouts.head import Position, linear, plan_at, pooled, pooler
+from trimtab.readouts.classes import own_choices
+from trimtab.readouts.head import OneState, Position, linear, plan_at
 from trimtab.registry import readouts
 from trimtab.text_encoder import TextEncoder
 from trimtab.types import AnswerPlan, Batch, Row
@@ -42,7 +40,7 @@ FIELD = "choice"
 
 @final
 @readouts.register("choice")
-class Choice(Classes):
+class Choice(OneState):
     """One of several texts, each scored in a sequence of its own.
 
     Args:
@@ -51,20 +49,8 @@ class Choice(Classes):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("choice",)
-    trains: ClassVar[bool] = True
     has_bias: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    controls: ClassVar[tuple[str, ...]] = ("random_pooler",)
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        plans: Sequence[AnswerPlan],
-        *,
-        position: Position = "auto",
-        random_pooler: Annotated[int | None, Field(ge=0)] = None,
-    ) -> None:
-        self._pooler = pooler(backbone, random_pooler)
 
     @classmethod
     def plan(cls, encoder: TextEncoder, words: WordIds, *, position: Position = "auto", **options: Any) -> AnswerPlan:
@@ -80,7 +66,7 @@ class Choice(Classes):
         self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
     ) -> Float[Tensor, "X C"]:
         """Scores of each example's choices; not a number for rows without a prompt, which have no head."""
-        per_row = linear(pooled(hidden, batch, self._pooler), batch.prompt_of, heads)[:, 0]
+        per_row = linear(self.features(hidden, batch), batch.prompt_of, heads)[:, 0]
         column = torch.arange(len(per_row), device=per_row.device) - batch.first_row[batch.example_of]
         empty = per_row.new_full((len(batch.labels), int(column.max()) + 1), -torch.inf)
         return empty.index_put((batch.example_of, column), per_row)

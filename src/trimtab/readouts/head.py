@@ -38,18 +38,8 @@ from trimtab.types import AnswerPlan, Batch, Encoded, Example, Fill
 Position = Literal["auto", "first", "last", "answer", "mean"]
 
 
-@final
-@readouts.register("head")
-class Head(Classes):
-    """A linear head on one hidden state.
-
-    Args:
-        position: the `first` token (the [CLS] of encoders), the `last`, that of `{answer}` (a mask token where there is
-            one, else the token before), or the `mean` over all tokens but the prompt; `auto`: first for masked, last
-            for causal language models, mean for encoder-decoders.
-        random_pooler: seed of a random, frozen pooler, as P-tuning v2's released code has on RoBERTa; null for none.
-            It is drawn again from its seed wherever the prompt is used.
-    """
+class OneState(Classes):
+    """What readouts of one hidden state of a sequence have in common: where it is read, and through what."""
 
     trains: ClassVar[bool] = True
     controls: ClassVar[tuple[str, ...]] = ("random_pooler",)
@@ -63,6 +53,24 @@ class Head(Classes):
         random_pooler: Annotated[int | None, Field(ge=0)] = None,
     ) -> None:
         self._pooler = pooler(backbone, random_pooler)
+
+    def features(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B H"]:
+        """What the head is applied to, of each row."""
+        return pooled(hidden, batch, self._pooler)
+
+
+@final
+@readouts.register("head")
+class Head(OneState):
+    """A linear head on one hidden state.
+
+    Args:
+        position: the `first` token (the [CLS] of encoders), the `last`, that of `{answer}` (a mask token where there is
+            one, else the token before), or the `mean` over all tokens but the prompt; `auto`: first for masked, last
+            for causal language models, mean for encoder-decoders.
+        random_pooler: seed of a random, frozen pooler, as P-tuning v2's released code has on RoBERTa; null for none.
+            It is drawn again from its seed wherever the prompt is used.
+    """
 
     @classmethod
     def plan(cls, encoder: TextEncoder, words: WordIds, *, position: Position = "auto", **options: Any) -> AnswerPlan:
@@ -78,8 +86,7 @@ class Head(Classes):
         self, hidden: Float[Tensor, "B A H"], batch: Batch, heads: Mapping[str, Tensor] = {}
     ) -> Float[Tensor, "X C"]:
         """Class scores of each example; not a number for rows without a prompt, which have no head."""
-        features = pooled(hidden, batch, self._pooler)
-        return linear(features[batch.first_row], batch.prompt_of_example, heads)
+        return linear(self.features(hidden, batch)[batch.first_row], batch.prompt_of_example, heads)
 
 
 def plan_at(encoder: TextEncoder, position: Position) -> AnswerPlan:
