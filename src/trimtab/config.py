@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,8 @@ from trimtab.registry import Registry, prompts, readouts, regularizers, tunings,
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+    controls: ClassVar[tuple[str, ...]] = ()
+    """Keys that are left out where they are at their defaults, as those of components are (`Registry.resolve`)."""
 
 
 Group = Literal["prompt", "encoder", "head", "backbone"]
@@ -43,6 +45,8 @@ class BackboneConfig(_Section):
         compile: run its layers by torch.compile, which needs a C++ compiler (on a GPU Triton) and takes a while at the
             first step; other last bits. See `trimtab.backbones.compiling`.
     """
+
+    controls: ClassVar[tuple[str, ...]] = ("random_weights", "embed_twice", "compile")
 
     model: str = "nano-masked"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -95,6 +99,8 @@ class TrainingConfig(_Section):
             Ties go to the lower dev loss. With `loss`, readouts that write need not do so at every evaluation.
         keep_encoder: also save the encoder's parameters of the best checkpoint.
     """
+
+    controls: ClassVar[tuple[str, ...]] = ("shuffle",)
 
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)
@@ -155,13 +161,10 @@ class RunConfig(_Section):
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as it is saved with the run. A switch that is off is left out, so ids are those of before it."""
         raw = self.model_dump(mode="json")
-        if self.backbone.random_weights is None:
-            del raw["backbone"]["random_weights"]
-        for switch in ("embed_twice", "compile"):
-            if not raw["backbone"][switch]:
-                del raw["backbone"][switch]
-        if self.training.shuffle == "every_epoch":
-            del raw["training"]["shuffle"]
+        for name, section in (("backbone", self.backbone), ("training", self.training)):
+            for switch in section.controls:
+                if raw[name][switch] == type(section).model_fields[switch].default:
+                    del raw[name][switch]
         return raw
 
     def digest(self, *fingerprints: str) -> str:
