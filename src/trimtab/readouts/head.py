@@ -55,8 +55,10 @@ class OneState(Classes):
         self._pooler = pooler(backbone, random_pooler)
 
     def features(self, hidden: Float[Tensor, "B A H"], batch: Batch) -> Float[Tensor, "B H"]:
-        """What the head is applied to, of each row."""
-        return pooled(hidden, batch, self._pooler)
+        """What the head is applied to, of each row: the mean of what is read, float32, through the pooler if any."""
+        real = batch.answer_mask[..., None]
+        mean = torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
+        return mean if self._pooler is None else (mean @ self._pooler.T).tanh()
 
 
 @final
@@ -114,15 +116,6 @@ def pooler(backbone: Backbone, seed: int | None) -> Float[Tensor, "H H"] | None:
         return None
     shape = (backbone.hidden_size, backbone.hidden_size)
     return (0.02 * torch.randn(shape, generator=torch_stream(seed, "pooler"))).to(backbone.device)
-
-
-def pooled(
-    hidden: Float[Tensor, "B A H"], batch: Batch, weight: Float[Tensor, "H H"] | None = None
-) -> Float[Tensor, "B H"]:
-    """The mean of what is read of each row, float32; through a pooler where there is one."""
-    real = batch.answer_mask[..., None]
-    mean = torch.where(real, hidden, 0).float().sum(1) / real.sum(1)
-    return mean if weight is None else (mean @ weight.T).tanh()
 
 
 def linear(
