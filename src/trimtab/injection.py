@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trimtab.lookup import look_up
 from trimtab.prompt_table import AttentionCall, AttentionPrompts, DeepPrompt, PromptTable
 from trimtab.types import Batch
 
@@ -57,7 +58,7 @@ def choose(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch) -> 
     if routing is None:
         return None
     own = batch.prompt_of.clamp(min=0)
-    scores = torch.einsum("bje,be->bj", routing.weights[own], _mean_text(embeds, batch))
+    scores = torch.einsum("bje,be->bj", look_up(routing.weights, own), _mean_text(embeds, batch))
     if batch.jitter is not None:
         scores = scores + routing.noise * batch.jitter[batch.example_of] * scores.detach()
     there = torch.arange(scores.shape[1], device=scores.device) < routing.counts[own][:, None]
@@ -83,7 +84,7 @@ def offset_text(embeds: Float[Tensor, "B T E"], table: PromptTable, batch: Batch
     number = batch.text.cumsum(1) - 1
     moved = batch.text & (number < table.offsets.shape[1]) & (batch.prompt_of >= 0)[:, None]
     row, position = moved.nonzero(as_tuple=True)
-    offset = table.offsets[batch.prompt_of[row], number[row, position]]
+    offset = look_up(table.offsets, batch.prompt_of[row], number[row, position])
     return embeds.index_put((row, position), (embeds[row, position].float() + offset).to(embeds.dtype))
 
 
@@ -116,9 +117,9 @@ def _place(
 ) -> Float[Tensor, "B T E"]:
     row, slot = ((slots >= 0) & (prompt_of >= 0)[:, None]).nonzero(as_tuple=True)
     if route is None:
-        vectors = table.inputs[prompt_of[row], slot]
+        vectors = look_up(table.inputs, prompt_of[row], slot)
     else:
-        vectors = table.inputs[prompt_of[row], route.first[row] + slot] * route.share[row, None]
+        vectors = look_up(table.inputs, prompt_of[row], route.first[row] + slot) * look_up(route.share, row)[:, None]
     return embeds.index_put((row, slots[row, slot]), vectors.to(embeds.dtype))
 
 
@@ -205,7 +206,7 @@ class Prefix:
         if self.all_shown and len(values) == 1:
             rows = values.expand(len(self.prompt_of), -1, -1, -1, -1)
         else:
-            rows = values[self.prompt_of.clamp(min=0)]
+            rows = look_up(values, self.prompt_of.clamp(min=0))
             rows = rows if self.all_shown else rows.masked_fill(~self.used[:, None, :, None, None], 0.0)
         key, value = rows.to(dtype).transpose(2, 3).unbind(1)
         return key, value
@@ -253,6 +254,6 @@ def _beside(
     scores = (call.query @ key.transpose(2, 3)).float() * call.scaling
     hidden = ~prefix.used[:, None, None]
     weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(hidden, 0.0)
-    gate = prefix.gates[prefix.prompt_of.clamp(min=0)].tanh().masked_fill(~prefix.gated[:, None], 0.0)
+    gate = look_up(prefix.gates, prefix.prompt_of.clamp(min=0)).tanh().masked_fill(~prefix.gated[:, None], 0.0)
     beside = (weights.to(value.dtype) @ value) * gate[:, :, None, None].to(value.dtype)
     return beside.transpose(1, 2)

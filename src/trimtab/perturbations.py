@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trimtab.lookup import look_up
 from trimtab.prompt_table import PromptTable
 from trimtab.types import Batch
 
@@ -71,7 +72,7 @@ def text_of(values: Float[Tensor, "B T E"] | Int[Tensor, "B T"], batch: Batch) -
 def add_to_text(embeds: Float[Tensor, "B T E"], delta: Float[Tensor, "X N E"], batch: Batch) -> Float[Tensor, "B T E"]:
     """Embeddings with each example's perturbation at its eligible tokens; added in float32, rounded once."""
     row, position, entry = _places(batch)
-    moved = embeds[row, position].float() + delta[batch.example_of[row], entry].float()
+    moved = embeds[row, position].float() + look_up(delta, batch.example_of[row], entry).float()
     return embeds.index_put((row, position), moved.to(embeds.dtype))
 
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trimtab.lookup import look_up
+
 
 @dataclass(frozen=True)
 class Site:
@@ -119,20 +121,22 @@ class PromptTable:
         deep = {
             site: replace(
                 d,
-                keys_values=d.keys_values[index],
-                visible=d.visible[index],
-                gates=None if d.gates is None else d.gates[index],
-                gated=None if d.gated is None else d.gated[index],
+                keys_values=look_up(d.keys_values, index),
+                visible=look_up(d.visible, index),
+                gates=None if d.gates is None else look_up(d.gates, index),
+                gated=None if d.gated is None else look_up(d.gated, index),
             )
             for site, d in self.deep.items()
         }
-        heads = {name: value[index] for name, value in self.heads.items()}
-        shifts = None if self.shifts is None else self.shifts[index]
-        offsets, routing = None if self.offsets is None else self.offsets[index], self.routing
+        heads = {name: look_up(value, index) for name, value in self.heads.items()}
+        shifts = None if self.shifts is None else look_up(self.shifts, index)
+        offsets, routing = None if self.offsets is None else look_up(self.offsets, index), self.routing
         if routing is not None:
-            its = {name: getattr(routing, name)[index] for name in ("weights", "counts", "lengths")}
-            routing = replace(routing, **its)
-        return PromptTable(self.inputs[index], deep, heads, shifts, offsets, routing)
+            weights, counts, lengths = (
+                look_up(its, index) for its in (routing.weights, routing.counts, routing.lengths)
+            )
+            routing = replace(routing, weights=weights, counts=counts, lengths=lengths)
+        return PromptTable(look_up(self.inputs, index), deep, heads, shifts, offsets, routing)
 
     def detached(self) -> PromptTable:
         """Leaves that collect gradients, cut off from the encoders."""

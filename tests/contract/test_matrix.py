@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.contract.test_backbone_families import ALIKE, MODELS, family_folder
 from tests.contract.toy_runs import LENGTH, TINY, model_of
+from tests.ordered_sums import OrderedSums
 from tests.tiny import facts_task, tagged_task, toy_task, write_jsonl
 from tests.unit.refusals import refused
 from trimtab.backbones import Backbone, load_backbone
@@ -122,9 +123,10 @@ def step(pack: list[Prepared], extra: list[Row] | None = None) -> tuple[dict[str
     model = model_of(pack[0])
     rows = [replace(row, prompt=r) for r, p in enumerate(pack) for row in p.rows["train"][:ROWS]]
     batch = model.collate([*rows, *(extra or [])])
-    scores = model.scores(batch, leaf)
-    model.readout.loss(scores, batch.labels)[: len(rows)].sum().backward()
-    encoders.backward(table, leaf)
+    with OrderedSums():
+        scores = model.scores(batch, leaf)
+        model.readout.loss(scores, batch.labels)[: len(rows)].sum().backward()
+        encoders.backward(table, leaf)
     if scores.ndim == 3:  # what stands behind a row's own reads is anything
         scores = scores.masked_fill(~batch.answer_mask[..., None], 0.0)
     return {n: p.grad for n, p in encoders.stacked.items() if p.grad is not None}, scores[: len(rows)].detach()

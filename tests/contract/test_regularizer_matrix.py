@@ -14,6 +14,7 @@ from tests.contract.test_backbone_families import MODELS, family_folder
 from tests.contract.test_matrix import prepared, untouched
 from tests.contract.test_regularizers import VISIBLE
 from tests.contract.toy_runs import name_of
+from tests.ordered_sums import OrderedSums
 from trimtab.backbones import load_backbone
 from trimtab.errors import ConfigError
 from trimtab.prompt_table import PromptTable
@@ -51,7 +52,8 @@ def gradients(run: Prepared, *specs: Spec) -> dict[str, Tensor]:
     def watch(leaf: PromptTable) -> None:
         found.update({n: v.grad.clone() for n, v in leaf.tensors.items() if v.grad is not None})
 
-    assembled([replace(run, config=changed)])[0].first_steps(1, watch)
+    with OrderedSums():
+        assembled([replace(run, config=changed)])[0].first_steps(1, watch)
     return found
 
 

@@ -30,6 +30,7 @@ PACKAGE = ROOT / "src" / "trimtab"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
+        "lookup",
         "types predictions prompt_table errors archives sizes seeding rewriting text_encoder metric_names",
         "documents bundle_schema files template_pieces stored",
         "registry storage template_tokens",

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from trimtab.backbones import Backbone
 from trimtab.errors import TemplateError
+from trimtab.lookup import look_up
 from trimtab.readouts import WordIds
 from trimtab.readouts.classes import Classes
 from trimtab.registry import readouts
@@ -126,9 +127,9 @@ def linear(
         return features.new_full((*features.shape[:-1], 1), torch.nan)
     own = prompt_of.clamp(min=0)
     shape = (len(features), *[1] * (features.ndim - 2), -1)
-    found = torch.einsum("x...h,xch->x...c", features, heads["weight"][own])
+    found = torch.einsum("x...h,xch->x...c", features, look_up(heads["weight"], own))
     if "bias" in heads:
-        found = found + heads["bias"][own].view(shape)
+        found = found + look_up(heads["bias"], own).view(shape)
     return torch.where((prompt_of >= 0).view(shape), found, torch.nan)
 
 

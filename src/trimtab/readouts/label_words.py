@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimtab.backbones import Backbone
+from trimtab.lookup import look_up
 from trimtab.readouts.vocabulary import Vocabulary
 from trimtab.types import AnswerPlan, Batch
 
@@ -86,4 +87,4 @@ class LabelWords:
         row = (batch.first_row[:, None, None] + self._fill[batch.readout_of])[..., None]
         read = torch.arange(tokens.shape[-1], device=hidden.device)
         read = read.clamp(max=hidden.shape[1] - 1)  # no row of the batch may have the longest words of the table
-        return logits[row, read, tokens.clamp(min=0)] - normalizer[row, read]
+        return look_up(logits, row, read, tokens.clamp(min=0)) - look_up(normalizer, row, read)
